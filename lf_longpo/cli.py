@@ -1,0 +1,139 @@
+"""The `longpo` command: parses, calls, prints. Nothing heavy is imported before it is needed."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from lf_longpo import __version__
+from lf_longpo.errors import UserError
+
+_CONFIG_HELP = "YAML file; see yaml/ for examples"
+_OVERRIDES_HELP = "settings on top of the file, with dots going down: longmab.rounds=8"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and gives the exit code: 0 done, 1 too little came out, 2 bad input, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    # Tokenizers fork warnings and library progress bars would drown what this command says itself.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        return options.run(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command carries on where this one stopped", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="longpo", description="Long-context preference optimisation for LLaMA-Factory."
+    )
+    parser.add_argument("--version", action="version", version=f"longpo {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    generate = commands.add_parser(
+        "generate",
+        help="questions to preference pairs to a registered data set",
+        description="Makes preference pairs from long-context questions and registers them for LLaMA-Factory. "
+        "Started again, the same command carries on; finished calls are not repeated.",
+    )
+    generate.add_argument("config", help=_CONFIG_HELP)
+    generate.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES_HELP)
+    generate.set_defaults(run=_generate)
+
+    evaluate = commands.add_parser("evaluate", help="score a model", description="Scores a model.")
+    benchmarks = evaluate.add_subparsers(required=True, metavar="BENCHMARK")
+    longqa = benchmarks.add_parser(
+        "longqa",
+        help="EM, F1 and SubEM on long-context questions",
+        description="Answers each question over its whole context and scores the answers (EM, F1, SubEM).",
+    )
+    longqa.add_argument("config", help=_CONFIG_HELP)
+    longqa.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES_HELP)
+    longqa.set_defaults(run=_longqa)
+
+    register = commands.add_parser(
+        "register",
+        help="add a data set to dataset_info.json",
+        description="Adds a file or a hub data set to LLaMA-Factory's dataset_info.json. Of a local file the format "
+        "is read from its first row where it is not told.",
+    )
+    register.add_argument("source", help="a .jsonl, .json or .parquet file, or the name of a hub data set")
+    register.add_argument("--name", required=True, help="what a recipe's `dataset` will say")
+    register.add_argument("--dataset-dir", default="dataset_info", help="LLaMA-Factory's data folder (%(default)s)")
+    register.add_argument("--format", choices=["alpaca", "sharegpt"], help="one prompt and response, or messages")
+    register.add_argument("--ranking", action=argparse.BooleanOptionalAction, help="rows hold chosen and rejected")
+    register.add_argument("--columns", nargs="+", metavar="OURS=THEIRS", help="e.g. prompt=question response=answer")
+    register.add_argument("--tags", nargs="+", metavar="OURS=THEIRS", help="for sharegpt, e.g. role_tag=role")
+    register.add_argument("--subset", help="configuration of a hub data set")
+    register.add_argument("--split", help="split of a hub data set")
+    register.add_argument("--overwrite", action="store_true", help="replace an entry of another shape")
+    register.set_defaults(run=_register)
+    return parser
+
+
+def _generate(options: argparse.Namespace) -> int:
+    import asyncio
+
+    from lf_longpo.config import GenerateConfig, load_config
+
+    config = load_config(GenerateConfig, options.config, options.overrides)
+    from lf_longpo.generate import generate
+    from lf_longpo.reporting import print_generation
+
+    result = asyncio.run(generate(config))
+    print_generation(config, result.summary)
+    return result.exit_code
+
+
+def _longqa(options: argparse.Namespace) -> int:
+    import asyncio
+
+    from lf_longpo.config import LongQAConfig, load_config
+
+    config = load_config(LongQAConfig, options.config, options.overrides)
+    from lf_longpo.evaluation.longqa import evaluate_longqa, load_results
+    from lf_longpo.reporting import print_longqa
+
+    before = [load_results(config.baseline)] if config.baseline else []
+    results, exit_code = asyncio.run(evaluate_longqa(config))
+    print_longqa([*before, results], config.output_dir)
+    return exit_code
+
+
+def _register(options: argparse.Namespace) -> int:
+    from lf_longpo.plugin.entries import describe_dataset
+    from lf_longpo.plugin.registry import register_dataset
+
+    entry = describe_dataset(
+        options.source,
+        options.dataset_dir,
+        formatting=options.format,
+        ranking=options.ranking,
+        columns=_mapping(options.columns),
+        tags=_mapping(options.tags),
+        subset=options.subset,
+        split=options.split,
+    )
+    register_dataset(options.dataset_dir, options.name, entry, overwrite=options.overwrite)
+    print(f"registered {options.name} in {options.dataset_dir}/dataset_info.json: {entry}")
+    return 0
+
+
+def _mapping(pairs: Sequence[str] | None) -> dict[str, str]:
+    mapping = {}
+    for pair in pairs or ():
+        ours, equals, theirs = pair.partition("=")
+        if not (ours and equals and theirs):
+            raise UserError(f"{pair!r} must have the form OURS=THEIRS, as in prompt=question")
+        mapping[ours] = theirs
+    return mapping
+
+
+if __name__ == "__main__":
+    sys.exit(main())

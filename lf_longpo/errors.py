@@ -1,0 +1,17 @@
+"""The errors that people are meant to read: one message each, no traceback.
+
+A `UserError` is something the person who started the command can mend; the command line prints it and exits with 2.
+A `CallFailed` is one model call that failed for good; it costs its question, not the run.
+"""
+
+
+class UserError(Exception):
+    """Bad input or settings. The message names the file, line or field and says how to mend it."""
+
+
+class CallFailed(Exception):
+    """A model call that failed after all retries, or whose reply cannot be used."""
+
+
+class TextTooLong(Exception):
+    """The parts of a prompt that may not be cut already exceed the token budget."""

@@ -1,0 +1,151 @@
+"""Long-context question answering, scored as LongMab-PO scores it (arXiv 2508.13993, section 4).
+
+The model answers each question over its whole context; EM, F1 and SubEM look at the answer that it gives in the asked
+form and are 0 without one.
+"""
+
+import asyncio
+import json
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lf_longpo.config import LongQAConfig
+from lf_longpo.errors import UserError
+from lf_longpo.journal import Journal, write_whole
+from lf_longpo.models.cache import CallCache
+from lf_longpo.models.calls import Calls
+from lf_longpo.models.chat import make_chat
+from lf_longpo.models.tokenizers import load_tokenizer
+from lf_longpo.pipeline import run_questions
+from lf_longpo.progress import Progress
+from lf_longpo.questions import check_questions, read_questions
+from lf_longpo.records import Question
+from lf_longpo.run_dir import changed_settings, open_run, refuse_changes
+from lf_longpo.text.answers import exact_match, extract_answer, f1, sub_exact_match
+from lf_longpo.text.prompts import QA_FIELDS, QA_PROMPTS, fill, load_prompt
+
+RESULTS = "results.json"
+METRICS = ("em", "f1", "sub_em", "sub_em_output", "answered")
+
+
+def score(prediction: str, answers: Iterable[str]) -> dict[str, float]:
+    """Scores of one prediction, each in [0, 1].
+
+    `em`, `f1` and `sub_em` are those of the extracted answer; `sub_em_output` looks for a gold answer anywhere in the
+    output; `answered` is 1 where an answer was given in the asked form.
+    """
+    golds = list(answers)
+    answer, found = extract_answer(prediction)
+    return {
+        "em": exact_match(answer, golds) if found else 0.0,
+        "f1": f1(answer, golds) if found else 0.0,
+        "sub_em": sub_exact_match(answer, golds) if found else 0.0,
+        "sub_em_output": sub_exact_match(prediction, golds),
+        "answered": float(found),
+    }
+
+
+def load_results(folder: Path) -> dict[str, Any]:
+    """The results.json of an earlier evaluation.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        return json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"baseline: {folder} holds no {RESULTS} that can be read ({error})") from None
+
+
+async def evaluate_longqa(config: LongQAConfig) -> tuple[dict[str, Any], int]:
+    """Answers and scores all questions, or carries on where an earlier start was killed.
+
+    Returns:
+        The results (also written to `output_dir`/results.json) and the exit code.
+
+    Raises:
+        UserError: input, settings or the model cannot work.
+    """
+    output_dir = config.output_dir
+    total = check_questions(config.input, config.input_split)
+    template = load_prompt(config.prompt, QA_PROMPTS, QA_FIELDS, "prompt")
+    refuse_changes(changed_settings(config, output_dir), output_dir)
+    tokenizer = load_tokenizer(config.tokenizer or config.model.model, "tokenizer", config.model.trust_remote_code)
+    cache = CallCache(output_dir / "calls.sqlite")
+    progress = Progress("longqa", total, config.samples)
+    calls = Calls(make_chat(config.model), config.model, tokenizer, cache, config.seed, progress.tokens)
+    try:
+        await calls.start()
+        with open_run(config, output_dir), Journal(output_dir / "predictions.jsonl") as predictions:
+            cache.open()
+            answer = partial(_answer, config, template, calls, predictions, progress)
+            with progress:
+                progress.note(f"{total} questions from {config.input} -> {output_dir / 'predictions.jsonl'}")
+                tally = await run_questions(
+                    read_questions(config.input, config.input_split),
+                    answer,
+                    in_flight=2 * config.model.max_concurrency,
+                    failures=output_dir / "failures.jsonl",
+                    progress=progress,
+                )
+            results = _results(config, predictions, tally.failed)
+            write_whole(output_dir / RESULTS, [json.dumps(results, indent=2), "\n"])
+            cache.close()
+            return results, tally.exit_code(results["questions"], config.max_failure_rate)
+    finally:
+        await calls.close()
+
+
+async def _answer(
+    config: LongQAConfig,
+    template: str,
+    calls: Calls,
+    predictions: Journal,
+    progress: Progress,
+    question: Question,
+) -> None:
+    known = predictions.rows(question.id)
+    if known and known[-1]["digest"] != question.digest():
+        raise UserError(f"question {question.id!r} has changed since this run began; set another output_dir")
+    progress.step(len({row["sample"] for row in known}))
+
+    async def sample(number: int) -> None:
+        completion = await calls.complete(
+            "longqa",
+            question.id,
+            number,
+            config.sampling,
+            lambda context: fill(template, context=context, question=question.question),
+            question.context,
+            config.max_prompt_tokens,
+        )
+        scores = score(completion.text, question.answers)
+        row = {"id": question.id, "digest": question.digest(), "sample": number, "prediction": completion.text}
+        predictions.append(row | scores)
+        progress.step()
+
+    missing = set(range(config.samples)) - {row["sample"] for row in known}
+    await asyncio.gather(*(sample(number) for number in sorted(missing)))
+
+
+def _results(config: LongQAConfig, predictions: Journal, failed: int) -> dict[str, Any]:
+    sums = dict.fromkeys(METRICS, 0.0)
+    questions = 0
+    for question in read_questions(config.input, config.input_split):
+        rows = {row["sample"]: row for row in predictions.rows(question.id)}
+        if len(rows) < config.samples:
+            continue
+        questions += 1
+        for metric in METRICS:
+            sums[metric] += sum(row[metric] for row in rows.values()) / len(rows)
+    return {
+        "model": config.model.model,
+        "adapter": config.model.adapter,
+        "input": config.input,
+        "questions": questions,
+        "samples": config.samples,
+        "failed": failed,
+        **{metric: total / questions if questions else None for metric, total in sums.items()},
+    }

@@ -1,0 +1,119 @@
+"""Files that survive a kill: append-only JSONL with an index by id, and whole files that appear at once.
+
+A line that was cut off by a kill is work owed again, never a crash.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+
+class Journal:
+    """An append-only JSONL file whose rows carry an `id`.
+
+    Only each row's place in the file is held in memory. A torn last line is cut off on opening; other lines that are
+    no rows are passed over (`skipped` counts them).
+
+    Args:
+        path: the file; made where it is missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.skipped = 0
+        self._places: dict[str, list[int]] = {}
+        self._file = path.open("a+b")
+        self._index()
+
+    def __contains__(self, id: str) -> bool:
+        return id in self._places
+
+    def __len__(self) -> int:
+        return sum(map(len, self._places.values()))
+
+    def rows(self, id: str) -> list[dict[str, Any]]:
+        """The rows of one id, in the order they were written."""
+        found = []
+        for place in self._places.get(id, ()):
+            self._file.seek(place)
+            found.append(json.loads(self._file.readline()))
+        return found
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Writes one row; when this returns, a kill of the process cannot lose it."""
+        self._file.seek(0, os.SEEK_END)
+        place = self._file.tell()
+        self._file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        self._file.flush()
+        self._places.setdefault(row["id"], []).append(place)
+
+    def close(self) -> None:
+        """Makes the rows safe from a power cut too, and closes the file."""
+        if not self._file.closed:
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _index(self) -> None:
+        self._file.seek(0)
+        place = 0
+        for line in self._file:
+            if not line.endswith(b"\n"):
+                self._file.truncate(place)
+                break
+            row = _parsed(line)
+            if isinstance(row, dict) and isinstance(row.get("id"), str):
+                self._places.setdefault(row["id"], []).append(place)
+            elif line.strip():
+                self.skipped += 1
+            place += len(line)
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a journal that somebody else may be writing; torn and broken lines are passed over."""
+    if path.is_file():
+        with path.open("rb") as lines:
+            for line in lines:
+                row = _parsed(line)
+                if isinstance(row, dict):
+                    yield row
+
+
+def write_whole(path: Path, parts: Iterator[str] | list[str]) -> None:
+    """Writes a text file that appears complete or not at all, replacing an older one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None

@@ -1,0 +1,260 @@
+"""The chain of one question: probe, chunks, rounds of roll-outs, pair. Every finished step is in a journal.
+
+A question that was interrupted goes through the same chain again: what its journals hold is read instead of done, so
+that the bandit stands where it stood.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from lf_longpo.config import LongMabConfig
+from lf_longpo.errors import CallFailed, TextTooLong, UserError
+from lf_longpo.journal import Journal
+from lf_longpo.longmab.bandit import UCBChunkSampler
+from lf_longpo.longmab.pairs import best_and_worst
+from lf_longpo.longmab.probe import FIELDS, arm_values, arrives_at
+from lf_longpo.models.calls import Calls
+from lf_longpo.models.embedders import Embedder
+from lf_longpo.progress import Progress
+from lf_longpo.records import PreferencePair, Probe, Question, Rollout
+from lf_longpo.text.answers import rollout_reward
+from lf_longpo.text.chunking import chunk_sentences
+from lf_longpo.text.prompts import QA_FIELDS, QA_PROMPTS, fill, load_prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_PROMPTS = Path(__file__).parent / "prompts"
+
+
+class PairFitter(Protocol):
+    """Cuts a context so that the rendered prompt and the longest response fit the trainer's cutoff length."""
+
+    def fit(self, context: str, render: Callable[[str], str], responses: Sequence[str]) -> str:
+        """The context that fits; raises `TextTooLong` where even none would."""
+        ...
+
+
+class Prompts:
+    """The two prompt templates of the method, read and checked once.
+
+    Raises:
+        UserError: a template is missing or lacks a placeholder.
+    """
+
+    def __init__(self, config: LongMabConfig) -> None:
+        self._probe = load_prompt(config.probe_prompt, _PROMPTS, FIELDS, "longmab.probe_prompt")
+        self._rollout = load_prompt(config.prompt, QA_PROMPTS, QA_FIELDS, "longmab.prompt")
+
+    def probe(self, question: Question) -> Callable[[str], str]:
+        """Puts a context into the question's probe prompt."""
+        fixed = partial(fill, self._probe, question=question.question, answer=question.answers[0])
+        return lambda context: fixed(context=context)
+
+    def rollout(self, question: Question) -> Callable[[str], str]:
+        """Puts a context into the question's roll-out and training prompt."""
+        fixed = partial(fill, self._rollout, question=question.question)
+        return lambda context: fixed(context=context)
+
+
+class Journals:
+    """The journals of one run, by stage."""
+
+    def __init__(self, output_dir: Path) -> None:
+        self.probes = Journal(output_dir / "probes.jsonl")
+        self.rollouts = Journal(output_dir / "rollouts.jsonl")
+        self.pairs = Journal(output_dir / "pairs.jsonl")
+
+    def finished_rounds(self, question_id: str, rounds: int) -> dict[int, Rollout]:
+        """The first `rounds` roll-outs of a question, as far as they were made, by round."""
+        rows = self.rollouts.rows(question_id)
+        return {row["round"]: Rollout(**row) for row in rows if row["round"] < rounds}
+
+    def all_rolled_out(self, question_id: str, rounds: int) -> bool:
+        """Whether the question needs no model any more."""
+        probes = self.probes.rows(question_id)
+        return bool(probes) and (not probes[-1]["kept"] or len(self.finished_rounds(question_id, rounds)) == rounds)
+
+    def close(self) -> None:
+        """Closes all three."""
+        for journal in (self.probes, self.rollouts, self.pairs):
+            journal.close()
+
+
+class LongMab:
+    """LongMab-PO for one question at a time; many can be in flight together.
+
+    Args:
+        config: the bandit's settings.
+        seed: the run's.
+        prompts: the prompt templates.
+        calls: the policy.
+        embedder: compares probe and chunks.
+        tokenizer: counts the tokens of chunks.
+        fitter: fits training prompts.
+        journals: where finished steps are.
+        progress: told of every round; its counts end in the summary.
+    """
+
+    def __init__(
+        self,
+        config: LongMabConfig,
+        seed: int,
+        prompts: Prompts,
+        calls: Calls,
+        embedder: Embedder,
+        tokenizer: "PreTrainedTokenizerBase",
+        fitter: PairFitter,
+        journals: Journals,
+        progress: Progress,
+    ) -> None:
+        self._config = config
+        self._seed = seed
+        self._prompts = prompts
+        self._calls = calls
+        self._embedder = embedder
+        self._tokenizer = tokenizer
+        self._fitter = fitter
+        self._journals = journals
+        self._progress = progress
+
+    async def work(self, question: Question) -> None:
+        """Takes one question from wherever it stands to its pair, or to the knowledge that it gives none.
+
+        Raises:
+            CallFailed: a call was lost, or the responses do not fit the cutoff length.
+            UserError: the question is not the one that this run worked on before, or no call can work.
+        """
+        known = self._journals.probes.rows(question.id)
+        if known and known[-1]["digest"] != question.digest():
+            raise UserError(f"question {question.id!r} has changed since this run began; set another output_dir")
+        chunks: list[str] = []
+        if not self._journals.all_rolled_out(question.id, self._config.rounds):
+            chunks = await asyncio.to_thread(
+                chunk_sentences, question.context, self._tokenizer, self._config.chunk_size, self._config.chunk_overlap
+            )
+        probe = Probe(**known[-1]) if known else await self._probe(question, chunks)
+        self._progress.step()
+        if not probe.kept:
+            self._progress.count("left out")
+            self._progress.step(self._config.rounds)
+            return
+        rollouts = await self._roll_out(question, probe, chunks)
+        await self._pair(question, rollouts)
+
+    async def _probe(self, question: Question, chunks: list[str]) -> Probe:
+        config = self._config
+        completion = await self._calls.complete(
+            "probe", question.id, 0, config.sampling, self._prompts.probe(question), question.context
+        )
+        kept = arrives_at(completion.text, question.answers)
+        values: list[float] = []
+        if kept:
+            values = await arm_values(
+                config.init, question.id, question.question, completion.text, chunks, self._embedder, self._seed
+            )
+        probe = Probe(question.id, question.digest(), kept, completion.text, values)
+        self._journals.probes.append(asdict(probe))
+        return probe
+
+    async def _roll_out(self, question: Question, probe: Probe, chunks: list[str]) -> list[Rollout]:
+        config = self._config
+        finished = self._journals.finished_rounds(question.id, config.rounds)
+        sampler = UCBChunkSampler(probe.initial_values)
+        render = self._prompts.rollout(question)
+        rollouts: list[Rollout] = []
+        for round in range(config.rounds):
+            arms = sampler.select(config.top_k)
+            rollout = finished.get(round)
+            if rollout is None:
+                context = "\n".join(chunks[arm] for arm in arms)
+                completion = await self._calls.complete("rollout", question.id, round, config.sampling, render, context)
+                reward = rollout_reward(completion.text, question.answers)
+                sampler.update(arms, reward)
+                rollout = Rollout(question.id, round, arms, completion.text, reward, sampler.values.tolist())
+                self._journals.rollouts.append(asdict(rollout))
+            else:
+                sampler.update(rollout.arms, rollout.reward)
+            rollouts.append(rollout)
+            self._progress.step()
+        return rollouts
+
+    async def _pair(self, question: Question, rollouts: list[Rollout]) -> None:
+        picked = best_and_worst(question.id, rollouts, question.answers, self._seed)
+        if picked is None:
+            self._progress.count("all equal")
+            return
+        if question.id not in self._journals.pairs:
+            chosen, rejected, best, worst = picked
+            render = self._prompts.rollout(question)
+            responses = (chosen.output, rejected.output)
+            try:
+                context = await asyncio.to_thread(self._fitter.fit, question.context, render, responses)
+            except TextTooLong as error:
+                raise CallFailed(f"no training prompt fits pairs.cutoff_len: {error}") from None
+            pair = PreferencePair(
+                id=question.id,
+                input=question.question,
+                answer=list(question.answers),
+                prompt=render(context),
+                chosen=chosen.output,
+                rejected=rejected.output,
+                chosen_reward=best,
+                rejected_reward=worst,
+                chosen_index=chosen.round,
+                rejected_index=rejected.round,
+            )
+            self._journals.pairs.append(asdict(pair))
+        self._progress.count("pairs")
+
+
+def bandit_summary(journals: Journals, question_ids: Sequence[str], rounds: int) -> dict[str, object]:
+    """What the roll-outs of a run amount to: rewards and arms.
+
+    Args:
+        journals: the run's.
+        question_ids: the questions that count.
+        rounds: rounds a question.
+
+    Returns:
+        `rollouts`, `mean_reward` and its mean in the first and last third of the rounds, `reward_histogram` (counts
+        in five equal bins of [0, 1]), `mean_arms` a question and `mean_arms_tried`. Means are None without roll-outs.
+    """
+    histogram: Counter[int] = Counter()
+    all_rewards: list[float] = []
+    first: list[float] = []
+    last: list[float] = []
+    arms: list[int] = []
+    tried: list[int] = []
+    third = max(rounds // 3, 1)
+    for question_id in question_ids:
+        rollouts = journals.finished_rounds(question_id, rounds).values()
+        if not rollouts:
+            continue
+        for rollout in rollouts:
+            all_rewards.append(rollout.reward)
+            histogram[min(int(rollout.reward * 5), 4)] += 1
+            if rollout.round < third:
+                first.append(rollout.reward)
+            if rollout.round >= rounds - third:
+                last.append(rollout.reward)
+        arms.append(len(next(iter(rollouts)).values))
+        tried.append(len({arm for rollout in rollouts for arm in rollout.arms}))
+    return {
+        "rollouts": len(all_rewards),
+        "mean_reward": _mean(all_rewards),
+        "mean_reward_first_third": _mean(first),
+        "mean_reward_last_third": _mean(last),
+        "reward_histogram": [histogram[bin] for bin in range(5)],
+        "mean_arms": _mean(arms),
+        "mean_arms_tried": _mean(tried),
+    }
+
+
+def _mean(numbers: Sequence[float]) -> float | None:
+    return sum(numbers) / len(numbers) if numbers else None

@@ -1,0 +1,86 @@
+"""The run's memory of finished calls: nothing that came back is asked for twice, whenever the process dies.
+
+One SQLite file in write-ahead mode: a result is in it before anybody uses the result, and a kill at any point leaves
+it readable.
+"""
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lf_longpo.errors import UserError
+
+
+class CallKey(NamedTuple):
+    """Which call of a run: its stage, question, round (or sample, or batch) and a hash of all that it asks."""
+
+    stage: str
+    question: str
+    round: int
+    request: str
+
+
+class StageTotals(NamedTuple):
+    """What all finished calls of a stage cost, over every start of the run."""
+
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class CallCache:
+    """Results of finished calls, by key.
+
+    Args:
+        path: the SQLite file. It is made by `open`, so that a run which cannot start leaves nothing behind.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def open(self) -> None:
+        """Opens the file, made where it is missing.
+
+        Raises:
+            UserError: the file is there but is no call cache.
+        """
+        self._db = sqlite3.connect(self._path, isolation_level=None)
+        try:
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute(
+                "CREATE TABLE IF NOT EXISTS calls (stage TEXT, question TEXT, round INTEGER, request TEXT, result TEXT,"
+                " prompt_tokens INTEGER, completion_tokens INTEGER, PRIMARY KEY (stage, question, round, request))"
+                " WITHOUT ROWID"
+            )
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise UserError(
+                f"{self._path} is not a readable call cache ({error}); move it away, the journals keep finished rounds"
+            ) from None
+
+    def get(self, key: CallKey) -> dict[str, Any] | None:
+        """The result of a finished call, or None."""
+        row = self._db.execute(
+            "SELECT result FROM calls WHERE stage=? AND question=? AND round=? AND request=?", key
+        ).fetchone()
+        return json.loads(row[0]) if row else None
+
+    def put(self, key: CallKey, result: dict[str, Any]) -> None:
+        """Keeps a result. Its `prompt_tokens` and `completion_tokens`, where it has them, count towards the totals."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (*key, json.dumps(result), result.get("prompt_tokens", 0), result.get("completion_tokens", 0)),
+        )
+
+    def totals(self) -> dict[str, StageTotals]:
+        """Calls and tokens by stage."""
+        rows = self._db.execute(
+            "SELECT stage, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens) FROM calls GROUP BY stage"
+        )
+        return {stage: StageTotals(*sums) for stage, *sums in rows}
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._db.close()

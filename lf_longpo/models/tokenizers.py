@@ -1,0 +1,43 @@
+"""Tokenizers by the same names that models have."""
+
+from typing import TYPE_CHECKING
+
+from lf_longpo.errors import UserError
+from lf_longpo.models.embedded import resolve
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def load_tokenizer(name: str, setting: str, trust_remote_code: bool = False) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a model folder, a hub name or an embedded model.
+
+    Args:
+        name: which.
+        setting: the configuration field that named it, for the error.
+        trust_remote_code: whether code that comes with the model may run.
+
+    Raises:
+        UserError: it cannot be loaded, or does not tell where tokens lie in the text.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(resolve(name), trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"{setting}: no tokenizer for {name!r} ({reason}); name a model folder or a hub model"
+        ) from None
+    if not tokenizer.is_fast:
+        raise UserError(f"{setting}: the tokenizer of {name!r} has no fast version, which chunking needs")
+    return tokenizer
+
+
+def chat_tokens(prompt: str, tokenizer: "PreTrainedTokenizerBase") -> int:
+    """Tokens of `prompt` as the only user message of a chat, with the model's chat template where it has one."""
+    text = prompt
+    if tokenizer.chat_template:
+        messages = [{"role": "user", "content": prompt}]
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    return len(tokenizer(text, add_special_tokens=not tokenizer.chat_template, verbose=False)["input_ids"])

@@ -1,0 +1,205 @@
+"""Chat with a model in this process: requests that arrive together are answered as one batch.
+
+Each row of a batch keeps its own temperature, top-p, presence penalty and seed. Sampling is done by the Gumbel-max
+trick: adding Gumbel noise to the log-probabilities and taking the largest is the same as drawing from them, and noise
+from a generator of the row's own makes the draw independent of the rows that happen to share the batch.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, LogitsProcessor, LogitsProcessorList
+
+from lf_longpo.config import ChatConfig
+from lf_longpo.errors import CallFailed, UserError
+from lf_longpo.models.chat import ChatRequest, Completion
+from lf_longpo.models.embedded import resolve
+from lf_longpo.models.tokenizers import load_tokenizer
+
+# Padded prompt tokens of one batch: bounds the memory of keys and values. One longer prompt still goes alone.
+_BATCH_TOKENS = 32_768
+# How long the first request of a batch waits for company.
+_GATHER_SECONDS = 0.02
+
+
+@dataclass(slots=True)
+class _Waiting:
+    request: ChatRequest
+    ids: list[int]
+    done: "asyncio.Future[Completion]"
+
+
+class TransformersChat:
+    """A `ChatModel` on the local CPU or GPU."""
+
+    def __init__(self, config: ChatConfig) -> None:
+        self._config = config
+        self._waiting: list[_Waiting] = []
+        self._arrived = asyncio.Event()
+        self._worker: asyncio.Task[None] | None = None
+
+    async def start(self) -> int | None:
+        """Loads the model (and merges the adapter); its window is what its configuration says."""
+        await asyncio.to_thread(self._load)
+        self._worker = asyncio.create_task(self._serve())
+        return getattr(self._model.config, "max_position_embeddings", None)
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        """Queues the request for the next batch; see `ChatModel.complete`."""
+        ids = await asyncio.to_thread(self._encode, request.prompt)
+        waiting = _Waiting(request, ids, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        self._arrived.set()
+        return await waiting.done
+
+    async def close(self) -> None:
+        """Stops answering and frees the model."""
+        if self._worker:
+            self._worker.cancel()
+            await asyncio.gather(self._worker, return_exceptions=True)
+        self._model = None
+
+    def _load(self) -> None:
+        config = self._config
+        self._tokenizer = load_tokenizer(config.model, "model", config.trust_remote_code)
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        dtype: Any = "auto" if self._device == "cuda" else _cpu_dtype()
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                resolve(config.model), dtype=dtype, trust_remote_code=config.trust_remote_code
+            )
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"cannot load the model {config.model!r}: {reason}") from None
+        if config.adapter:
+            from peft import PeftModel
+
+            try:
+                model = PeftModel.from_pretrained(model, config.adapter).merge_and_unload()
+            except (OSError, ValueError) as error:
+                reason = str(error).strip().splitlines()[0]
+                raise UserError(f"cannot load the adapter {config.adapter}: {reason}") from None
+        self._model = model.to(self._device).eval()
+        ends = model.generation_config.eos_token_id
+        self._ends = set(ends if isinstance(ends, list) else [ends]) | {self._tokenizer.eos_token_id}
+        self._ends.discard(None)
+
+    def _encode(self, prompt: str) -> list[int]:
+        messages = [{"role": "user", "content": prompt}]
+        return self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
+
+    async def _serve(self) -> None:
+        while True:
+            await self._arrived.wait()
+            await asyncio.sleep(_GATHER_SECONDS)
+            batch = self._take_batch()
+            try:
+                completions = await asyncio.to_thread(self._generate, batch)
+            except Exception as error:  # the batch is lost, the next may work
+                for waiting in batch:
+                    if not waiting.done.done():
+                        waiting.done.set_exception(CallFailed(f"{type(error).__name__}: {error}"))
+                continue
+            for waiting, completion in zip(batch, completions, strict=True):
+                if not waiting.done.done():
+                    waiting.done.set_result(completion)
+
+    def _take_batch(self) -> list[_Waiting]:
+        """The request that waits longest, and those nearest to it in length: little padding, nobody starves."""
+        first = self._waiting[0]
+        nearest = sorted(self._waiting, key=lambda waiting: abs(len(waiting.ids) - len(first.ids)))
+        batch: list[_Waiting] = []
+        longest = 0
+        for waiting in nearest[: self._config.max_concurrency]:
+            longest = max(longest, len(waiting.ids))
+            if batch and longest * (len(batch) + 1) > _BATCH_TOKENS:
+                break
+            batch.append(waiting)
+        taken = set(map(id, batch))
+        self._waiting = [waiting for waiting in self._waiting if id(waiting) not in taken]
+        if not self._waiting:
+            self._arrived.clear()
+        return batch
+
+    @torch.inference_mode()
+    def _generate(self, batch: list[_Waiting]) -> list[Completion]:
+        width = max(len(waiting.ids) for waiting in batch)
+        pad = self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else next(iter(self._ends))
+        rows = [[pad] * (width - len(waiting.ids)) + waiting.ids for waiting in batch]
+        mask = [[0] * (width - len(waiting.ids)) + [1] * len(waiting.ids) for waiting in batch]
+        sampler = _RowSampler([waiting.request for waiting in batch], width, self._device)
+        output = self._model.generate(
+            input_ids=torch.tensor(rows, device=self._device),
+            attention_mask=torch.tensor(mask, device=self._device),
+            max_new_tokens=max(waiting.request.sampling.max_new_tokens for waiting in batch),
+            do_sample=False,
+            logits_processor=LogitsProcessorList([sampler]),
+            eos_token_id=sorted(self._ends),
+            pad_token_id=pad,
+        )
+        return [self._completion(waiting, row) for waiting, row in zip(batch, output[:, width:].tolist(), strict=True)]
+
+    def _completion(self, waiting: _Waiting, new_ids: list[int]) -> Completion:
+        limit = waiting.request.sampling.max_new_tokens
+        length = next((index for index, token in enumerate(new_ids) if token in self._ends), len(new_ids))
+        length = min(length, limit)
+        return Completion(
+            text=self._tokenizer.decode(new_ids[:length], skip_special_tokens=True),
+            prompt_tokens=len(waiting.ids),
+            completion_tokens=length,
+            finish_reason="length" if length == limit else "stop",
+        )
+
+
+def _cpu_dtype() -> torch.dtype:
+    """bfloat16 where the CPU multiplies it natively (twice as fast), float32 elsewhere (bfloat16 would be emulated)."""
+    can = torch.cpu.get_capabilities()
+    return torch.bfloat16 if can.get("avx512_bf16") or can.get("amx_bf16") else torch.float32
+
+
+class _RowSampler(LogitsProcessor):
+    """Makes greedy decoding of a batch draw each row by that row's own request.
+
+    Presence penalty as OpenAI defines it (subtracted once from each token already in the output), then temperature,
+    then top-p, then Gumbel noise. Temperature 0 leaves the row greedy.
+    """
+
+    def __init__(self, requests: list[ChatRequest], prompt_width: int, device: str) -> None:
+        self._width = prompt_width
+        self._sampling = [request.sampling for request in requests]
+        self._generators = [torch.Generator(device).manual_seed(request.seed) for request in requests]
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        scores = scores.float().clone()
+        for row, sampling in enumerate(self._sampling):
+            scores[row, input_ids[row, self._width :].unique()] -= sampling.presence_penalty
+        drawn = [row for row, sampling in enumerate(self._sampling) if sampling.temperature > 0]
+        if drawn:
+            temperatures = scores.new_tensor([[self._sampling[row].temperature] for row in drawn])
+            top_p = scores.new_tensor([[self._sampling[row].top_p] for row in drawn])
+            log_probabilities = _nucleus(torch.log_softmax(scores[drawn] / temperatures, dim=-1), top_p)
+            noise = torch.stack([self._gumbel(row, scores) for row in drawn])
+            scores[drawn] = log_probabilities + noise
+        return scores
+
+    def _gumbel(self, row: int, scores: torch.Tensor) -> torch.Tensor:
+        uniform = torch.rand(scores.shape[1], generator=self._generators[row], device=scores.device)
+        return -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
+
+
+def _nucleus(log_probabilities: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
+    """Leaves each row (vocabulary-wide) the fewest tokens that hold `top_p` (one a row); the others become -inf."""
+    if bool((top_p >= 1).all()):
+        return log_probabilities
+    width = log_probabilities.shape[-1]
+    # Almost always a few hundred tokens hold top_p; sorting the whole vocabulary costs more than the model here.
+    for candidates in (min(512, width), width):
+        values, order = log_probabilities.topk(candidates, dim=-1)
+        before = values.exp().cumsum(-1) - values.exp()
+        if bool((before[:, -1:] >= top_p).all()):
+            break
+    kept = torch.where(before < top_p, values, -torch.inf)
+    cut = torch.full_like(log_probabilities, -torch.inf).scatter(-1, order, kept)
+    return torch.where(top_p < 1, cut, log_probabilities)

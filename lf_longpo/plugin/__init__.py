@@ -1,0 +1,1 @@
+"""The LLaMA-Factory side: its data set registry and its prompt encoding."""

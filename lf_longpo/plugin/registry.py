@@ -1,0 +1,89 @@
+"""LLaMA-Factory's data set registry, `dataset_info.json`: read, checked, and updated so that nobody's entry is lost."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from lf_longpo.errors import UserError
+from lf_longpo.journal import write_whole
+
+DATASET_INFO = "dataset_info.json"
+# Where the data lies; everything else of an entry is its shape.
+_SOURCES = ("file_name", "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
+_LOCATION = (*_SOURCES, "subset", "split", "folder", "num_samples")
+RANKING_COLUMNS = {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"}
+
+
+def load_dataset_info(dataset_dir: str | Path) -> dict[str, Any]:
+    """The entries of `dataset_dir`/dataset_info.json, in order; none where the file is missing.
+
+    Raises:
+        UserError: the file is not a JSON object of objects.
+    """
+    path = Path(dataset_dir) / DATASET_INFO
+    if not path.is_file():
+        return {}
+    try:
+        info = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}; mend it by hand, nothing was written") from None
+    if not isinstance(info, dict):
+        raise UserError(f"{path} must hold an object of data sets; mend it by hand, nothing was written")
+    return info
+
+
+def ranking_entry(file_name: str) -> dict[str, Any]:
+    """The entry of a file with the columns prompt, chosen and rejected."""
+    return {"file_name": file_name, "ranking": True, "columns": dict(RANKING_COLUMNS)}
+
+
+def register_dataset(dataset_dir: str | Path, name: str, entry: Mapping[str, Any], overwrite: bool = False) -> None:
+    """Adds or renews one entry of dataset_info.json; other entries, their order and their values stay.
+
+    The update is atomic, and processes that register at the same time wait for each other.
+
+    Args:
+        dataset_dir: LLaMA-Factory's data folder; made where it is missing.
+        name: what a recipe's `dataset` will say.
+        entry: LLaMA-Factory's own format; it must name exactly one source.
+        overwrite: whether an entry of the same name and another shape may be replaced. One of the same shape, that
+            differs only in where its data lies, always is.
+
+    Raises:
+        UserError: the name or entry is unusable, the file is broken, or an entry of another shape is in the way.
+    """
+    if not name.strip() or "," in name:  # LLaMA-Factory splits a recipe's `dataset` at commas
+        raise UserError(f"a data set's name must not be empty or hold a comma: {name!r}")
+    if sum(source in entry for source in _SOURCES) != 1:
+        raise UserError(f"the entry of {name!r} must name exactly one of {', '.join(_SOURCES)}")
+    folder = Path(dataset_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"{DATASET_INFO}.lock"):
+        refuse_other_shape(folder, name, entry, overwrite)
+        info = load_dataset_info(folder)
+        info[name] = dict(entry)
+        write_whole(folder / DATASET_INFO, [json.dumps(info, ensure_ascii=False, indent=2), "\n"])
+
+
+def refuse_other_shape(dataset_dir: str | Path, name: str, entry: Mapping[str, Any], overwrite: bool = False) -> None:
+    """Tells, before hours of work, whether `register_dataset` would refuse.
+
+    Raises:
+        UserError: an entry of that name has another shape and `overwrite` is off, or the file is broken.
+    """
+    there = load_dataset_info(dataset_dir).get(name)
+    if there is not None and not overwrite and _shape(there) != _shape(entry):
+        raise UserError(
+            f"{Path(dataset_dir) / DATASET_INFO} has an entry {name!r} of another shape ({json.dumps(there)}); "
+            "choose another name or pass --overwrite to longpo register"
+        )
+
+
+def _shape(entry: Any) -> Any:
+    if not isinstance(entry, dict):
+        return entry
+    defaults = {"formatting": "alpaca", "ranking": False}
+    return defaults | {key: value for key, value in entry.items() if key not in _LOCATION}

@@ -1,0 +1,112 @@
+"""What a person sees while a run goes on: a live display in a terminal, plain lines elsewhere.
+
+Progress is measured in steps (calls or rounds), not in questions: with many questions in flight the first one ends
+late, and a bar of questions would stand still for hours.
+"""
+
+import sys
+import time
+from collections import Counter
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """Counts of a run and their display. Writes to stderr, so that stdout stays for results.
+
+    Args:
+        title: what is being done.
+        questions: how many there are.
+        steps: steps a question has.
+    """
+
+    def __init__(self, title: str, questions: int, steps: int) -> None:
+        self.counts: Counter[str] = Counter()
+        self._title = title
+        self._questions = questions
+        self._ended = 0
+        self._failed = 0
+        self._steps = 0
+        self._total = questions * steps
+        self._tokens = 0
+        self._began = self._last_line = time.monotonic()
+        self._live: RichProgress | None = None
+        if sys.stderr.isatty():
+            self._live = RichProgress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[state]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
+            self._task = self._live.add_task(title, total=self._total, state="")
+
+    def __enter__(self) -> "Progress":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+        elif kind is None:
+            self._print_line()
+
+    def step(self, steps: int = 1) -> None:
+        """Some steps are done (or will never have to be)."""
+        self._steps += steps
+        self._show()
+
+    def tokens(self, new: int) -> None:
+        """A call brought `new` tokens."""
+        self._tokens += new
+
+    def count(self, name: str) -> None:
+        """One more of something worth showing, such as a pair."""
+        self.counts[name] += 1
+
+    def question_ended(self, failed: int) -> None:
+        """One more question is finished or failed; `failed` of them so far."""
+        self._ended += 1
+        self._failed = failed
+        self._show()
+
+    def note(self, text: str) -> None:
+        """A line of its own."""
+        if self._live:
+            self._live.console.print(text, highlight=False, markup=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def _show(self) -> None:
+        if self._live:
+            self._live.update(self._task, completed=self._steps, state=self._state())
+        elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._print_line()
+
+    def _print_line(self) -> None:
+        now = time.monotonic()
+        self._last_line = now
+        left = (now - self._began) / self._steps * (self._total - self._steps) if self._steps else 0.0
+        print(
+            f"{self._title}: {self._steps}/{self._total} steps, {self._state()}, "
+            f"{now - self._began:.0f} s, about {left:.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def _state(self) -> str:
+        rate = self._tokens / max(time.monotonic() - self._began, 1e-9)
+        named = [f"{number} {name}" for name, number in sorted(self.counts.items())]
+        parts = [f"{self._ended}/{self._questions} questions", *named, f"{rate:.0f} tokens/s", f"{self._failed} failed"]
+        return ", ".join(parts)

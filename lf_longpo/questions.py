@@ -1,0 +1,82 @@
+"""Reading questions, with errors that say what to mend where.
+
+Both papers' names are accepted: `id`, `question` (or `input`), `answer`, `context` of LongMab-PO, and `idx`, `query`,
+`answer`, `context` of LongReward.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from lf_longpo.errors import UserError
+from lf_longpo.records import Question
+from lf_longpo.tables import places_and_rows
+
+_FIELDS = {"id": ("id", "idx"), "question": ("question", "input", "query"), "context": ("context",)}
+
+
+def read_questions(source: str, split: str = "train") -> Iterator[Question]:
+    """Streams the questions of a file or a hub data set, in order.
+
+    Args:
+        source: a .jsonl, .json (a list) or .parquet file, or a hub name such as `org/name`.
+        split: the split of a hub data set.
+
+    Raises:
+        UserError: on the first fault, naming the file, the line or record, the field and the mend.
+    """
+    for place, row in places_and_rows(source, split):
+        yield _question(row, place)
+
+
+def check_questions(source: str, split: str = "train") -> int:
+    """Reads all questions once and tells how many there are, so that no fault appears after hours of work.
+
+    Raises:
+        UserError: the first fault, a duplicate id, or no questions at all.
+    """
+    seen: dict[str, str] = {}
+    for place, row in places_and_rows(source, split):
+        question = _question(row, place)
+        if question.id in seen:
+            raise UserError(f"{place}: id {question.id!r} stands already in {seen[question.id]}; make ids unique")
+        seen[question.id] = place
+    if not seen:
+        raise UserError(f"{source} holds no questions")
+    return len(seen)
+
+
+def _question(row: Any, place: str) -> Question:
+    if not isinstance(row, dict):
+        raise UserError(f"{place}: an object with id, question, answer and context is needed")
+    fields = {field: _text(row, field, names, place) for field, names in _FIELDS.items()}
+    return Question(answers=_answers(row, place), **fields)
+
+
+def _text(row: dict[str, Any], field: str, names: tuple[str, ...], place: str) -> str:
+    name = next((name for name in names if row.get(name) is not None), None)
+    if name is None:
+        others = f" (or {' or '.join(names[1:])})" if len(names) > 1 else ""
+        raise UserError(f"{place}: the field {names[0]}{others} is missing; add it")
+    value = row[name]
+    if field == "id" and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise UserError(f"{place}: the field {name} must be text, not {type(value).__name__}")
+    if not value.strip():
+        raise UserError(f"{place}: the field {name} is empty; fill it or remove the question")
+    return value
+
+
+def _answers(row: dict[str, Any], place: str) -> tuple[str, ...]:
+    value = row.get("answer")
+    if value is None:
+        raise UserError(f"{place}: the field answer is missing; add it")
+    answers = value if isinstance(value, list) else [value]
+    if not answers:
+        raise UserError(f"{place}: the field answer is an empty list; give at least one accepted answer")
+    for answer in answers:
+        if not isinstance(answer, str):
+            raise UserError(f"{place}: the field answer must be text or a list of texts, not {type(answer).__name__}")
+        if not answer.strip():
+            raise UserError(f"{place}: the field answer is empty; fill it or remove the question")
+    return tuple(answers)

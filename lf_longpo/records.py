@@ -1,0 +1,67 @@
+"""The rows that flow between the stages of a run, as they stand in its journals."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question over a long context."""
+
+    id: str
+    question: str
+    answers: tuple[str, ...]
+    """Accepted answers, at least one."""
+    context: str
+
+    def digest(self) -> str:
+        """A hash of all but the id."""
+        parts = json.dumps([self.question, self.answers, self.context])
+        return hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What the policy wrote when it was shown the answer (LongMab-PO's first stage)."""
+
+    id: str
+    digest: str
+    """Of the question, its answers and its context: tells a changed question from the one worked on before."""
+    kept: bool
+    """Whether it arrived at the gold answer; the question is left out otherwise."""
+    probe: str
+    initial_values: list[float]
+    """One value an arm; empty where the probe was not kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One round of one question's bandit."""
+
+    id: str
+    round: int
+    """From 0."""
+    arms: list[int]
+    """Chunks that were shown, in document order."""
+    output: str
+    reward: float
+    values: list[float]
+    """All arm values after this round."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreferencePair:
+    """A training example of LLaMA-Factory's ranking format, with where it came from."""
+
+    id: str
+    input: str
+    answer: str | list[str]
+    prompt: str
+    chosen: str
+    rejected: str
+    chosen_reward: float
+    rejected_reward: float
+    chosen_index: int
+    """Round of the chosen roll-out."""
+    rejected_index: int

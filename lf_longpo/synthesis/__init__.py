@@ -1,0 +1,1 @@
+"""Making long-context questions."""

@@ -1,0 +1,1 @@
+"""Text without models: chunks, answers, prompts, and fitting them into a token budget."""

@@ -1,0 +1,125 @@
+"""Cutting a long context into chunks without losing a character and without tokenising it twice.
+
+Sentences are tokenised once, as one batch; chunks are then packed from their token counts. Counting a growing chunk
+anew for every sentence, as the published LongMab-PO code does, costs dozens of tokenisations of the document.
+"""
+
+import re
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# A sentence ends after English stops followed by white space, after Chinese stops (closing quotes and brackets
+# belong to it), or at the end of a line; the white space behind it stays with it, so that sentences join to the text.
+_SENTENCE_END = re.compile(r"""(?:[.!?]+["'”’)\]]*(?=\s)|[。！？；…]+["'”’」』）】]*|\n)\s*""")
+
+
+def split_sentences(text: str) -> list[str]:
+    """The sentences of an English or Chinese text, each with the white space behind it; joined they are `text`."""
+    ends = [match.end() for match in _SENTENCE_END.finditer(text)]
+    if not ends or ends[-1] < len(text):
+        ends.append(len(text))
+    starts = [0, *ends[:-1]]
+    return [text[start:end] for start, end in zip(starts, ends, strict=True) if end > start]
+
+
+def chunk_sentences(text: str, tokenizer: "PreTrainedTokenizerBase", chunk_size: int, overlap: int = 2) -> list[str]:
+    """Packs sentences into chunks of at most `chunk_size` tokens; each chunk repeats the end of the one before it.
+
+    Args:
+        text: the context. Chunks joined without their overlaps are the context again.
+        tokenizer: any Hugging Face tokenizer; counts tokens, special tokens left out.
+        chunk_size: the most tokens a chunk may have.
+        overlap: how many sentences of a chunk begin the next one; fewer where they would not leave room for a new one.
+
+    Returns:
+        The chunks in document order; none for an empty text. A sentence longer than `chunk_size` is split by tokens.
+
+    Raises:
+        ValueError: chunk_size is below 1, overlap is negative, or one character takes more than chunk_size tokens.
+    """
+    if chunk_size < 1 or overlap < 0:
+        raise ValueError(f"chunk_size must be at least 1 and overlap at least 0, not {chunk_size} and {overlap}")
+    pieces: list[str] = []
+    counts: list[int] = []
+    sentences = split_sentences(text)
+    for sentence, count in zip(sentences, _count_each(sentences, tokenizer), strict=True):
+        if count <= chunk_size:
+            pieces.append(sentence)
+            counts.append(count)
+        else:
+            parts = _split_to_size(sentence, tokenizer, chunk_size)
+            pieces += parts
+            counts += _count_each(parts, tokenizer)
+
+    total = [0, *accumulate(counts)]  # tokens before each piece
+    chunks: list[str] = []
+    start, fresh = 0, 0  # a chunk spans pieces [start, end); those before `fresh` repeat the chunk before
+    while fresh < len(pieces):
+        while total[fresh + 1] - total[start] > chunk_size:
+            start += 1
+        end = fresh + 1
+        while end < len(pieces) and total[end + 1] - total[start] <= chunk_size:
+            end += 1
+        chunks.append("".join(pieces[start:end]))
+        start, fresh = max(end - overlap, start + 1), end
+    return chunks
+
+
+def chunk_tokens(text: str, tokenizer: "PreTrainedTokenizerBase", chunk_size: int) -> list[str]:
+    """Cuts `text` after every `chunk_size` tokens of its one tokenisation; joined, the chunks are `text`.
+
+    A cut never falls inside a character, so where several tokens make up one character a chunk may be short of some.
+
+    Args:
+        text: any text.
+        tokenizer: a fast Hugging Face tokenizer (it must tell where in the text each token lies).
+        chunk_size: tokens a chunk, special tokens left out.
+
+    Raises:
+        ValueError: chunk_size is below 1.
+    """
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
+    starts = token_starts(text, tokenizer)
+    cuts = sorted({0, len(text), *starts[chunk_size::chunk_size]})
+    return [text[begin:end] for begin, end in pairwise(cuts)]
+
+
+def token_starts(text: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """For each token of `text` the position of its first character, special tokens left out; never decreasing."""
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    return list(accumulate((start for start, _ in encoded["offset_mapping"]), max))
+
+
+def count_tokens(text: str, tokenizer: "PreTrainedTokenizerBase") -> int:
+    """How many tokens `text` has, special tokens left out."""
+    return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def _count_each(texts: list[str], tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    if not texts:
+        return []
+    return [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
+
+
+def _split_to_size(text: str, tokenizer: "PreTrainedTokenizerBase", chunk_size: int) -> list[str]:
+    """Splits by tokens until every part, tokenised by itself, has at most `chunk_size` of them.
+
+    A part that begins inside a word can have a few tokens more than it had in the text; it is split again.
+    """
+    parts: list[str] = []
+    for part in chunk_tokens(text, tokenizer, chunk_size):
+        if count_tokens(part, tokenizer) <= chunk_size:
+            parts.append(part)
+        elif len(part) > 1:
+            half = len(part) // 2
+            parts += _split_to_size(part[:half], tokenizer, chunk_size)
+            parts += _split_to_size(part[half:], tokenizer, chunk_size)
+        else:
+            raise ValueError(
+                f"the character {part!r} takes more than chunk_size = {chunk_size} tokens; raise chunk_size"
+            )
+    return parts
