@@ -18,8 +18,9 @@ from lf_longpo.models.chat import ChatRequest, Completion
 from lf_longpo.models.embedded import resolve
 from lf_longpo.models.tokenizers import load_tokenizer
 
-# Padded prompt tokens of one batch: bounds the memory of keys and values. One longer prompt still goes alone.
-_BATCH_TOKENS = 32_768
+# Padded prompt tokens of one batch; one longer prompt goes alone. On a GPU this bounds the memory of keys and values. A
+# CPU is busy with a few thousand tokens, and one row without padding takes its fast causal attention.
+_BATCH_TOKENS = {"cuda": 65_536, "cpu": 4_096}
 # How long the first request of a batch waits for company.
 _GATHER_SECONDS = 0.02
 
@@ -114,7 +115,7 @@ class TransformersChat:
         longest = 0
         for waiting in nearest[: self._config.max_concurrency]:
             longest = max(longest, len(waiting.ids))
-            if batch and longest * (len(batch) + 1) > _BATCH_TOKENS:
+            if batch and longest * (len(batch) + 1) > _BATCH_TOKENS[self._device]:
                 break
             batch.append(waiting)
         taken = set(map(id, batch))

@@ -5,6 +5,7 @@ anew for every sentence, as the published LongMab-PO code does, costs dozens of 
 """
 
 import re
+from bisect import bisect_right
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
@@ -54,18 +55,36 @@ def chunk_sentences(text: str, tokenizer: "PreTrainedTokenizerBase", chunk_size:
             pieces += parts
             counts += _count_each(parts, tokenizer)
 
+    spans = _pack(counts, chunk_size, overlap)
+    chunks = ["".join(pieces[start:end]) for start, end in spans]
+    # Joined sentences can have a token more than apart (words that lost their space, line breaks divided anew).
+    fitting: list[str] = []
+    for (start, end), chunk, count in zip(spans, chunks, _count_each(chunks, tokenizer), strict=True):
+        fitting += [chunk] if count <= chunk_size else _halved(pieces[start:end], tokenizer, chunk_size)
+    return fitting
+
+
+def _pack(counts: list[int], chunk_size: int, overlap: int) -> list[tuple[int, int]]:
+    """Spans [start, end) of pieces, each of at most `chunk_size` tokens in sum and with at least one new piece."""
     total = [0, *accumulate(counts)]  # tokens before each piece
-    chunks: list[str] = []
-    start, fresh = 0, 0  # a chunk spans pieces [start, end); those before `fresh` repeat the chunk before
-    while fresh < len(pieces):
+    spans: list[tuple[int, int]] = []
+    start, fresh = 0, 0  # pieces before `fresh` stand in a chunk already
+    while fresh < len(counts):
         while total[fresh + 1] - total[start] > chunk_size:
             start += 1
-        end = fresh + 1
-        while end < len(pieces) and total[end + 1] - total[start] <= chunk_size:
-            end += 1
-        chunks.append("".join(pieces[start:end]))
+        end = bisect_right(total, total[start] + chunk_size) - 1
+        spans.append((start, end))
         start, fresh = max(end - overlap, start + 1), end
-    return chunks
+    return spans
+
+
+def _halved(pieces: list[str], tokenizer: "PreTrainedTokenizerBase", chunk_size: int) -> list[str]:
+    """Joins `pieces` into as many chunks as it takes for each to fit."""
+    joined = "".join(pieces)
+    if len(pieces) == 1 or count_tokens(joined, tokenizer) <= chunk_size:
+        return [joined]
+    half = len(pieces) // 2
+    return _halved(pieces[:half], tokenizer, chunk_size) + _halved(pieces[half:], tokenizer, chunk_size)
 
 
 def chunk_tokens(text: str, tokenizer: "PreTrainedTokenizerBase", chunk_size: int) -> list[str]:
@@ -96,13 +115,15 @@ def token_starts(text: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
 
 def count_tokens(text: str, tokenizer: "PreTrainedTokenizerBase") -> int:
     """How many tokens `text` has, special tokens left out."""
-    return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    return _count_each([text], tokenizer)[0]
 
 
 def _count_each(texts: list[str], tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    if not texts:
-        return []
-    return [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
+    """Tokens of each text. Goes straight to the Rust tokenizer, which counts a batch on all cores, where it can."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None and backend.truncation is None and backend.padding is None:
+        return [len(encoding) for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+    return [len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) for text in texts]
 
 
 def _split_to_size(text: str, tokenizer: "PreTrainedTokenizerBase", chunk_size: int) -> list[str]:

@@ -1,0 +1,72 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+from stub import KEY, MODEL, Stub
+
+REPOSITORY = Path(__file__).parent.parent
+REFERENCE = REPOSITORY.parent / "shared" / "reference"
+REAL_DATA = REPOSITORY.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """The embedded model's tokenizer (byte-level BPE)."""
+    from lf_longpo.models.tokenizers import load_tokenizer
+
+    return load_tokenizer("smollm2-135m", "tokenizer")
+
+
+@pytest.fixture
+def key(monkeypatch):
+    monkeypatch.setenv("STUB_KEY", KEY)
+
+
+@pytest.fixture
+def stub(key):
+    with Stub() as server:
+        yield server
+
+
+def code_questions(number: int) -> list[dict]:
+    """Questions that the stub can answer from the one sentence that holds the code."""
+    rows = []
+    for index in range(number):
+        facts = [f"The code of place{place} is word{(place * 7 + index) % 97}." for place in range(40)]
+        rows.append(
+            {
+                "id": f"q{index}",
+                "question": f"What is the code of place{index % 40}?",
+                "answer": f"word{(index % 40 * 7 + index) % 97}",
+                "context": " ".join(f"{fact} Rain fell there for {place} days." for place, fact in enumerate(facts)),
+            }
+        )
+    return rows
+
+
+def write_jsonl(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def run_settings(stub: Stub, folder: Path, questions: Path) -> dict:
+    """A generation against the stub, as the data of a configuration file."""
+    server = {"base_url": stub.base_url, "api_key_env": "STUB_KEY"}
+    return {
+        "method": "longmab",
+        "input": str(questions),
+        "output_dir": str(folder / "run"),
+        "dataset_dir": str(folder / "data"),
+        "dataset_name": "codes",
+        "policy": {"backend": "openai", "model": MODEL, "max_concurrency": 4, "max_retries": 2, **server},
+        "embedder": {"backend": "openai", "model": "stub-embedder", **server},
+        "tokenizer": "smollm2-135m",
+        "longmab": {"chunk_size": 80, "rounds": 6, "top_k": 2},
+        "pairs": {"template": "smollm2", "cutoff_len": 512},
+    }
+
+
+def pytest_configure(config):
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -1,0 +1,163 @@
+"""Journals, whole files, the call cache and the data set registry."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from lf_longpo.errors import UserError
+from lf_longpo.journal import Journal, write_whole
+from lf_longpo.models.cache import CallCache, CallKey
+from lf_longpo.plugin.entries import describe_dataset
+from lf_longpo.plugin.registry import load_dataset_info, ranking_entry, register_dataset
+
+
+def test_a_torn_last_line_is_work_owed_again(tmp_path):
+    path = tmp_path / "j.jsonl"
+    with Journal(path) as journal:
+        journal.append({"id": "a", "x": "é\n"})
+        journal.append({"id": "b", "x": 2})
+    with path.open("ab") as file:
+        file.write(b'{"id": "c", "x"')
+    with Journal(path) as journal:
+        assert "c" not in journal and len(journal) == 2
+        journal.append({"id": "c", "x": 3})
+        assert journal.rows("a") == [{"id": "a", "x": "é\n"}]
+    assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == ["a", "b", "c"]
+
+
+def test_broken_lines_in_between_are_passed_over(tmp_path):
+    path = tmp_path / "j.jsonl"
+    path.write_bytes(b'{"id": "a"}\n\x00\x00\x00\n{"id": "b"}\n[]\n')
+    with Journal(path) as journal:
+        assert (len(journal), journal.skipped) == (2, 2)
+        assert journal.rows("b") == [{"id": "b"}]
+
+
+def test_whole_files_appear_complete_or_not_at_all(tmp_path):
+    path = tmp_path / "sub" / "f.txt"
+    write_whole(path, ["old"])
+
+    def broken():
+        yield "new"
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_whole(path, broken())
+    assert path.read_text() == "old"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_call_cache_outlives_its_process(tmp_path):
+    key = CallKey("rollout", "q", 3, "hash")
+    for _ in range(2):
+        cache = CallCache(tmp_path / "calls.sqlite")
+        cache.open()
+        cache.put(key, {"text": "x", "prompt_tokens": 5, "completion_tokens": 2})
+        assert cache.get(key)["text"] == "x"
+        assert cache.get(key._replace(round=4)) is None
+        assert cache.totals()["rollout"] == (1, 5, 2)
+        cache.close()
+
+
+def test_a_file_that_is_no_call_cache_is_named(tmp_path):
+    path = tmp_path / "calls.sqlite"
+    path.write_bytes(b"no database at all" * 100)
+    with pytest.raises(UserError, match=r"calls\.sqlite is not a readable call cache"):
+        CallCache(path).open()
+
+
+def test_registering_keeps_foreign_entries_and_their_order(tmp_path):
+    foreign = {"z": {"hf_hub_url": "a/b", "custom": [1]}, "a": {"file_name": "ü.json"}}
+    (tmp_path / "dataset_info.json").write_text(json.dumps(foreign), encoding="utf-8-sig")
+    register_dataset(tmp_path, "mine", ranking_entry("mine.jsonl"))
+    register_dataset(tmp_path, "mine", ranking_entry("moved/mine.jsonl"))
+    info = load_dataset_info(tmp_path)
+    assert list(info) == ["z", "a", "mine"]
+    assert {name: info[name] for name in foreign} == foreign
+    assert info["mine"] == {
+        "file_name": "moved/mine.jsonl",
+        "ranking": True,
+        "columns": {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"},
+    }
+
+
+def test_an_entry_of_another_shape_is_kept_unless_told_otherwise(tmp_path):
+    register_dataset(tmp_path, "d", {"file_name": "d.json"})
+    with pytest.raises(UserError, match="'d' of another shape"):
+        register_dataset(tmp_path, "d", ranking_entry("d.jsonl"))
+    assert load_dataset_info(tmp_path) == {"d": {"file_name": "d.json"}}
+    register_dataset(tmp_path, "d", ranking_entry("d.jsonl"), overwrite=True)
+    assert load_dataset_info(tmp_path)["d"]["ranking"]
+
+
+def test_registering_at_the_same_time_loses_nothing(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        names = [f"d{number}" for number in range(40)]
+        list(pool.map(lambda name: register_dataset(tmp_path, name, {"file_name": f"{name}.json"}), names))
+    assert sorted(load_dataset_info(tmp_path)) == sorted(names)
+
+
+def test_a_broken_registry_is_named_and_left_alone(tmp_path):
+    (tmp_path / "dataset_info.json").write_text("{")
+    with pytest.raises(UserError, match=r"is not JSON.*nothing was written"):
+        register_dataset(tmp_path, "d", {"file_name": "d.json"})
+    assert (tmp_path / "dataset_info.json").read_text() == "{"
+    with pytest.raises(UserError, match="exactly one of"):
+        register_dataset(tmp_path, "d", {"ranking": True})
+
+
+@pytest.mark.parametrize(
+    ("row", "entry"),
+    [
+        (
+            {"prompt": "p", "chosen": "c", "rejected": "r", "id": 1},
+            {"ranking": True, "columns": {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"}},
+        ),
+        (
+            {"instruction": "i", "input": "", "output": "o"},
+            {"columns": {"prompt": "instruction", "query": "input", "response": "output"}},
+        ),
+        ({"conversations": []}, {"formatting": "sharegpt", "columns": {"messages": "conversations"}}),
+        (
+            {"messages": [{"role": "user", "content": "x"}]},
+            {
+                "formatting": "sharegpt",
+                "columns": {"messages": "messages"},
+                "tags": {
+                    "role_tag": "role",
+                    "content_tag": "content",
+                    "user_tag": "user",
+                    "assistant_tag": "assistant",
+                    "system_tag": "system",
+                },
+            },
+        ),
+    ],
+)
+def test_local_files_describe_themselves(tmp_path, row, entry):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    assert describe_dataset(str(path), tmp_path / "info") == {"file_name": "../rows.jsonl", **entry}
+
+
+def test_hub_data_sets_are_described_by_what_is_told(tmp_path):
+    entry = describe_dataset(
+        "org/name", tmp_path, ranking=True, columns={"prompt": "query", "chosen": "win"}, subset="s", split="dpo"
+    )
+    assert entry == {
+        "hf_hub_url": "org/name",
+        "subset": "s",
+        "split": "dpo",
+        "ranking": True,
+        "columns": {"prompt": "query", "chosen": "win"},
+    }
+
+
+def test_a_column_that_is_not_there_is_named(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"question": "q", "answer": "a"}\n')
+    with pytest.raises(UserError, match=r"line 1: no column 'instruction' for prompt; there are question, answer"):
+        describe_dataset(str(path), tmp_path)
+    columns = {"prompt": "question", "response": "answer"}
+    assert describe_dataset(str(path), tmp_path, columns=columns)["columns"] == columns

@@ -1,0 +1,99 @@
+import random
+from itertools import pairwise
+
+import pytest
+
+from lf_longpo.errors import TextTooLong, UserError
+from lf_longpo.text.chunking import chunk_sentences, chunk_tokens, count_tokens, split_sentences
+from lf_longpo.text.fitting import CUT_MARK, cut_middle
+from lf_longpo.text.prompts import QA_FIELDS, QA_PROMPTS, fill, load_prompt
+
+ENGLISH = 'Dr. Ames came late. "Why?" she asked! He paid 3.14 euros...\n\nNobody spoke (yet). The end'
+CHINESE = "北京是中国的首都。它有很长的历史！你去过吗？“没有。”他说；然后走了……再见"
+MIXED = f"{ENGLISH}\r\n{CHINESE} \U0001f469‍\U0001f680 naïve café\t\n- item one\n- item two\n"
+
+
+def without_overlaps(chunks, text):
+    """Joins chunks, dropping from each what the text so far already has."""
+    joined = ""
+    for chunk in chunks:
+        keep = next(size for size in range(len(chunk), -1, -1) if text.startswith(joined + chunk[len(chunk) - size :]))
+        assert keep > 0
+        joined += chunk[len(chunk) - keep :]
+    return joined
+
+
+def test_sentences_join_to_the_text():
+    for text in (ENGLISH, CHINESE, MIXED, "", "\n\n", "no stop", " . "):
+        assert "".join(split_sentences(text)) == text
+    assert split_sentences("One. Two! 三。四？五") == ["One. ", "Two! ", "三。", "四？", "五"]
+    assert split_sentences("He paid 3.14 euros.") == ["He paid 3.14 euros."]
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 2, 5])
+@pytest.mark.parametrize("chunk_size", [8, 30, 200])
+def test_chunks_lose_nothing_and_fit(tokenizer, chunk_size, overlap):
+    draw = random.Random(chunk_size * 10 + overlap)
+    text = "".join(draw.choice([ENGLISH, CHINESE, MIXED, "x" * 60, " word" * 50]) for _ in range(12))
+    chunks = chunk_sentences(text, tokenizer, chunk_size, overlap)
+    assert all(count_tokens(chunk, tokenizer) <= chunk_size for chunk in chunks)
+    assert without_overlaps(chunks, text) == text
+    if overlap == 0:
+        assert "".join(chunks) == text
+
+
+def test_each_chunk_begins_with_the_last_two_sentences_of_the_one_before(tokenizer):
+    text = " ".join(f"Sentence number {number} stands here." for number in range(40))
+    chunks = chunk_sentences(text, tokenizer, 60, overlap=2)
+    assert len(chunks) > 3
+    for before, after in pairwise(chunks):
+        assert after.startswith("".join(split_sentences(before)[-2:]))
+
+
+def test_short_and_empty_contexts(tokenizer):
+    assert chunk_sentences("Only this.", tokenizer, 1500) == ["Only this."]
+    assert chunk_sentences("", tokenizer, 1500) == []
+    with pytest.raises(ValueError, match="chunk_size"):
+        chunk_sentences("x", tokenizer, 0)
+    with pytest.raises(ValueError, match="takes more than"):
+        chunk_sentences("\U0001f469", tokenizer, 1)
+
+
+def test_token_chunks_join_to_the_text(tokenizer):
+    for text in (ENGLISH, CHINESE, MIXED * 7):
+        chunks = chunk_tokens(text, tokenizer, 16)
+        assert "".join(chunks) == text
+        assert len(chunks) >= count_tokens(text, tokenizer) // 16
+    assert chunk_tokens("", tokenizer, 16) == []
+
+
+def test_middle_cut_keeps_both_ends_and_the_limit(tokenizer):
+    text = "BEGIN " + "middle 中间。 " * 400 + " END"
+
+    def measure(context):
+        return count_tokens(f"Read:\n{context}\nQuestion: why?", tokenizer)
+
+    for limit in (60, 200, 999):
+        cut = cut_middle(text, tokenizer, measure, limit)
+        assert limit - 8 <= measure(cut) <= limit
+        assert cut.startswith("BEGIN") and cut.endswith("END") and CUT_MARK in cut
+    assert cut_middle(text, tokenizer, measure, 10_000) == text
+    with pytest.raises(TextTooLong, match="limit is 5"):
+        cut_middle(text, tokenizer, measure, 5)
+
+
+def test_filling_looks_at_the_template_only():
+    template = "Text: {context} Question: {question}"
+    filled = fill(template, context="{question} {x} {{", question="{context}")
+    assert filled == "Text: {question} {x} {{ Question: {context}"
+
+
+def test_prompts_of_ones_own_need_their_placeholders(tmp_path):
+    own = tmp_path / "own.txt"
+    own.write_text("{context} and {question}")
+    assert load_prompt(str(own), QA_PROMPTS, QA_FIELDS, "prompt") == "{context} and {question}"
+    own.write_text("{context} and {wrong}")
+    with pytest.raises(UserError, match=r"prompt: .*own.txt must hold the placeholders \{context\}, \{question\}"):
+        load_prompt(str(own), QA_PROMPTS, QA_FIELDS, "prompt")
+    with pytest.raises(UserError, match=r"no prompt 'nope'; use one of brief, reasoning"):
+        load_prompt("nope", QA_PROMPTS, QA_FIELDS, "prompt")
