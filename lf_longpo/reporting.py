@@ -14,6 +14,8 @@ def print_generation(config: GenerateConfig, summary: dict[str, Any]) -> None:
     """The end of `longpo generate`."""
     console = Console(highlight=False, soft_wrap=True)
     table = Table(title=f"LongMab-PO: {config.dataset_name}", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")  # paths stay whole
     counts = f"{summary['pairs']} pairs from {summary['questions']} questions"
     table.add_row(
         "pairs",

@@ -53,14 +53,23 @@ def plain_errors(base_url: str | None, api_key_env: str) -> Iterator[None]:
         ) from None
     except openai.NotFoundError as error:
         raise UserError(f"{server} knows no such model or address (404): {_words(error)}") from None
-    except openai.APITimeoutError:
-        raise CallFailed(f"{server} did not answer in time") from None
     except openai.APIConnectionError as error:
-        raise CallFailed(f"no connection to {server}: {error.__cause__ or error}") from None
+        # The aiohttp transport reports a refused connection as a time-out; what it came from tells them apart.
+        refusal = next((cause for cause in _causes(error) if isinstance(cause, OSError)), None)
+        if isinstance(refusal, TimeoutError) or (refusal is None and isinstance(error, openai.APITimeoutError)):
+            raise CallFailed(f"{server} did not answer in time") from None
+        raise CallFailed(f"no connection to {server}: {refusal or error}") from None
     except openai.APIStatusError as error:
         raise CallFailed(f"{server} answered {error.status_code}: {_words(error)}") from None
     except (openai.OpenAIError, ValueError) as error:
         raise CallFailed(f"{server} sent a reply that cannot be read: {error}") from None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause = error.__cause__
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
 
 
 def _words(error: Exception) -> str:

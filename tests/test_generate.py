@@ -1,0 +1,199 @@
+"""Whole runs against the deterministic stub server, through the command line's own functions."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from aiohttp import web
+from conftest import code_questions, run_settings, write_jsonl
+from stub import KEY, Stub
+
+from lf_longpo.cli import main
+from lf_longpo.config import GenerateConfig
+from lf_longpo.errors import UserError
+from lf_longpo.generate import generate
+
+
+def settings(stub, tmp_path, rows=None, **changes):
+    questions = write_jsonl(tmp_path / "questions.jsonl", code_questions(6) if rows is None else rows)
+    data = run_settings(stub, tmp_path, questions)
+    for name, value in changes.items():
+        data[name] = data[name] | value if isinstance(value, dict) else value
+    return GenerateConfig.model_validate(data)
+
+
+def rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+async def test_a_run_from_questions_to_a_registered_data_set(stub, tmp_path):
+    config = settings(stub, tmp_path)
+    result = await generate(config)
+    assert result.exit_code == 0
+    probes, rollouts = rows(tmp_path / "run/probes.jsonl"), rows(tmp_path / "run/rollouts.jsonl")
+    assert len(probes) == 6 and all(probe["kept"] for probe in probes)
+    assert len(rollouts) == 6 * 6
+    for question in code_questions(6):
+        own = sorted((row for row in rollouts if row["id"] == question["id"]), key=lambda row: row["round"])
+        assert [row["round"] for row in own] == list(range(6))
+        # The probe names the answer, so the chunk that holds it is among the first two arms.
+        assert own[0]["reward"] in (0.0, 1.0) and len(own[0]["arms"]) == 2
+    pairs = rows(tmp_path / "data/codes.jsonl")
+    assert pairs == rows(tmp_path / "run/pairs.jsonl")
+    assert len(pairs) == result.summary["pairs"] > 0
+    assert [pair["id"] for pair in pairs] == sorted(pair["id"] for pair in pairs)
+    for pair in pairs:
+        assert pair["chosen_reward"] == 1.0 > pair["rejected_reward"]
+        outputs = {row["round"]: row["output"] for row in rollouts if row["id"] == pair["id"]}
+        assert outputs[pair["chosen_index"]] == pair["chosen"]
+        assert outputs[pair["rejected_index"]] == pair["rejected"]
+        assert isinstance(pair["answer"], str) and pair["answer"] in pair["chosen"]
+        assert pair["input"] in pair["prompt"] and pair["prompt"].endswith("in as few words as possible.")
+    info = json.loads((tmp_path / "data/dataset_info.json").read_text())
+    assert info["codes"]["file_name"] == "codes.jsonl" and info["codes"]["ranking"]
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["calls"]["probe"]["calls"] == 6 and summary["calls"]["rollout"]["calls"] == 36
+    assert stub.most_in_flight <= config.policy.max_concurrency
+    assert stub.embedded_texts - 1 == sum(len(probe["initial_values"]) + 1 for probe in probes)  # 1: is it there?
+
+
+async def test_a_finished_run_calls_nobody(stub, tmp_path):
+    config = settings(stub, tmp_path)
+    await generate(config)
+    first = (tmp_path / "data/codes.jsonl").read_bytes()
+    made, embedded = stub.chats, stub.embedded_texts
+    (tmp_path / "data/codes.jsonl").unlink()
+    await generate(config)
+    assert (stub.chats, stub.embedded_texts) == (made, embedded)
+    assert (tmp_path / "data/codes.jsonl").read_bytes() == first
+
+
+async def test_pairs_are_made_anew_for_another_cutoff_without_a_call(stub, tmp_path, tokenizer):
+    await generate(settings(stub, tmp_path))
+    made = stub.chats
+    before = rows(tmp_path / "data/codes.jsonl")
+    await generate(settings(stub, tmp_path, pairs={"cutoff_len": 256}))
+    after = rows(tmp_path / "data/codes.jsonl")
+    assert stub.chats == made
+    assert [row["chosen"] for row in after] == [row["chosen"] for row in before]
+    assert all(len(tokenizer(row["prompt"])["input_ids"]) < 256 for row in after)
+
+
+async def test_other_settings_in_the_same_folder_are_refused(stub, tmp_path):
+    await generate(settings(stub, tmp_path))
+    with pytest.raises(UserError, match=r"holds a run with other settings: longmab\.top_k was 2 and is now 3"):
+        await generate(settings(stub, tmp_path, longmab={"top_k": 3}))
+    changed = code_questions(6)
+    changed[2]["context"] += " More."
+    with pytest.raises(UserError, match="question 'q2' has changed since this run began"):
+        await generate(settings(stub, tmp_path, rows=changed))
+
+
+async def test_odd_but_good_input_works(stub, tmp_path):
+    odd = code_questions(3)
+    odd[0] |= {"context": f"The code of place0 is {odd[0]['answer']}."}  # shorter than a chunk, fewer than top_k
+    odd[1] |= {"id": 12, "answer": [odd[1]["answer"], "another"]}
+    odd[2] |= {"context": odd[2]["context"] + " {question} {context} {0} <|im_end|>"}
+    result = await generate(settings(stub, tmp_path, rows=odd, longmab={"rounds": 24}))
+    assert result.summary["failed"] == 0
+    pairs = {pair["id"]: pair for pair in rows(tmp_path / "data/codes.jsonl")}
+    assert pairs["12"]["answer"] == odd[1]["answer"]
+    assert pairs["q2"]["answer"] == [odd[2]["answer"]]  # one type for the whole column
+    assert "{question} {context} {0}" in pairs["q2"]["prompt"]
+
+
+async def test_probes_that_miss_the_answer_leave_their_question_out(tmp_path, key):
+    with Stub(answer=lambda prompt, seed: "The answer is nothing of that.") as stub:
+        result = await generate(settings(stub, tmp_path))
+    assert (result.summary["left_out"], result.summary["pairs"], result.exit_code) == (6, 0, 1)
+    assert not (tmp_path / "data").exists()
+
+
+async def test_a_lost_call_costs_its_question_only_and_is_tried_again(stub, tmp_path):
+    def fail(body):
+        if "code of place3" in body["messages"][0]["content"].rsplit("Question:", 1)[1]:
+            return web.json_response({"error": {"message": "context too long for place3"}}, status=400)
+        return None
+
+    stub.fail = fail
+    config = settings(stub, tmp_path)
+    result = await generate(config)
+    assert result.summary["failed"] == 1 and result.exit_code == 1  # one of six is more than a tenth
+    (failure,) = rows(tmp_path / "run/failures.jsonl")
+    assert failure["id"] == "q3" and "answered 400" in failure["reason"] and "too long for place3" in failure["reason"]
+    assert "traceback" not in failure
+    stub.fail = lambda body: None
+    made = stub.chats
+    result = await generate(config)
+    assert result.summary["failed"] == 0 and result.exit_code == 0
+    assert stub.chats - made == 7  # the probe and six rounds of q3
+    assert not (tmp_path / "run/failures.jsonl").exists()
+
+
+async def test_rate_limits_and_server_errors_are_tried_again(stub, tmp_path):
+    turn = iter([429, 503] * 100)
+
+    def sometimes(body):
+        if stub.chats % 5:
+            return None
+        return web.json_response({"error": {"message": "busy"}}, status=next(turn), headers={"Retry-After": "0.01"})
+
+    stub.fail = sometimes
+    result = await generate(settings(stub, tmp_path, policy={"max_retries": 6}))
+    assert result.summary["failed"] == 0 and result.exit_code == 0
+
+
+async def test_replies_without_text_are_failures(stub, tmp_path):
+    stub.fail = lambda body: web.Response(text="<html>bad gateway</html>", content_type="text/html")
+    result = await generate(settings(stub, tmp_path))
+    assert result.summary["failed"] == 6 and result.exit_code == 1
+    assert all("traceback" not in failure for failure in rows(tmp_path / "run/failures.jsonl"))
+
+
+def test_the_command_line_end_to_end(stub, tmp_path, capsys):
+    questions = write_jsonl(tmp_path / "q.jsonl", code_questions(6))
+    config = tmp_path / "c.yaml"
+    config.write_text(yaml.safe_dump(run_settings(stub, tmp_path, questions)))
+    assert main(["generate", str(config), "longmab.rounds=3"]) == 0
+    printed = capsys.readouterr()
+    assert "llamafactory-cli train" in printed.out and "failed" in printed.err
+    for file in tmp_path.rglob("*"):
+        assert not file.is_file() or KEY.encode() not in file.read_bytes(), f"{file} holds the key"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("policy.base_url=http://127.0.0.1:9/v1", "no connection to http://127.0.0.1:9/v1"),
+        ("policy.base_url=127.0.0.1:9", "must begin with http"),
+        ("policy.api_key_env=NOT_SET", "rejects the key in NOT_SET"),
+        ("policy.model=other", "does not serve 'other'; it serves stub-model"),
+        ("embedder.api_key_env=NOT_SET", "rejects the key in NOT_SET"),
+        ("pairs.template=llama33", "LLaMA-Factory knows no template 'llama33'; did you mean llama3"),
+        ("input=nowhere.jsonl", "no file nowhere.jsonl"),
+        ("tokenizer=/nowhere", "tokenizer: no tokenizer for '/nowhere'"),
+        ("longmab.prompt=nope", "longmab.prompt: no prompt 'nope'"),
+        ("longmab.chunks=1", "unknown key longmab.chunks"),
+    ],
+)
+def test_bad_settings_are_one_message_and_leave_nothing_behind(stub, tmp_path, capsys, override, message):
+    questions = write_jsonl(tmp_path / "q.jsonl", code_questions(2))
+    config = tmp_path / "c.yaml"
+    config.write_text(yaml.safe_dump(run_settings(stub, tmp_path, questions)))
+    assert main(["generate", str(config), "policy.max_retries=0", override]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and KEY not in error
+    assert not (tmp_path / "run").exists() and not (tmp_path / "data").exists()
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom lf_longpo.cli import main\n"
+        "try:\n    main(['generate', '--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'transformers', 'llamafactory', 'pydantic', 'openai', 'rich'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

@@ -1,0 +1,85 @@
+"""A run that is killed at random points and started again makes the same data set and repeats no finished call."""
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import REPOSITORY, code_questions, run_settings, write_jsonl
+from stub import KEY, Stub
+
+QUESTIONS, ROUNDS = 10, 8
+CALLS = QUESTIONS * (ROUNDS + 1)
+
+
+def start(config):
+    command = [sys.executable, "-m", "lf_longpo.cli", "generate", str(config)]
+    environment = os.environ | {"STUB_KEY": KEY}
+    return subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def write_config(stub, folder):
+    folder.mkdir()
+    data = run_settings(stub, folder, write_jsonl(folder / "q.jsonl", code_questions(QUESTIONS)))
+    data["longmab"]["rounds"] = ROUNDS
+    (folder / "c.yaml").write_text(yaml.safe_dump(data))
+    return folder / "c.yaml"
+
+
+def finished_calls(folder):
+    with sqlite3.connect(folder / "run/calls.sqlite") as db:
+        return db.execute("SELECT COUNT(*) FROM calls WHERE stage != 'embed'").fetchone()[0]
+
+
+@pytest.mark.slow
+def test_three_kills_change_nothing(tmp_path, key):
+    with Stub() as stub:
+        run = start(write_config(stub, tmp_path / "whole"))
+        assert run.wait(180) == 0, run.stderr.read()
+        assert stub.chats == len(stub.requests) == CALLS
+
+    draw = random.Random(20)
+    kill_at = sorted(draw.sample(range(3, CALLS - 5), 3))
+    repeats_allowed = 0
+    with Stub(delay=0.05) as stub:
+        config = write_config(stub, tmp_path / "killed")
+        for calls in kill_at:
+            run = start(config)
+            # From the server's thread, so that the kill falls wherever the client happens to be.
+            stub.on_chat = lambda _, calls=calls, run=run: (
+                os.kill(run.pid, signal.SIGKILL) if len(stub.requests) >= calls else None
+            )
+            assert run.wait(180) == -signal.SIGKILL, run.stderr.read()
+            # Calls that the server saw and whose answer had not reached the client's cache are the only ones owed.
+            repeats_allowed += len(stub.requests) - finished_calls(tmp_path / "killed")
+        stub.on_chat = lambda _: None
+        run = start(config)
+        assert run.wait(180) == 0, run.stderr.read()
+        assert len(stub.requests) == CALLS
+        assert stub.chats - CALLS <= repeats_allowed <= 3 * 4  # four calls at once
+
+    for name in ("data/codes.jsonl", "run/pairs.jsonl"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert (tmp_path / "killed/data/codes.jsonl").read_bytes()
+    for folder in ("whole", "killed"):  # no journal holds a step twice
+        lines = (tmp_path / folder / "run/rollouts.jsonl").read_text().splitlines()
+        assert len(lines) == len(set(lines)) == QUESTIONS * ROUNDS
+
+
+@pytest.mark.slow
+def test_a_second_run_in_the_same_folder_is_told_so(tmp_path, key):
+    with Stub(delay=2.0) as stub:
+        config = write_config(stub, tmp_path / "busy")
+        first = start(config)
+        while not stub.chats:
+            assert first.poll() is None, first.stderr.read()
+        second = start(config)
+        assert second.wait(120) == 2
+        assert "another run is working in" in second.stderr.read()
+        first.send_signal(signal.SIGINT)
+        assert first.wait(60) == 130
+        assert "the same command carries on" in first.stderr.read()

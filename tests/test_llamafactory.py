@@ -1,0 +1,103 @@
+"""What the real LLaMA-Factory makes of the data: its own loader, and its own trainer on a tiny model."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import REPOSITORY, code_questions, run_settings, write_jsonl
+
+from lf_longpo.config import GenerateConfig
+from lf_longpo.generate import generate
+from lf_longpo.models.embedded import model_path
+from lf_longpo.plugin.encoding import TemplateEncoder
+from lf_longpo.text.prompts import QA_PROMPTS
+
+ENDING = (QA_PROMPTS / "reasoning.txt").read_text(encoding="utf-8").strip()[-60:]
+
+
+def loaded_by_llamafactory(folder, template, cutoff_len):
+    from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
+    from llamafactory.hparams import get_train_args
+    from llamafactory.model import load_tokenizer
+
+    model_args, data_args, training_args, _, _ = get_train_args(
+        {
+            "stage": "dpo",
+            "do_train": True,
+            "finetuning_type": "lora",
+            "model_name_or_path": str(model_path("smollm2-135m")),
+            "dataset_dir": str(folder),
+            "dataset": "codes",
+            "template": template,
+            "cutoff_len": cutoff_len,
+            "output_dir": str(folder / "out"),
+            "overwrite_cache": True,
+            "use_cpu": True,
+            "bf16": False,
+        }
+    )
+    module = load_tokenizer(model_args)
+    fitted = get_template_and_fix_tokenizer(module["tokenizer"], data_args)
+    dataset = get_dataset(fitted, model_args, data_args, training_args, stage="rm", **module)["train_dataset"]
+    return module["tokenizer"], list(dataset)
+
+
+@pytest.mark.parametrize(("template", "cutoff_len"), [("smollm2", 300), ("llama3", 301), ("qwen", 410), ("glm4", 260)])
+async def test_no_pair_is_truncated_by_llamafactorys_loader(stub, tmp_path, template, cutoff_len):
+    questions = write_jsonl(tmp_path / "questions.jsonl", code_questions(5))
+    data = run_settings(stub, tmp_path, questions)
+    data["longmab"]["rounds"] = 12
+    data["pairs"] = {"template": template, "cutoff_len": cutoff_len}
+    result = await generate(GenerateConfig.model_validate(data))
+    pairs = [json.loads(line) for line in (tmp_path / "data/codes.jsonl").read_text().splitlines()]
+    tokenizer, examples = loaded_by_llamafactory(tmp_path / "data", template, cutoff_len)
+    assert len(examples) == len(pairs) == result.summary["pairs"] > 2
+    encoder = TemplateEncoder(template, "smollm2-135m", 10**6)
+    for pair, example in zip(pairs, examples, strict=True):
+        longest = 0
+        for side in ("chosen", "rejected"):
+            ids, labels = example[f"{side}_input_ids"], example[f"{side}_labels"]
+            prompt_length, response_length = encoder.length(pair["prompt"], pair[side])
+            assert len(ids) == prompt_length + response_length <= cutoff_len
+            assert labels.count(-100) == prompt_length
+            longest = max(longest, len(ids))
+            text = tokenizer.decode(ids)
+            assert pair["input"] in text and ENDING in text and pair[side] in text
+        assert longest > cutoff_len - 12  # no more is cut than has to be
+
+
+@pytest.mark.slow
+def test_a_pair_data_set_trains_a_lora_adapter(tmp_path):
+    """The shipped recipe with a tiny model of the same architecture, two steps of llamafactory-cli."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(model_path("smollm2-135m"))
+    tiny = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, eos_token_id=2, bos_token_id=1, pad_token_id=2,
+    )  # fmt: skip
+    LlamaForCausalLM(tiny).save_pretrained(tmp_path / "tiny")
+    tokenizer.save_pretrained(tmp_path / "tiny")
+    pair = {"prompt": "Text. Question: why?", "chosen": "Answer: so.", "rejected": "I cannot tell."}
+    write_jsonl(tmp_path / "pairs.jsonl", [pair] * 8)
+    register = ["register", str(tmp_path / "pairs.jsonl"), "--name", "tiny", "--dataset-dir", str(tmp_path)]
+    subprocess.run([sys.executable, "-m", "lf_longpo.cli", *register], check=True)
+
+    recipe = yaml.safe_load((REPOSITORY / "yaml/smollm2_dpo.yaml").read_text())
+    recipe |= {
+        "model_name_or_path": str(tmp_path / "tiny"),
+        "dataset_dir": str(tmp_path),
+        "dataset": "tiny",
+        "output_dir": str(tmp_path / "saved"),
+        "num_train_epochs": 1.0,
+        "bf16": False,
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    command = [sys.executable, "-m", "llamafactory.cli", "train", str(tmp_path / "recipe.yaml")]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert (tmp_path / "saved/adapter_model.safetensors").is_file()
+    state = json.loads((tmp_path / "saved/trainer_state.json").read_text())
+    assert state["global_step"] == 2

@@ -1,0 +1,42 @@
+"""The shipped YAML files: ours load, and what we generate is what they train on."""
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+from lf_longpo.config import GenerateConfig, LongQAConfig, load_config
+
+RECIPES = sorted((REPOSITORY / "yaml").glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in RECIPES if path.stem.endswith("_longmab")], ids=lambda path: path.stem
+)
+def test_generation_and_training_recipes_fit_each_other(path):
+    config = load_config(GenerateConfig, path)
+    training = yaml.safe_load(path.with_stem(path.stem.replace("_longmab", "_dpo")).read_text())
+    assert training["dataset"] == config.dataset_name
+    assert training["template"] == config.pairs.template
+    assert training["cutoff_len"] == config.pairs.cutoff_len
+    assert training["dataset_dir"] == str(config.dataset_dir)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in RECIPES if path.stem.endswith("_longqa")], ids=lambda path: path.stem
+)
+def test_evaluation_recipes_load(path):
+    load_config(LongQAConfig, path)
+
+
+@pytest.mark.parametrize("path", [path for path in RECIPES if path.stem.endswith("_dpo")], ids=lambda path: path.stem)
+def test_training_recipes_hold_the_published_values_in_llamafactorys_names(path):
+    from dataclasses import fields
+
+    from llamafactory.hparams.parser import _TRAIN_ARGS
+
+    recipe = yaml.safe_load(path.read_text())
+    known = {field.name for kind in _TRAIN_ARGS for field in fields(kind)}
+    assert set(recipe) <= known
+    if path.stem != "smollm2_dpo":
+        assert (recipe["pref_beta"], recipe["learning_rate"], recipe["num_train_epochs"]) == (0.1, 2e-5, 2.0)
+        assert (REPOSITORY / recipe["deepspeed"]).is_file()
