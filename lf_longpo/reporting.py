@@ -1,5 +1,6 @@
 """What is printed when a run has ended: what came out, where it lies and what to do next."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,14 @@ from rich.table import Table
 from lf_longpo.config import GenerateConfig
 
 
+def _console() -> Console:
+    """Writes to stdout; wide enough for whole tables where that is a file or a pipe."""
+    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
+
+
 def print_generation(config: GenerateConfig, summary: dict[str, Any]) -> None:
     """The end of `longpo generate`."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = _console()
     table = Table(title=f"LongMab-PO: {config.dataset_name}", title_justify="left", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")  # paths stay whole
@@ -60,9 +66,9 @@ def _recipe_of(config: GenerateConfig) -> str:
 
 def print_longqa(results: Sequence[dict[str, Any]], output_dir: Path) -> None:
     """The end of `longpo evaluate longqa`: one row an evaluation, scores in percent."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = _console()
     table = Table(title="Long-context QA, percent", title_justify="left")
-    for column in ("model", "adapter", "questions", "EM", "F1", "SubEM", "SubEM of output", "answered"):
+    for column in ("model", "adapter", "questions", "EM", "F1", "SubEM", "SubEM in output", "answered"):
         table.add_column(column, justify="left" if column in ("model", "adapter") else "right")
     for row in results:
         scores = (row["em"], row["f1"], row["sub_em"], row["sub_em_output"], row["answered"])

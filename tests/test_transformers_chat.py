@@ -1,0 +1,117 @@
+"""The in-process backend with a tiny random model (batches, seeds, sampling, adapters), and the embedded one."""
+
+import asyncio
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from lf_longpo.config import ChatConfig, SamplingConfig
+from lf_longpo.models.chat import ChatRequest
+from lf_longpo.models.embedded import model_path
+from lf_longpo.models.transformers_chat import TransformersChat, _nucleus, _RowSampler
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory, tokenizer):
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, eos_token_id=2, bos_token_id=1, pad_token_id=2, max_position_embeddings=512,
+    )  # fmt: skip
+    LlamaForCausalLM(config).to(torch.float32).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def request(prompt, seed=1, **sampling):
+    return ChatRequest(prompt, SamplingConfig(**({"max_new_tokens": 8, "presence_penalty": 0.0} | sampling)), seed)
+
+
+async def answers(folder, requests, **config):
+    chat = TransformersChat(ChatConfig(backend="transformers", model=str(folder), **config))
+    try:
+        assert await chat.start() == 512
+        chat._model.float()  # bfloat16 rounds rows of a batch apart
+        return [completion.text for completion in await asyncio.gather(*map(chat.complete, requests))]
+    finally:
+        await chat.close()
+
+
+async def test_a_row_is_answered_the_same_alone_and_in_any_batch(tiny):
+    requests = [request(f"word {'and more ' * length}", seed=length, temperature=0.9) for length in range(5)]
+    alone = [(await answers(tiny, [one]))[0] for one in requests]
+    assert await answers(tiny, requests) == alone
+    assert await answers(tiny, requests[::-1], max_concurrency=2) == alone[::-1]
+    assert len(set(alone)) > 1
+
+
+async def test_seeds_differ_and_greedy_does_not(tiny):
+    drawn = await answers(tiny, [request("same", seed=seed, temperature=1.0) for seed in range(4)])
+    greedy = await answers(tiny, [request("same", seed=seed, temperature=0.0) for seed in range(4)])
+    assert len(set(drawn)) == 4 and len(set(greedy)) == 1
+
+
+async def test_each_row_keeps_its_own_length(tiny):
+    chat = TransformersChat(ChatConfig(backend="transformers", model=str(tiny)))
+    await chat.start()
+    short, long = await asyncio.gather(
+        chat.complete(request("x", max_new_tokens=3)), chat.complete(request("x", max_new_tokens=9))
+    )
+    await chat.close()
+    assert (short.completion_tokens, long.completion_tokens) == (3, 9)
+    assert short.finish_reason == long.finish_reason == "length"
+
+
+def test_sampling_follows_the_distribution():
+    """Gumbel-max draws within top-p: the frequencies are the renormalised probabilities."""
+    probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    sampler = _RowSampler([request("", seed=7, temperature=1.0, top_p=0.9)], 0, "cpu")
+    draws = torch.stack([sampler(torch.zeros(1, 0, dtype=torch.long), probabilities.log()[None]) for _ in range(4000)])
+    shares = torch.bincount(draws.argmax(-1).flatten(), minlength=4) / 4000
+    assert shares[3] == 0
+    assert torch.allclose(shares[:3], probabilities[:3] / 0.95, atol=0.03)
+
+
+def test_nucleus_is_exact_also_where_many_tokens_are_needed():
+    flat = torch.log_softmax(torch.zeros(1, 2000), -1)
+    assert _nucleus(flat, torch.tensor([[0.50025]])).isfinite().sum() == 1001
+    peaked = torch.log(torch.tensor([[0.6, 0.3, 0.1]]))
+    assert _nucleus(peaked, torch.tensor([[0.6]])).isfinite().tolist() == [[True, False, False]]
+    assert _nucleus(peaked, torch.tensor([[1.0]])).isfinite().all()
+
+
+def test_presence_penalty_counts_each_token_of_the_output_once():
+    sampler = _RowSampler([request("", temperature=0.0, presence_penalty=2.0)], 2, "cpu")
+    scores = sampler(torch.tensor([[5, 5, 1, 1, 3]]), torch.zeros(1, 6))
+    assert scores.tolist() == [[0, -2, 0, -2, 0, 0]]  # the prompt's tokens are not penalised
+
+
+async def test_an_adapter_changes_the_answers(tiny, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(LlamaForCausalLM.from_pretrained(tiny), LoraConfig(target_modules="all-linear"))
+    torch.manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    model.save_pretrained(tmp_path)
+    one = [request("word", temperature=0.0)]
+    assert await answers(tiny, one, adapter=str(tmp_path)) != await answers(tiny, one)
+
+
+@pytest.mark.slow
+async def test_the_embedded_model_answers():
+    chat = TransformersChat(ChatConfig(backend="transformers", model="smollm2-135m"))
+    assert await chat.start() == 8192
+    completion = await chat.complete(request("What is the capital of France?", temperature=0.0, max_new_tokens=16))
+    await chat.close()
+    assert "Paris" in completion.text and completion.finish_reason == "stop"
+
+
+def test_the_embedded_tokenizer_is_a_byte_level_bpe(tokenizer):
+    text = "Two\n\nlines, 123 和 é"
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    assert tokenizer("<|im_start|>user\n")["input_ids"][0] == 1
+    assert model_path("minilm").joinpath("model.safetensors").is_file()
