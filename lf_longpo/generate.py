@@ -42,7 +42,7 @@ async def generate(config: GenerateConfig) -> Result:
     """
     began = time.monotonic()
     output_dir = config.output_dir
-    total = check_questions(config.input, config.input_split)
+    ids = check_questions(config.input, config.input_split)
     prompts = Prompts(config.longmab)
     refuse_other_shape(config.dataset_dir, config.dataset_name, ranking_entry(_file_name(config)))
     changed = changed_settings(config, output_dir)
@@ -53,11 +53,11 @@ async def generate(config: GenerateConfig) -> Result:
     encoder = TemplateEncoder(config.pairs.template, tokenizer_name, config.pairs.cutoff_len, trust)
 
     cache = CallCache(output_dir / "calls.sqlite")
-    progress = Progress("longmab", total, config.longmab.rounds + 1)
+    progress = Progress("longmab", len(ids), config.longmab.rounds + 1)
     calls = Calls(make_chat(config.policy), config.policy, tokenizer, cache, config.seed, progress.tokens)
     embedder = make_embedder(config.embedder, cache)
     try:
-        if not _all_finished(config):  # a finished run may be finished again without its models
+        if not _all_finished(config, ids):  # a finished run may be finished again without its models
             await calls.start()
             if config.longmab.init != "random":
                 await embedder.start()
@@ -71,7 +71,7 @@ async def generate(config: GenerateConfig) -> Result:
             )
             try:
                 with progress:
-                    _announce(config, total, progress)
+                    _announce(config, len(ids), progress)
                     tally = await run_questions(
                         read_questions(config.input, config.input_split),
                         method.work,
@@ -80,7 +80,7 @@ async def generate(config: GenerateConfig) -> Result:
                         failures=output_dir / "failures.jsonl",
                         progress=progress,
                     )
-                return _finish(config, journals, cache, tally, progress, time.monotonic() - began)
+                return _finish(config, ids, journals, cache, tally, progress, time.monotonic() - began)
             finally:
                 journals.close()
                 cache.close()
@@ -88,13 +88,12 @@ async def generate(config: GenerateConfig) -> Result:
         await asyncio.gather(calls.close(), embedder.close())
 
 
-def _all_finished(config: GenerateConfig) -> bool:
+def _all_finished(config: GenerateConfig, ids: list[str]) -> bool:
     if not (config.output_dir / "config.yaml").is_file():
         return False
     journals = Journals(config.output_dir)
     try:
-        questions = read_questions(config.input, config.input_split)
-        return all(journals.all_rolled_out(question.id, config.longmab.rounds) for question in questions)
+        return all(journals.all_rolled_out(id, config.longmab.rounds) for id in ids)
     finally:
         journals.close()
 
@@ -109,9 +108,14 @@ def _announce(config: GenerateConfig, total: int, progress: Progress) -> None:
 
 
 def _finish(
-    config: GenerateConfig, journals: Journals, cache: CallCache, tally: Tally, progress: Progress, seconds: float
+    config: GenerateConfig,
+    ids: list[str],
+    journals: Journals,
+    cache: CallCache,
+    tally: Tally,
+    progress: Progress,
+    seconds: float,
 ) -> Result:
-    ids = [question.id for question in read_questions(config.input, config.input_split)]
     pairs = sum(id in journals.pairs for id in ids)
     if pairs:
         _write_pairs(config, journals, ids)

@@ -28,8 +28,8 @@ def read_questions(source: str, split: str = "train") -> Iterator[Question]:
         yield _question(row, place)
 
 
-def check_questions(source: str, split: str = "train") -> int:
-    """Reads all questions once and tells how many there are, so that no fault appears after hours of work.
+def check_questions(source: str, split: str = "train") -> list[str]:
+    """Reads all questions once and gives their ids in order, so that no fault appears after hours of work.
 
     Raises:
         UserError: the first fault, a duplicate id, or no questions at all.
@@ -42,7 +42,7 @@ def check_questions(source: str, split: str = "train") -> int:
         seen[question.id] = place
     if not seen:
         raise UserError(f"{source} holds no questions")
-    return len(seen)
+    return list(seen)
 
 
 def _question(row: Any, place: str) -> Question:

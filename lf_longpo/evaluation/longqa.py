@@ -69,7 +69,7 @@ async def evaluate_longqa(config: LongQAConfig) -> tuple[dict[str, Any], int]:
         UserError: input, settings or the model cannot work.
     """
     output_dir = config.output_dir
-    total = check_questions(config.input, config.input_split)
+    total = len(check_questions(config.input, config.input_split))
     template = load_prompt(config.prompt, QA_PROMPTS, QA_FIELDS, "prompt")
     refuse_changes(changed_settings(config, output_dir), output_dir)
     tokenizer = load_tokenizer(config.tokenizer or config.model.model, "tokenizer", config.model.trust_remote_code)
