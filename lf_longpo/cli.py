@@ -24,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a full disk, a folder without permission
+        print(f"error: {error}; when that is mended, the same command carries on", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted; the same command carries on where this one stopped", file=sys.stderr)
         return 130
@@ -63,7 +66,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Adds a file or a hub data set to LLaMA-Factory's dataset_info.json. Of a local file the format "
         "is read from its first row where it is not told.",
     )
-    register.add_argument("source", help="a .jsonl, .json or .parquet file, or the name of a hub data set")
+    register.add_argument(
+        "source", help="a .jsonl, .json, .parquet, .csv or .arrow file, or the name of a hub data set"
+    )
     register.add_argument("--name", required=True, help="what a recipe's `dataset` will say")
     register.add_argument("--dataset-dir", default="dataset_info", help="LLaMA-Factory's data folder (%(default)s)")
     register.add_argument("--format", choices=["alpaca", "sharegpt"], help="one prompt and response, or messages")

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from lf_longpo.errors import UserError
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, strict=True)]
 
 
 class Config(BaseModel):
@@ -98,7 +98,7 @@ class LongMabConfig(Config):
     prompt: str = "reasoning"
     """Roll-out and training prompt: `reasoning` (the paper's form), `brief` (small models), or a text file's path."""
     probe_prompt: str = "probe"
-    """Probe prompt: `probe`, or a text file's path."""
+    """Probe prompt: `probe`, `brief_probe` (small models), or a text file's path."""
     sampling: SamplingConfig = SamplingConfig()
     """For probes and roll-outs."""
 
@@ -185,7 +185,7 @@ def load_config(kind: type[C], path: str | Path, overrides: Sequence[str] = ()) 
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that is none
         raise UserError(f"{path} is not YAML: {error}") from None
     if not isinstance(data, dict):
         raise UserError(f"{path} must hold keys and values")
@@ -208,7 +208,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
             raise UserError(f"override {override!r}: {parent} holds a value, not keys")
     try:
         data[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise UserError(f"override {override!r}: {value!r} is not a YAML value; quote it") from None
 
 

@@ -15,3 +15,9 @@ class CallFailed(Exception):
 
 class TextTooLong(Exception):
     """The parts of a prompt that may not be cut already exceed the token budget."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its kind where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -8,11 +8,22 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lf_longpo.config import GenerateConfig
-from lf_longpo.journal import write_whole
-from lf_longpo.longmab.method import Journals, LongMab, Prompts, bandit_summary
+from lf_longpo.errors import UserError
+from lf_longpo.journal import check_folder, write_whole
+from lf_longpo.longmab.method import (
+    PAIRS,
+    PROBES,
+    ROLLOUTS,
+    Journals,
+    LongMab,
+    Prompts,
+    all_rolled_out,
+    bandit_summary,
+)
 from lf_longpo.models.cache import CallCache
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.chat import make_chat
@@ -20,10 +31,10 @@ from lf_longpo.models.embedders import make_embedder
 from lf_longpo.models.tokenizers import load_tokenizer
 from lf_longpo.pipeline import Tally, run_questions
 from lf_longpo.plugin.encoding import TemplateEncoder
-from lf_longpo.plugin.registry import ranking_entry, refuse_other_shape, register_dataset
+from lf_longpo.plugin.registry import check_registration, ranking_entry, register_dataset
 from lf_longpo.progress import Progress
 from lf_longpo.questions import check_questions, read_questions
-from lf_longpo.run_dir import changed_settings, open_run, refuse_changes
+from lf_longpo.run_dir import changed_settings, locked, refuse_changed_questions, refuse_changes, save_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +53,13 @@ async def generate(config: GenerateConfig) -> Result:
     """
     began = time.monotonic()
     output_dir = config.output_dir
-    ids = check_questions(config.input, config.input_split)
     prompts = Prompts(config.longmab)
-    refuse_other_shape(config.dataset_dir, config.dataset_name, ranking_entry(_file_name(config)))
+    digests = check_questions(config.input, config.input_split, prompts.texts)
+    ids = list(digests)
     changed = changed_settings(config, output_dir)
     refuse_changes({name: values for name, values in changed.items() if not name.startswith("pairs.")}, output_dir)
+    refuse_changed_questions(digests, output_dir / PROBES)
+    _check_targets(config)
     tokenizer_name = config.tokenizer or config.policy.model
     trust = config.policy.trust_remote_code
     tokenizer = load_tokenizer(tokenizer_name, "tokenizer", trust)
@@ -57,21 +70,22 @@ async def generate(config: GenerateConfig) -> Result:
     calls = Calls(make_chat(config.policy), config.policy, tokenizer, cache, config.seed, progress.tokens)
     embedder = make_embedder(config.embedder, cache)
     try:
-        if not _all_finished(config, ids):  # a finished run may be finished again without its models
+        if not all_rolled_out(output_dir, ids, config.longmab.rounds):
             await calls.start()
             if config.longmab.init != "random":
                 await embedder.start()
-        with open_run(config, output_dir):
+        with locked(output_dir):
             cache.open()
             if changed:  # only how pairs are made from roll-outs: they are made anew
-                (output_dir / "pairs.jsonl").unlink(missing_ok=True)
+                (output_dir / PAIRS).unlink(missing_ok=True)
+            save_settings(config, output_dir)
             journals = Journals(output_dir)
             method = LongMab(
                 config.longmab, config.seed, prompts, calls, embedder, tokenizer, encoder, journals, progress
             )
             try:
                 with progress:
-                    _announce(config, len(ids), progress)
+                    _announce(config, len(ids), journals, progress)
                     tally = await run_questions(
                         read_questions(config.input, config.input_split),
                         method.work,
@@ -83,27 +97,28 @@ async def generate(config: GenerateConfig) -> Result:
                 return _finish(config, ids, journals, cache, tally, progress, time.monotonic() - began)
             finally:
                 journals.close()
-                cache.close()
     finally:
+        cache.close()
         await asyncio.gather(calls.close(), embedder.close())
 
 
-def _all_finished(config: GenerateConfig, ids: list[str]) -> bool:
-    if not (config.output_dir / "config.yaml").is_file():
-        return False
-    journals = Journals(config.output_dir)
-    try:
-        return all(journals.all_rolled_out(id, config.longmab.rounds) for id in ids)
-    finally:
-        journals.close()
+def _check_targets(config: GenerateConfig) -> None:
+    """Finds before any work what would keep its result from being written."""
+    check_folder(config.output_dir, "output_dir")
+    check_registration(config.dataset_dir, config.dataset_name, ranking_entry(_file_name(config)))
+    target = config.dataset_dir / _file_name(config)
+    if target.resolve() == Path(config.input).resolve():
+        raise UserError(f"the pairs would be written over the input {target}; set another dataset_name or dataset_dir")
 
 
-def _announce(config: GenerateConfig, total: int, progress: Progress) -> None:
+def _announce(config: GenerateConfig, total: int, journals: Journals, progress: Progress) -> None:
     folder = config.output_dir
+    if skipped := journals.skipped():
+        progress.note(f"{skipped} lines of the journals cannot be read; their work is done again")
     progress.note(f"{total} questions from {config.input}; policy {config.policy.model} ({config.policy.backend})")
-    progress.note(f"  probe    -> {folder / 'probes.jsonl'}")
-    progress.note(f"  roll-out -> {folder / 'rollouts.jsonl'} ({config.longmab.rounds} rounds a question)")
-    progress.note(f"  pairs    -> {folder / 'pairs.jsonl'}")
+    progress.note(f"  probe    -> {folder / PROBES}")
+    progress.note(f"  roll-out -> {folder / ROLLOUTS} ({config.longmab.rounds} rounds a question)")
+    progress.note(f"  pairs    -> {folder / PAIRS}")
     progress.note(f"  register -> {config.dataset_dir / 'dataset_info.json'} as {config.dataset_name}")
 
 
@@ -146,7 +161,7 @@ def _write_pairs(config: GenerateConfig, journals: Journals, ids: list[str]) -> 
                 yield json.dumps(pair | {"answer": pair["answer"][0]} if single else pair, ensure_ascii=False) + "\n"
 
     write_whole(config.dataset_dir / _file_name(config), lines())
-    write_whole(config.output_dir / "pairs.jsonl", lines())
+    write_whole(config.output_dir / PAIRS, lines())
     register_dataset(config.dataset_dir, config.dataset_name, ranking_entry(_file_name(config)))
 
 

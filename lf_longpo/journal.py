@@ -6,25 +6,29 @@ A line that was cut off by a kill is work owed again, never a crash.
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from lf_longpo.errors import UserError
+
 
 class Journal:
-    """An append-only JSONL file whose rows carry an `id`.
+    """An append-only JSONL file whose rows have an `id`.
 
     Only each row's place in the file is held in memory. A torn last line is cut off on opening; other lines that are
-    no rows are passed over (`skipped` counts them).
+    no rows are passed over (`skipped` counts them): their work is owed again.
 
     Args:
         path: the file; made where it is missing.
+        fields: what a row must have, beside its id.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, fields: Collection[str] = ()) -> None:
         self.path = path
         self.skipped = 0
+        self._fields = set(fields) | {"id"}
         self._places: dict[str, list[int]] = {}
         self._file = path.open("a+b")
         self._index()
@@ -72,22 +76,35 @@ class Journal:
             if not line.endswith(b"\n"):
                 self._file.truncate(place)
                 break
-            row = _parsed(line)
-            if isinstance(row, dict) and isinstance(row.get("id"), str):
+            row = _parsed(line, self._fields)
+            if row is not None:
                 self._places.setdefault(row["id"], []).append(place)
             elif line.strip():
                 self.skipped += 1
             place += len(line)
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a journal that somebody else may be writing; torn and broken lines are passed over."""
+def read_rows(path: Path, fields: Collection[str] = ()) -> Iterator[dict[str, Any]]:
+    """The rows of a journal that another process may be writing; changes nothing, passes over what is no row."""
     if path.is_file():
         with path.open("rb") as lines:
             for line in lines:
-                row = _parsed(line)
-                if isinstance(row, dict):
+                row = _parsed(line, set(fields) | {"id"})
+                if row is not None:
                     yield row
+
+
+def check_folder(folder: Path, what: str) -> None:
+    """Tells whether files can be written in `folder`, which need not be there yet; makes nothing.
+
+    Raises:
+        UserError: a file is in the way, or the folder cannot be written.
+    """
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise UserError(f"{what} {folder} cannot be made: {nearest} is a file; name another folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"{what} {folder} cannot be written; name another folder or change its permissions")
 
 
 def write_whole(path: Path, parts: Iterator[str] | list[str]) -> None:
@@ -112,8 +129,9 @@ def _umask() -> int:
     return mask
 
 
-def _parsed(line: bytes) -> Any:
+def _parsed(line: bytes, fields: set[str]) -> dict[str, Any] | None:
     try:
-        return json.loads(line)
+        row = json.loads(line)
     except ValueError:
         return None
+    return row if isinstance(row, dict) and fields <= set(row) and isinstance(row["id"], str) else None

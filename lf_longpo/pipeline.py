@@ -46,7 +46,8 @@ async def run_questions(
         progress: told of every question that ends.
 
     Raises:
-        UserError: as soon as one piece of work raises it; the rest is cancelled.
+        UserError: as soon as one piece of work or the reading raises it; the rest is cancelled.
+        OSError: likewise.
     """
     tally = Tally()
     slots = asyncio.Semaphore(in_flight)
@@ -56,7 +57,7 @@ async def run_questions(
         try:
             await work(question)
             tally.done += 1
-        except UserError:
+        except (UserError, OSError):  # OSError: a journal cannot be written; going on would lose work
             raise
         except Exception as error:
             tally.failed += 1
@@ -65,13 +66,15 @@ async def run_questions(
             slots.release()
         progress.question_ended(failed=tally.failed)
 
-    with Journal(failures) as record:
+    with Journal(failures, ["reason"]) as record:
         try:
             async with asyncio.TaskGroup() as group:
-                for question in questions:
+                source = iter(questions)
+                # In a thread, since reading may wait for a disk or a hub.
+                while (question := await asyncio.to_thread(next, source, None)) is not None:
                     await slots.acquire()
                     group.create_task(one(question))
-        except* UserError as errors:
+        except* Exception as errors:
             raise _first(errors) from None
     if not tally.failed:
         failures.unlink()

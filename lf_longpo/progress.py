@@ -62,9 +62,14 @@ class Progress:
         elif kind is None:
             self._print_line()
 
-    def step(self, steps: int = 1) -> None:
-        """Some steps are done (or will never have to be)."""
-        self._steps += steps
+    def step(self) -> None:
+        """One more step is done."""
+        self._steps += 1
+        self._show()
+
+    def skip(self, steps: int) -> None:
+        """Some steps were done by an earlier start, or never have to be; they do not count for the time left."""
+        self._total -= steps
         self._show()
 
     def tokens(self, new: int) -> None:
@@ -90,7 +95,7 @@ class Progress:
 
     def _show(self) -> None:
         if self._live:
-            self._live.update(self._task, completed=self._steps, state=self._state())
+            self._live.update(self._task, total=self._total, completed=self._steps, state=self._state())
         elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._print_line()
 

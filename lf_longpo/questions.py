@@ -4,7 +4,7 @@ Both papers' names are accepted: `id`, `question` (or `input`), `answer`, `conte
 `answer`, `context` of LongReward.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from lf_longpo.errors import UserError
@@ -28,21 +28,28 @@ def read_questions(source: str, split: str = "train") -> Iterator[Question]:
         yield _question(row, place)
 
 
-def check_questions(source: str, split: str = "train") -> list[str]:
-    """Reads all questions once and gives their ids in order, so that no fault appears after hours of work.
+def check_questions(source: str, split: str = "train", asked: Collection[str] = ()) -> dict[str, str]:
+    """Reads all questions once, so that no fault appears after hours of work; gives their digests by id, in order.
+
+    Args:
+        source: as for `read_questions`.
+        split: as for `read_questions`.
+        asked: what else determines what is asked; goes into the digests.
 
     Raises:
         UserError: the first fault, a duplicate id, or no questions at all.
     """
     seen: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for place, row in places_and_rows(source, split):
         question = _question(row, place)
         if question.id in seen:
             raise UserError(f"{place}: id {question.id!r} stands already in {seen[question.id]}; make ids unique")
         seen[question.id] = place
+        digests[question.id] = question.digest(*asked)
     if not seen:
         raise UserError(f"{source} holds no questions")
-    return list(seen)
+    return digests
 
 
 def _question(row: Any, place: str) -> Question:

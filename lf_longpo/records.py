@@ -15,9 +15,9 @@ class Question:
     """Accepted answers, at least one."""
     context: str
 
-    def digest(self) -> str:
-        """A hash of all but the id."""
-        parts = json.dumps([self.question, self.answers, self.context])
+    def digest(self, *asked: str) -> str:
+        """A hash of all but the id, and of what else determines what is asked (prompt templates, an adapter)."""
+        parts = json.dumps([self.question, self.answers, self.context, asked])
         return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
 
@@ -27,7 +27,7 @@ class Probe:
 
     id: str
     digest: str
-    """Of the question, its answers and its context: tells a changed question from the one worked on before."""
+    """Of the question and its prompts: tells whether it is still what was worked on before."""
     kept: bool
     """Whether it arrived at the gold answer; the question is left out otherwise."""
     probe: str

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lf_longpo.config import GenerateConfig
@@ -19,7 +21,7 @@ def _console() -> Console:
 def print_generation(config: GenerateConfig, summary: dict[str, Any]) -> None:
     """The end of `longpo generate`."""
     console = _console()
-    table = Table(title=f"LongMab-PO: {config.dataset_name}", title_justify="left", show_header=False)
+    table = Table(title=escape(f"LongMab-PO: {config.dataset_name}"), title_justify="left", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")  # paths stay whole
     counts = f"{summary['pairs']} pairs from {summary['questions']} questions"
@@ -44,11 +46,11 @@ def print_generation(config: GenerateConfig, summary: dict[str, Any]) -> None:
         tokens = f"{totals['prompt_tokens']:,} prompt + {totals['completion_tokens']:,} new tokens"
         table.add_row(f"{stage} calls", f"{totals['calls']:,}: {tokens}")
     table.add_row("time", f"{summary['seconds']:.0f} s")
-    table.add_row("run", str(config.output_dir))
+    table.add_row("run", escape(str(config.output_dir)))
     if summary["failed"]:
-        table.add_row("failures", str(config.output_dir / "failures.jsonl"))
+        table.add_row("failures", escape(str(config.output_dir / "failures.jsonl")))
     if summary["pairs"]:
-        table.add_row("data set", str(config.dataset_dir / f"{config.dataset_name}.jsonl"))
+        table.add_row("data set", escape(str(config.dataset_dir / f"{config.dataset_name}.jsonl")))
     console.print(table)
     if summary["pairs"]:
         console.print(f"Next: llamafactory-cli train {_recipe_of(config)}", markup=False)
@@ -57,11 +59,21 @@ def print_generation(config: GenerateConfig, summary: dict[str, Any]) -> None:
 
 
 def _recipe_of(config: GenerateConfig) -> str:
-    """The recipe that trains on this data set: one of yaml/ that names it, or the lines to put into one."""
-    for recipe in sorted(Path("yaml").glob("*_dpo.yaml")):
-        if f"dataset: {config.dataset_name}\n" in recipe.read_text(encoding="utf-8"):
-            return str(recipe)
-    return f"RECIPE.yaml dataset={config.dataset_name} dataset_dir={config.dataset_dir}"
+    """The recipe of yaml/ that trains on this data set, or one for its template, with what it has to be told."""
+    wanted = {
+        "dataset": config.dataset_name,
+        "dataset_dir": str(config.dataset_dir),
+        "template": config.pairs.template,
+        "cutoff_len": config.pairs.cutoff_len,
+    }
+    files = sorted(Path("yaml").glob("*_dpo.yaml"))
+    recipes = {path: yaml.safe_load(path.read_text(encoding="utf-8")) for path in files}
+    for key in ("dataset", "template"):
+        for path, recipe in recipes.items():
+            if recipe.get(key) == wanted[key]:
+                changes = (f"{name}={value}" for name, value in wanted.items() if recipe.get(name) != value)
+                return " ".join([str(path), *changes])
+    return " ".join(["RECIPE.yaml", *(f"{name}={value}" for name, value in wanted.items())])
 
 
 def print_longqa(results: Sequence[dict[str, Any]], output_dir: Path) -> None:
@@ -73,6 +85,6 @@ def print_longqa(results: Sequence[dict[str, Any]], output_dir: Path) -> None:
     for row in results:
         scores = (row["em"], row["f1"], row["sub_em"], row["sub_em_output"], row["answered"])
         shown = ("-" if score is None else f"{100 * score:.1f}" for score in scores)
-        table.add_row(row["model"], row["adapter"] or "-", str(row["questions"]), *shown)
+        table.add_row(escape(row["model"]), escape(row["adapter"] or "-"), str(row["questions"]), *shown)
     console.print(table)
-    console.print(f"Predictions and results: {output_dir}")
+    console.print(f"Predictions and results: {output_dir}", markup=False)

@@ -1,6 +1,6 @@
 """A run's folder: one run at a time works in it, and only ever with the settings it was begun with."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,10 @@ import yaml
 from filelock import FileLock, Timeout
 
 from lf_longpo.config import Config
-from lf_longpo.errors import UserError
-from lf_longpo.journal import write_whole
+from lf_longpo.errors import UserError, first_line
+from lf_longpo.journal import read_rows, write_whole
+
+CONFIG = "config.yaml"
 
 # What may change between two starts of one run: where models are reached and how fast, not what they are asked.
 # The input may be another file: each question's own digest tells whether it is still the same.
@@ -33,12 +35,21 @@ _FREE = {
 
 
 def changed_settings(config: Config, output_dir: Path) -> dict[str, tuple[Any, Any]]:
-    """Settings that determine results and differ from those that `output_dir` was begun with: (then, now) by name."""
-    saved = output_dir / "config.yaml"
+    """Settings that determine results and differ from those that `output_dir` was begun with: (then, now) by name.
+
+    Raises:
+        UserError: the folder's config.yaml cannot be read.
+    """
+    saved = output_dir / CONFIG
     if not saved.is_file():
         return {}
-    then = _flat(yaml.safe_load(saved.read_text(encoding="utf-8")) or {})
-    now = _flat(config.model_dump(mode="json"))
+    try:
+        data = yaml.safe_load(saved.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{saved} is not YAML ({first_line(error)}); set another output_dir or mend it") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{saved} holds no settings; set another output_dir or mend it")
+    then, now = _flat(data), _flat(config.model_dump(mode="json"))
     names = [name for name in {**then, **now} if name.rpartition(".")[2] not in _FREE]
     return {name: (then.get(name), now.get(name)) for name in names if then.get(name) != now.get(name)}
 
@@ -56,26 +67,43 @@ def refuse_changes(changed: dict[str, tuple[Any, Any]], output_dir: Path) -> Non
         )
 
 
+def refuse_changed_questions(digests: Mapping[str, str], journal: Path) -> None:
+    """Refuses to carry on with a question that is not the one worked on before.
+
+    Args:
+        digests: of the questions and all that is asked about them, by id.
+        journal: the journal whose rows carry the `digest` of that time.
+
+    Raises:
+        UserError: a question, its prompt or the adapter is another.
+    """
+    for row in read_rows(journal, ["digest"]):
+        if digests.get(row["id"], row["digest"]) != row["digest"]:
+            raise UserError(
+                f"question {row['id']!r}, its prompt or its adapter has changed since the run in {journal.parent} "
+                "began; set another output_dir"
+            )
+
+
 @contextmanager
-def open_run(config: Config, output_dir: Path) -> Iterator[None]:
-    """Makes the folder, writes its config.yaml and keeps other runs out while the block lasts.
+def locked(output_dir: Path) -> Iterator[None]:
+    """Makes the folder and keeps other runs out while the block lasts.
 
     Raises:
         UserError: another process works in the folder.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(output_dir / ".lock")
     try:
-        lock.acquire(timeout=0)
+        with FileLock(output_dir / ".lock", timeout=0):
+            yield
     except Timeout:
         raise UserError(f"another run is working in {output_dir}; wait for it or set another output_dir") from None
-    with lock:
-        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        write_whole(output_dir / "config.yaml", [text])
-        try:
-            yield
-        finally:
-            lock.release()
+
+
+def save_settings(config: Config, output_dir: Path) -> None:
+    """Writes the resolved configuration, from now on the one that the folder was begun with."""
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    write_whole(output_dir / CONFIG, [text])
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lf_longpo.errors import UserError
+from lf_longpo.errors import UserError, first_line
 
 FILE_TYPES = (".jsonl", ".json", ".parquet")
 
@@ -67,28 +67,25 @@ def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
     import pyarrow.parquet as parquet
     from pyarrow import ArrowException
 
-    try:
-        file = parquet.ParquetFile(path)
-    except (ArrowException, OSError) as error:
-        raise UserError(f"{path} is not a Parquet file: {error}") from None
     number = 0
-    with file:
-        for batch in file.iter_batches(batch_size=64):
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{path}, record {number}", row
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=64):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path}, record {number}", row
+    except (ArrowException, OSError) as error:
+        raise UserError(f"{path} is not a Parquet file that can be read: {first_line(error)}") from None
 
 
 def _hub(name: str, split: str) -> Iterator[tuple[str, Any]]:
     from datasets import load_dataset
 
     try:
-        rows = load_dataset(name, split=split, streaming=True)
+        for number, row in enumerate(load_dataset(name, split=split, streaming=True), 1):
+            yield f"{name} ({split}), record {number}", row
     except Exception as error:  # the library raises many kinds, all meaning that it is not to be had
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{name!r} is no file here and no data set that can be loaded: {reason}") from None
-    for number, row in enumerate(rows, 1):
-        yield f"{name} ({split}), record {number}", row
+        raise UserError(f"{name!r} is no file here and no data set that can be loaded: {first_line(error)}") from None
 
 
 def _decoded(raw: bytes, place: str) -> str:

@@ -8,13 +8,14 @@ or the most of it where no chunk holds half.
 """
 
 import argparse
-import json
 from difflib import SequenceMatcher
 from pathlib import Path
 
 import yaml
 
+from lf_longpo.journal import read_rows
 from lf_longpo.models.tokenizers import load_tokenizer
+from lf_longpo.tables import places_and_rows
 from lf_longpo.text.chunking import chunk_sentences
 
 
@@ -38,15 +39,13 @@ def main() -> None:
     longmab = config["longmab"]
     tokenizer = load_tokenizer(config["tokenizer"] or config["policy"]["model"], "tokenizer")
     rollouts: dict[str, list[dict]] = {}
-    for line in (options.run / "rollouts.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    for row in read_rows(options.run / "rollouts.jsonl"):
         rollouts.setdefault(row["id"], []).append(row)
 
     third = longmab["rounds"] // 3
     hits, rewards, rewards_with, rewards_without = ([0, 0, 0], [0.0] * 3, [], [])
     questions = arms = 0
-    for line in options.questions.read_text(encoding="utf-8").splitlines():
-        question = json.loads(line)
+    for _, question in places_and_rows(str(options.questions)):
         rows = rollouts.get(str(question["id"]), [])
         if len(rows) < longmab["rounds"]:
             continue

@@ -11,7 +11,7 @@ adapter=saves/smollm2_dpo
 step() { printf '\n[quickstart] %s\n' "$*"; }
 
 step "1/5 demo questions -> runs/demo/train.jsonl, runs/demo/held_out.jsonl"
-[ -f runs/demo/held_out.jsonl ] || python -m lf_longpo.synthesis.demo runs/demo --train 20 --held-out 12
+[ -f runs/demo/held_out.jsonl ] || python -m lf_longpo.synthesis.demo runs/demo --train 16 --held-out 10
 
 step "2/5 held-out score before training -> runs/smollm2_before/results.json"
 longpo evaluate longqa yaml/smollm2_longqa.yaml output_dir=runs/smollm2_before
@@ -23,6 +23,7 @@ step "4/5 DPO with LLaMA-Factory -> $adapter"
 if [ -f "$adapter/adapter_model.safetensors" ]; then
     echo "$adapter is there; remove it to train again"
 else
+    rm -rf runs/smollm2_after  # scores of an earlier adapter
     llamafactory-cli train yaml/smollm2_dpo.yaml
 fi
 

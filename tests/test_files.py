@@ -118,6 +118,13 @@ def test_a_broken_registry_is_named_and_left_alone(tmp_path):
             {"instruction": "i", "input": "", "output": "o"},
             {"columns": {"prompt": "instruction", "query": "input", "response": "output"}},
         ),
+        (
+            {"instruction": "i", "input": "more", "chosen": "c", "rejected": "r"},
+            {
+                "ranking": True,
+                "columns": {"prompt": "instruction", "query": "input", "chosen": "chosen", "rejected": "rejected"},
+            },
+        ),
         ({"conversations": []}, {"formatting": "sharegpt", "columns": {"messages": "conversations"}}),
         (
             {"messages": [{"role": "user", "content": "x"}]},
@@ -142,16 +149,21 @@ def test_local_files_describe_themselves(tmp_path, row, entry):
 
 
 def test_hub_data_sets_are_described_by_what_is_told(tmp_path):
-    entry = describe_dataset(
-        "org/name", tmp_path, ranking=True, columns={"prompt": "query", "chosen": "win"}, subset="s", split="dpo"
-    )
+    columns = {"prompt": "query", "chosen": "win"}
+    entry = describe_dataset("org/name", tmp_path, ranking=True, columns=columns, subset="s", split="dpo")
     assert entry == {
         "hf_hub_url": "org/name",
         "subset": "s",
         "split": "dpo",
         "ranking": True,
-        "columns": {"prompt": "query", "chosen": "win"},
+        # LLaMA-Factory has no default for a column that an entry with columns does not name.
+        "columns": {"prompt": "query", "chosen": "win", "rejected": "rejected"},
     }
+    assert describe_dataset("org/name", tmp_path) == {"hf_hub_url": "org/name"}
+    sharegpt = describe_dataset("org/name", tmp_path, formatting="sharegpt", ranking=True)
+    assert sharegpt["columns"] == {"messages": "conversations", "chosen": "chosen", "rejected": "rejected"}
+    partial = describe_dataset("org/name", tmp_path, columns={"prompt": "query"})
+    assert partial["columns"] == {"prompt": "query", "response": "output"}
 
 
 def test_a_column_that_is_not_there_is_named(tmp_path):

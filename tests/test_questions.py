@@ -66,7 +66,7 @@ def test_bad_files_are_named(tmp_path):
     with pytest.raises(UserError, match=r"is none of \.jsonl, \.json, \.parquet"):
         check_questions(str(tmp_path / "q.txt"))
     (tmp_path / "q.parquet").write_text("x")
-    with pytest.raises(UserError, match="is not a Parquet file"):
+    with pytest.raises(UserError, match="is not a Parquet file that can be read"):
         check_questions(str(tmp_path / "q.parquet"))
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(UserError, match="holds no questions"):

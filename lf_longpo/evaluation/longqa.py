@@ -4,16 +4,17 @@ The model answers each question over its whole context; EM, F1 and SubEM look at
 form and are 0 without one.
 """
 
-import asyncio
+import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lf_longpo.aio import all_settled
 from lf_longpo.config import LongQAConfig
 from lf_longpo.errors import UserError
-from lf_longpo.journal import Journal, write_whole
+from lf_longpo.journal import Journal, check_folder, read_rows, write_whole
 from lf_longpo.models.cache import CallCache
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.chat import make_chat
@@ -22,12 +23,14 @@ from lf_longpo.pipeline import run_questions
 from lf_longpo.progress import Progress
 from lf_longpo.questions import check_questions, read_questions
 from lf_longpo.records import Question
-from lf_longpo.run_dir import changed_settings, open_run, refuse_changes
+from lf_longpo.run_dir import changed_settings, locked, refuse_changed_questions, refuse_changes, save_settings
 from lf_longpo.text.answers import exact_match, extract_answer, f1, sub_exact_match
 from lf_longpo.text.prompts import QA_FIELDS, QA_PROMPTS, fill, load_prompt
 
 RESULTS = "results.json"
+PREDICTIONS = "predictions.jsonl"
 METRICS = ("em", "f1", "sub_em", "sub_em_output", "answered")
+_ROW = ("digest", "sample", "prediction", *METRICS)
 
 
 def score(prediction: str, answers: Iterable[str]) -> dict[str, float]:
@@ -54,9 +57,12 @@ def load_results(folder: Path) -> dict[str, Any]:
         UserError: there is none.
     """
     try:
-        return json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"baseline: {folder} holds no {RESULTS} that can be read ({error})") from None
+    if not isinstance(results, dict) or not {"model", "adapter", "questions", *METRICS} <= set(results):
+        raise UserError(f"baseline: {folder / RESULTS} is not the result of an evaluation")
+    return results
 
 
 async def evaluate_longqa(config: LongQAConfig) -> tuple[dict[str, Any], int]:
@@ -69,20 +75,26 @@ async def evaluate_longqa(config: LongQAConfig) -> tuple[dict[str, Any], int]:
         UserError: input, settings or the model cannot work.
     """
     output_dir = config.output_dir
-    total = len(check_questions(config.input, config.input_split))
     template = load_prompt(config.prompt, QA_PROMPTS, QA_FIELDS, "prompt")
+    digests = check_questions(config.input, config.input_split, (template, _fingerprint(config.model.adapter)))
     refuse_changes(changed_settings(config, output_dir), output_dir)
+    refuse_changed_questions(digests, output_dir / PREDICTIONS)
+    check_folder(output_dir, "output_dir")
     tokenizer = load_tokenizer(config.tokenizer or config.model.model, "tokenizer", config.model.trust_remote_code)
     cache = CallCache(output_dir / "calls.sqlite")
-    progress = Progress("longqa", total, config.samples)
+    progress = Progress("longqa", len(digests), config.samples)
     calls = Calls(make_chat(config.model), config.model, tokenizer, cache, config.seed, progress.tokens)
+    answered = {(row["id"], row["sample"]) for row in read_rows(output_dir / PREDICTIONS, _ROW)}
+    wanted = {(id, sample) for id in digests for sample in range(config.samples)}
     try:
-        await calls.start()
-        with open_run(config, output_dir), Journal(output_dir / "predictions.jsonl") as predictions:
+        if not wanted <= answered:
+            await calls.start()
+        with locked(output_dir), Journal(output_dir / PREDICTIONS, _ROW) as predictions:
             cache.open()
-            answer = partial(_answer, config, template, calls, predictions, progress)
+            save_settings(config, output_dir)
+            answer = partial(_answer, config, template, digests, calls, predictions, progress)
             with progress:
-                progress.note(f"{total} questions from {config.input} -> {output_dir / 'predictions.jsonl'}")
+                progress.note(f"{len(digests)} questions from {config.input} -> {output_dir / PREDICTIONS}")
                 tally = await run_questions(
                     read_questions(config.input, config.input_split),
                     answer,
@@ -90,26 +102,34 @@ async def evaluate_longqa(config: LongQAConfig) -> tuple[dict[str, Any], int]:
                     failures=output_dir / "failures.jsonl",
                     progress=progress,
                 )
-            results = _results(config, predictions, tally.failed)
+            results = _results(config, list(digests), predictions, tally.failed)
             write_whole(output_dir / RESULTS, [json.dumps(results, indent=2), "\n"])
-            cache.close()
             return results, tally.exit_code(results["questions"], config.max_failure_rate)
     finally:
+        cache.close()
         await calls.close()
+
+
+def _fingerprint(adapter: str | None) -> str:
+    """Tells one training's adapter from the next one's in the same folder."""
+    weights = Path(adapter) / "adapter_model.safetensors" if adapter else None
+    if weights is None or not weights.is_file():
+        return ""
+    with weights.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 async def _answer(
     config: LongQAConfig,
     template: str,
+    digests: Mapping[str, str],
     calls: Calls,
     predictions: Journal,
     progress: Progress,
     question: Question,
 ) -> None:
-    known = predictions.rows(question.id)
-    if known and known[-1]["digest"] != question.digest():
-        raise UserError(f"question {question.id!r} has changed since this run began; set another output_dir")
-    progress.step(len({row["sample"] for row in known}))
+    missing = set(range(config.samples)) - {row["sample"] for row in predictions.rows(question.id)}
+    progress.skip(config.samples - len(missing))
 
     async def sample(number: int) -> None:
         completion = await calls.complete(
@@ -122,19 +142,18 @@ async def _answer(
             config.max_prompt_tokens,
         )
         scores = score(completion.text, question.answers)
-        row = {"id": question.id, "digest": question.digest(), "sample": number, "prediction": completion.text}
+        row = {"id": question.id, "digest": digests[question.id], "sample": number, "prediction": completion.text}
         predictions.append(row | scores)
         progress.step()
 
-    missing = set(range(config.samples)) - {row["sample"] for row in known}
-    await asyncio.gather(*(sample(number) for number in sorted(missing)))
+    await all_settled(*(sample(number) for number in sorted(missing)))
 
 
-def _results(config: LongQAConfig, predictions: Journal, failed: int) -> dict[str, Any]:
+def _results(config: LongQAConfig, ids: list[str], predictions: Journal, failed: int) -> dict[str, Any]:
     sums = dict.fromkeys(METRICS, 0.0)
     questions = 0
-    for question in read_questions(config.input, config.input_split):
-        rows = {row["sample"]: row for row in predictions.rows(question.id)}
+    for id in ids:
+        rows = {row["sample"]: row for row in predictions.rows(id) if row["sample"] < config.samples}
         if len(rows) < config.samples:
             continue
         questions += 1

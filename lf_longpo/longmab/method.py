@@ -6,15 +6,15 @@ that the bandit stands where it stood.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from lf_longpo.config import LongMabConfig
-from lf_longpo.errors import CallFailed, TextTooLong, UserError
-from lf_longpo.journal import Journal
+from lf_longpo.errors import CallFailed, TextTooLong
+from lf_longpo.journal import Journal, read_rows
 from lf_longpo.longmab.bandit import UCBChunkSampler
 from lf_longpo.longmab.pairs import best_and_worst
 from lf_longpo.longmab.probe import FIELDS, arm_values, arrives_at
@@ -29,6 +29,8 @@ from lf_longpo.text.prompts import QA_FIELDS, QA_PROMPTS, fill, load_prompt
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+PROBES, ROLLOUTS, PAIRS = "probes.jsonl", "rollouts.jsonl", "pairs.jsonl"
+
 _PROMPTS = Path(__file__).parent / "prompts"
 
 
@@ -41,7 +43,7 @@ class PairFitter(Protocol):
 
 
 class Prompts:
-    """The two prompt templates of the method, read and checked once.
+    """The two prompt templates of the method, read and checked once; `texts` are both.
 
     Raises:
         UserError: a template is missing or lacks a placeholder.
@@ -50,6 +52,7 @@ class Prompts:
     def __init__(self, config: LongMabConfig) -> None:
         self._probe = load_prompt(config.probe_prompt, _PROMPTS, FIELDS, "longmab.probe_prompt")
         self._rollout = load_prompt(config.prompt, QA_PROMPTS, QA_FIELDS, "longmab.prompt")
+        self.texts = (self._probe, self._rollout)
 
     def probe(self, question: Question) -> Callable[[str], str]:
         """Puts a context into the question's probe prompt."""
@@ -66,9 +69,9 @@ class Journals:
     """The journals of one run, by stage."""
 
     def __init__(self, output_dir: Path) -> None:
-        self.probes = Journal(output_dir / "probes.jsonl")
-        self.rollouts = Journal(output_dir / "rollouts.jsonl")
-        self.pairs = Journal(output_dir / "pairs.jsonl")
+        self.probes = Journal(output_dir / PROBES, _names(Probe))
+        self.rollouts = Journal(output_dir / ROLLOUTS, _names(Rollout))
+        self.pairs = Journal(output_dir / PAIRS, _names(PreferencePair))
 
     def finished_rounds(self, question_id: str, rounds: int) -> dict[int, Rollout]:
         """The first `rounds` roll-outs of a question, as far as they were made, by round."""
@@ -79,6 +82,10 @@ class Journals:
         """Whether the question needs no model any more."""
         probes = self.probes.rows(question_id)
         return bool(probes) and (not probes[-1]["kept"] or len(self.finished_rounds(question_id, rounds)) == rounds)
+
+    def skipped(self) -> int:
+        """Lines of all three that were no rows; their work is done again."""
+        return self.probes.skipped + self.rollouts.skipped + self.pairs.skipped
 
     def close(self) -> None:
         """Closes all three."""
@@ -128,21 +135,23 @@ class LongMab:
 
         Raises:
             CallFailed: a call was lost, or the responses do not fit the cutoff length.
-            UserError: the question is not the one that this run worked on before, or no call can work.
+            UserError: no call can work.
         """
         known = self._journals.probes.rows(question.id)
-        if known and known[-1]["digest"] != question.digest():
-            raise UserError(f"question {question.id!r} has changed since this run began; set another output_dir")
         chunks: list[str] = []
         if not self._journals.all_rolled_out(question.id, self._config.rounds):
             chunks = await asyncio.to_thread(
                 chunk_sentences, question.context, self._tokenizer, self._config.chunk_size, self._config.chunk_overlap
             )
-        probe = Probe(**known[-1]) if known else await self._probe(question, chunks)
-        self._progress.step()
+        if known:
+            probe = Probe(**known[-1])
+            self._progress.skip(1)
+        else:
+            probe = await self._probe(question, chunks)
+            self._progress.step()
         if not probe.kept:
             self._progress.count("left out")
-            self._progress.step(self._config.rounds)
+            self._progress.skip(self._config.rounds)
             return
         rollouts = await self._roll_out(question, probe, chunks)
         await self._pair(question, rollouts)
@@ -158,7 +167,7 @@ class LongMab:
             values = await arm_values(
                 config.init, question.id, question.question, completion.text, chunks, self._embedder, self._seed
             )
-        probe = Probe(question.id, question.digest(), kept, completion.text, values)
+        probe = Probe(question.id, question.digest(*self._prompts.texts), kept, completion.text, values)
         self._journals.probes.append(asdict(probe))
         return probe
 
@@ -178,10 +187,11 @@ class LongMab:
                 sampler.update(arms, reward)
                 rollout = Rollout(question.id, round, arms, completion.text, reward, sampler.values.tolist())
                 self._journals.rollouts.append(asdict(rollout))
+                self._progress.step()
             else:
                 sampler.update(rollout.arms, rollout.reward)
+                self._progress.skip(1)
             rollouts.append(rollout)
-            self._progress.step()
         return rollouts
 
     async def _pair(self, question: Question, rollouts: list[Rollout]) -> None:
@@ -211,6 +221,18 @@ class LongMab:
             )
             self._journals.pairs.append(asdict(pair))
         self._progress.count("pairs")
+
+
+def all_rolled_out(output_dir: Path, question_ids: Collection[str], rounds: int) -> bool:
+    """Whether a run, looked at from outside, needs no model any more; opens nothing for writing."""
+    kept = {row["id"]: row["kept"] for row in read_rows(output_dir / PROBES, _names(Probe))}
+    if any(question_id not in kept for question_id in question_ids):
+        return False
+    done: dict[str, set[int]] = {}
+    for row in read_rows(output_dir / ROLLOUTS, _names(Rollout)):
+        done.setdefault(row["id"], set()).add(row["round"])
+    wanted = set(range(rounds))
+    return all(not kept[question_id] or wanted <= done.get(question_id, set()) for question_id in question_ids)
 
 
 def bandit_summary(journals: Journals, question_ids: Sequence[str], rounds: int) -> dict[str, object]:
@@ -254,6 +276,10 @@ def bandit_summary(journals: Journals, question_ids: Sequence[str], rounds: int)
         "mean_arms": _mean(arms),
         "mean_arms_tried": _mean(tried),
     }
+
+
+def _names(row: type) -> list[str]:
+    return [field.name for field in fields(row)]
 
 
 def _mean(numbers: Sequence[float]) -> float | None:

@@ -38,6 +38,7 @@ class CallCache:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._db: sqlite3.Connection | None = None
 
     def open(self) -> None:
         """Opens the file, made where it is missing.
@@ -69,18 +70,20 @@ class CallCache:
 
     def put(self, key: CallKey, result: dict[str, Any]) -> None:
         """Keeps a result. Its `prompt_tokens` and `completion_tokens`, where it has them, count towards the totals."""
-        self._db.execute(
-            "INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (*key, json.dumps(result), result.get("prompt_tokens", 0), result.get("completion_tokens", 0)),
-        )
+        values = (*key, json.dumps(result), result.get("prompt_tokens", 0), result.get("completion_tokens", 0))
+        try:
+            self._db.execute("INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+        except sqlite3.OperationalError as error:  # a full disk
+            raise UserError(f"cannot write {self._path}: {error}; mend that and start the same command again") from None
 
     def totals(self) -> dict[str, StageTotals]:
-        """Calls and tokens by stage."""
+        """Calls and tokens by stage, over every start of the run."""
         rows = self._db.execute(
             "SELECT stage, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens) FROM calls GROUP BY stage"
         )
         return {stage: StageTotals(*sums) for stage, *sums in rows}
 
     def close(self) -> None:
-        """Closes the file."""
-        self._db.close()
+        """Closes the file, if it was opened."""
+        if self._db:
+            self._db.close()

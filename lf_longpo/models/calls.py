@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +49,6 @@ class Calls:
         self._on_tokens = on_tokens
         self._slots = asyncio.Semaphore(config.max_concurrency)
         self._window = 0
-        self.busy_seconds = 0.0
 
     async def start(self) -> None:
         """Starts the model and settles its context window.
@@ -105,9 +103,7 @@ class Calls:
         if kept is not None:
             return Completion(**kept)
         async with self._slots:
-            began = time.monotonic()
             completion = await self._model.complete(request)
-            self.busy_seconds += time.monotonic() - began
         self._cache.put(key, completion.plain())
         self._on_tokens(completion.completion_tokens)
         return completion

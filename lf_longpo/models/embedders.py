@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from lf_longpo.aio import all_settled
 from lf_longpo.config import EmbedderConfig
-from lf_longpo.errors import CallFailed, UserError
+from lf_longpo.errors import CallFailed, UserError, first_line
 from lf_longpo.models.cache import CallCache, CallKey
 from lf_longpo.models.calls import request_hash
 from lf_longpo.models.embedded import resolve
@@ -81,9 +82,10 @@ class LocalEmbedder:
 
         try:
             return SentenceTransformer(resolve(self._config.model), trust_remote_code=self._config.trust_remote_code)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"embedder.model: cannot load {self._config.model!r}: {reason}") from None
+        except UserError:
+            raise
+        except Exception as error:  # missing files, broken weights, code written for another transformers
+            raise UserError(f"embedder.model: cannot load {self._config.model!r}: {first_line(error)}") from None
 
 
 class OpenAIEmbedder:
@@ -107,9 +109,7 @@ class OpenAIEmbedder:
         """See `Embedder.embed`."""
         size = self._config.batch_size
         batches = [texts[start : start + size] for start in range(0, len(texts), size)]
-        vectors = await asyncio.gather(
-            *(self._kept(question, index, list(batch)) for index, batch in enumerate(batches))
-        )
+        vectors = await all_settled(*(self._kept(question, index, list(batch)) for index, batch in enumerate(batches)))
         stacked = np.concatenate(vectors)
         return stacked / np.linalg.norm(stacked, axis=1, keepdims=True)
 
@@ -130,11 +130,9 @@ class OpenAIEmbedder:
 
         with plain_errors(self._config.base_url, self._config.api_key_env):
             reply = await self._client.embeddings.create(model=self._config.model, input=texts, encoding_format="float")
-        if len(reply.data) != len(texts):
-            raise CallFailed(f"the embedding server sent {len(reply.data)} vectors for {len(texts)} texts")
-        ordered = sorted(reply.data, key=lambda item: item.index)
-        usage = reply.usage
-        return {
-            "vectors": [item.embedding for item in ordered],
-            "prompt_tokens": usage.prompt_tokens if usage else 0,
-        }
+            ordered = sorted(reply.data, key=lambda item: item.index)
+            vectors = [item.embedding for item in ordered]
+            tokens = reply.usage.prompt_tokens if reply.usage else 0
+        if len(vectors) != len(texts):
+            raise CallFailed(f"the embedding server sent {len(vectors)} vectors for {len(texts)} texts")
+        return {"vectors": vectors, "prompt_tokens": tokens}

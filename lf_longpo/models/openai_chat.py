@@ -24,14 +24,14 @@ class OpenAIChat:
                     listed = await self._client.with_options(max_retries=1, timeout=30).models.list()
                 except (openai.NotFoundError, openai.BadRequestError):
                     return None  # this server does not list its models
+                # vLLM and SGLang tell the window here; OpenAI does not.
+                windows = {model.id: getattr(model, "max_model_len", None) for model in listed.data or []}
         except CallFailed as error:
             raise UserError(f"{error}; start the server or mend base_url") from None
-        models = {model.id: model for model in listed.data or []}
-        if models and config.model not in models:
-            served = ", ".join(sorted(models)[:10])
+        if windows and config.model not in windows:
+            served = ", ".join(sorted(windows)[:10])
             raise UserError(f"{config.base_url or 'OpenAI'} does not serve {config.model!r}; it serves {served}")
-        # vLLM and SGLang tell the window here; OpenAI does not.
-        return getattr(models.get(config.model), "max_model_len", None)
+        return windows.get(config.model)
 
     async def complete(self, request: ChatRequest) -> Completion:
         """One chat completion; see `ChatModel.complete`."""
@@ -46,17 +46,17 @@ class OpenAIChat:
                 max_tokens=sampling.max_new_tokens,
                 seed=request.seed,
             )
-        choice = reply.choices[0] if getattr(reply, "choices", None) else None
-        if choice is None or choice.message.content is None:
-            refusal = choice.message.refusal if choice else None
-            raise CallFailed(f"the server's reply holds no text{f': {refusal}' if refusal else ''}")
-        usage = reply.usage
-        return Completion(
-            text=choice.message.content,
-            prompt_tokens=usage.prompt_tokens if usage else 0,
-            completion_tokens=usage.completion_tokens if usage else 0,
-            finish_reason=choice.finish_reason or "unknown",
-        )
+            choice = reply.choices[0] if reply.choices else None
+            if choice is None or choice.message.content is None:
+                refusal = choice.message.refusal if choice else None
+                raise CallFailed(f"the server's reply holds no text{f': {refusal}' if refusal else ''}")
+            usage = reply.usage
+            return Completion(
+                text=choice.message.content,
+                prompt_tokens=usage.prompt_tokens if usage else 0,
+                completion_tokens=usage.completion_tokens if usage else 0,
+                finish_reason=choice.finish_reason or "unknown",
+            )
 
     async def close(self) -> None:
         """Closes the connections."""

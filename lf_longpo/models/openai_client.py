@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from lf_longpo.errors import CallFailed, UserError
+from lf_longpo.errors import CallFailed, UserError, first_line
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -27,13 +27,16 @@ def make_client(base_url: str | None, api_key_env: str, timeout: float, max_retr
         raise UserError(f"the environment variable {api_key_env} is not set; put the API key there, or set base_url")
     if base_url is not None and not base_url.startswith(("http://", "https://")):
         raise UserError(f"base_url {base_url!r} must begin with http:// or https://")
-    return AsyncOpenAI(
-        api_key=key or _NO_KEY,
-        base_url=base_url,
-        timeout=timeout,
-        max_retries=max_retries,
-        http_client=DefaultAioHttpClient(timeout=timeout),
-    )
+    try:
+        return AsyncOpenAI(
+            api_key=key or _NO_KEY,
+            base_url=base_url,
+            timeout=timeout,
+            max_retries=max_retries,
+            http_client=DefaultAioHttpClient(timeout=timeout),
+        )
+    except Exception as error:  # the client's URL parser has errors of its own
+        raise UserError(f"base_url {base_url!r} is no address: {first_line(error)}") from None
 
 
 @contextmanager
@@ -61,8 +64,9 @@ def plain_errors(base_url: str | None, api_key_env: str) -> Iterator[None]:
         raise CallFailed(f"no connection to {server}: {refusal or error}") from None
     except openai.APIStatusError as error:
         raise CallFailed(f"{server} answered {error.status_code}: {_words(error)}") from None
-    except (openai.OpenAIError, ValueError) as error:
-        raise CallFailed(f"{server} sent a reply that cannot be read: {error}") from None
+    except (openai.OpenAIError, ValueError, TypeError, AttributeError, LookupError) as error:
+        # The client hands on whatever came, a web page too; the first use of it fails.
+        raise CallFailed(f"{server} sent a reply that cannot be read: {first_line(error)}") from None
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

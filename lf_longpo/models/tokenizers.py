@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from lf_longpo.errors import UserError
+from lf_longpo.errors import UserError, first_line
 from lf_longpo.models.embedded import resolve
 
 if TYPE_CHECKING:
@@ -24,13 +24,18 @@ def load_tokenizer(name: str, setting: str, trust_remote_code: bool = False) -> 
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(resolve(name), trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except UserError:
+        raise
+    except Exception as error:  # missing or broken files, code written for another transformers
+        reason = first_line(error)
         raise UserError(
             f"{setting}: no tokenizer for {name!r} ({reason}); name a model folder or a hub model"
         ) from None
     if not tokenizer.is_fast:
         raise UserError(f"{setting}: the tokenizer of {name!r} has no fast version, which chunking needs")
+    # Some carry a truncation of their own; lifting it later, while threads tokenise, would not be safe.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
     return tokenizer
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, LogitsProcessor, LogitsProcessorList
+from transformers import AutoModelForCausalLM, LogitsProcessor, LogitsProcessorList, StoppingCriteriaList
 
 from lf_longpo.config import ChatConfig
-from lf_longpo.errors import CallFailed, UserError
+from lf_longpo.errors import CallFailed, UserError, first_line
 from lf_longpo.models.chat import ChatRequest, Completion
 from lf_longpo.models.embedded import resolve
 from lf_longpo.models.tokenizers import load_tokenizer
@@ -40,6 +40,7 @@ class TransformersChat:
         self._waiting: list[_Waiting] = []
         self._arrived = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
+        self._closing = False
 
     async def start(self) -> int | None:
         """Loads the model (and merges the adapter); its window is what its configuration says."""
@@ -56,7 +57,8 @@ class TransformersChat:
         return await waiting.done
 
     async def close(self) -> None:
-        """Stops answering and frees the model."""
+        """Stops answering, in the middle of a batch too, and frees the model."""
+        self._closing = True
         if self._worker:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
@@ -67,21 +69,21 @@ class TransformersChat:
         self._tokenizer = load_tokenizer(config.model, "model", config.trust_remote_code)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype: Any = "auto" if self._device == "cuda" else _cpu_dtype()
+        if not self._tokenizer.chat_template:
+            raise UserError(f"the tokenizer of {config.model!r} has no chat template; take an instruction-tuned model")
         try:
             model = AutoModelForCausalLM.from_pretrained(
                 resolve(config.model), dtype=dtype, trust_remote_code=config.trust_remote_code
             )
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"cannot load the model {config.model!r}: {reason}") from None
+        except Exception as error:  # missing or broken weights, code written for another transformers
+            raise UserError(f"cannot load the model {config.model!r}: {first_line(error)}") from None
         if config.adapter:
             from peft import PeftModel
 
             try:
                 model = PeftModel.from_pretrained(model, config.adapter).merge_and_unload()
-            except (OSError, ValueError) as error:
-                reason = str(error).strip().splitlines()[0]
-                raise UserError(f"cannot load the adapter {config.adapter}: {reason}") from None
+            except Exception as error:  # missing or broken weights, an adapter of another model
+                raise UserError(f"cannot load the adapter {config.adapter}: {first_line(error)}") from None
         self._model = model.to(self._device).eval()
         ends = model.generation_config.eos_token_id
         self._ends = set(ends if isinstance(ends, list) else [ends]) | {self._tokenizer.eos_token_id}
@@ -136,11 +138,17 @@ class TransformersChat:
             attention_mask=torch.tensor(mask, device=self._device),
             max_new_tokens=max(waiting.request.sampling.max_new_tokens for waiting in batch),
             do_sample=False,
+            repetition_penalty=1.0,  # some models' own defaults would change what was asked for
+            stopping_criteria=StoppingCriteriaList([self._stopped]),
             logits_processor=LogitsProcessorList([sampler]),
             eos_token_id=sorted(self._ends),
             pad_token_id=pad,
         )
         return [self._completion(waiting, row) for waiting, row in zip(batch, output[:, width:].tolist(), strict=True)]
+
+    def _stopped(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: object) -> torch.Tensor:
+        """Ends a batch whose run was interrupted: a thread cannot be cancelled."""
+        return torch.full((input_ids.shape[0],), self._closing, dtype=torch.bool, device=input_ids.device)
 
     def _completion(self, waiting: _Waiting, new_ids: list[int]) -> Completion:
         limit = waiting.request.sampling.max_new_tokens

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from lf_longpo.errors import UserError
+from lf_longpo.errors import UserError, first_line
 from lf_longpo.plugin.registry import RANKING_COLUMNS
 from lf_longpo.tables import FILE_TYPES, places_and_rows
 
@@ -15,6 +15,9 @@ _DEFAULT_COLUMNS = {
     "alpaca": {"prompt": "instruction", "response": "output"},
     "sharegpt": {"messages": "conversations"},
 }
+_RESPONSES = {"chosen": "chosen", "rejected": "rejected"}
+# What LLaMA-Factory loads beside the types that questions come in.
+_OTHER_TYPES = (".csv", ".arrow")
 _OPENAI_TAGS = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
 
 
@@ -33,7 +36,7 @@ def describe_dataset(
     What is not told is read from the first row of a local file; of a hub data set it must be told.
 
     Args:
-        source: a .jsonl, .json or .parquet file, or a hub name.
+        source: a .jsonl, .json, .parquet, .csv or .arrow file, or a hub name.
         dataset_dir: LLaMA-Factory's data folder; the file is named relative to it.
         formatting: alpaca (one prompt, one response) or sharegpt (a list of messages).
         ranking: whether rows hold a chosen and a rejected response.
@@ -46,12 +49,12 @@ def describe_dataset(
         UserError: the file cannot be read, or lacks a column that the entry needs.
     """
     path = Path(source)
-    local = path.exists() or path.suffix in FILE_TYPES
+    local = path.exists() or path.suffix in (*FILE_TYPES, *_OTHER_TYPES)
     columns, tags = dict(columns or {}), dict(tags or {})
     if local:
         if subset or split:
             raise UserError("--subset and --split go with a hub data set, not with a file")
-        place, row = next(places_and_rows(source), (source, None))
+        place, row = _first_row(path)
         if not isinstance(row, dict):
             raise UserError(f"{place}: no rows with named columns; a data set needs at least one")
         formatting = formatting or ("sharegpt" if {"messages", "conversations"} & set(row) else "alpaca")
@@ -62,8 +65,14 @@ def describe_dataset(
     else:
         entry = {"hf_hub_url": source}
         entry |= {key: value for key, value in (("subset", subset), ("split", split)) if value}
-        if ranking and not columns:
-            columns = dict(RANKING_COLUMNS)
+        if ranking or columns:
+            # LLaMA-Factory has no defaults left for the others once an entry names a column.
+            base = {"messages": "conversations"} if formatting == "sharegpt" else {"prompt": "instruction"}
+            if ranking:
+                base = {**RANKING_COLUMNS} if formatting != "sharegpt" else base | _RESPONSES
+            elif formatting != "sharegpt":
+                base |= {"response": "output"}
+            columns = base | columns
     if formatting == "sharegpt":
         entry["formatting"] = "sharegpt"
     if ranking:
@@ -75,24 +84,36 @@ def describe_dataset(
     return entry
 
 
+def _first_row(path: Path) -> tuple[str, Any]:
+    if path.suffix not in _OTHER_TYPES or not path.is_file():
+        return next(places_and_rows(str(path)), (str(path), None))
+    from datasets import load_dataset
+
+    try:
+        rows = load_dataset(path.suffix[1:], data_files=str(path), split="train", streaming=True)
+        return f"{path}, record 1", next(iter(rows), None)
+    except Exception as error:  # the library raises many kinds, all meaning that it cannot be read
+        raise UserError(f"{path} cannot be read: {first_line(error)}") from None
+
+
 def _guessed(row: dict[str, Any], formatting: str, ranking: bool) -> dict[str, str]:
     if formatting == "sharegpt":
         guess = {"messages": "messages" if "messages" in row else "conversations"}
     else:
         # An entry that names any column has no defaults left for the others, so all that are there are named.
-        names = {"prompt": ("instruction", "prompt"), "query": ("input",), "response": ("output", "response")}
-        if ranking:
-            names = {"prompt": ("prompt", "instruction")}
+        prompts = ("prompt", "instruction") if ranking else ("instruction", "prompt")
+        names = {"prompt": prompts, "response": () if ranking else ("output", "response")}
         guess = {ours: next((name for name in theirs if name in row), "") for ours, theirs in names.items()}
         guess = {ours: name for ours, name in guess.items() if name}
-    if ranking:
-        guess |= {"chosen": "chosen", "rejected": "rejected"}
-    return guess
+        if guess.get("prompt") == "instruction" and "input" in row:
+            guess["query"] = "input"
+    return guess | _RESPONSES if ranking else guess
 
 
 def _guessed_tags(row: dict[str, Any], formatting: str) -> dict[str, str]:
     messages = row.get("messages")
-    if formatting == "sharegpt" and isinstance(messages, list) and messages and "role" in messages[0]:
+    first = messages[0] if isinstance(messages, list) and messages else None
+    if formatting == "sharegpt" and isinstance(first, dict) and "role" in first:
         return dict(_OPENAI_TAGS) | {"system_tag": "system"}
     return {}
 

@@ -8,7 +8,7 @@ from typing import Any
 from filelock import FileLock
 
 from lf_longpo.errors import UserError
-from lf_longpo.journal import write_whole
+from lf_longpo.journal import check_folder, write_whole
 
 DATASET_INFO = "dataset_info.json"
 # Where the data lies; everything else of an entry is its shape.
@@ -30,8 +30,10 @@ def load_dataset_info(dataset_dir: str | Path) -> dict[str, Any]:
         info = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}; mend it by hand, nothing was written") from None
-    if not isinstance(info, dict):
-        raise UserError(f"{path} must hold an object of data sets; mend it by hand, nothing was written")
+    if not isinstance(info, dict) or not all(isinstance(entry, dict) for entry in info.values()):
+        raise UserError(
+            f"{path} must hold an object of data sets, each an object; mend it by hand, nothing was written"
+        )
     return info
 
 
@@ -55,35 +57,35 @@ def register_dataset(dataset_dir: str | Path, name: str, entry: Mapping[str, Any
     Raises:
         UserError: the name or entry is unusable, the file is broken, or an entry of another shape is in the way.
     """
-    if not name.strip() or "," in name:  # LLaMA-Factory splits a recipe's `dataset` at commas
-        raise UserError(f"a data set's name must not be empty or hold a comma: {name!r}")
-    if sum(source in entry for source in _SOURCES) != 1:
-        raise UserError(f"the entry of {name!r} must name exactly one of {', '.join(_SOURCES)}")
+    check_registration(dataset_dir, name, entry, overwrite)
     folder = Path(dataset_dir)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f"{DATASET_INFO}.lock"):
-        refuse_other_shape(folder, name, entry, overwrite)
+        check_registration(folder, name, entry, overwrite)
         info = load_dataset_info(folder)
         info[name] = dict(entry)
         write_whole(folder / DATASET_INFO, [json.dumps(info, ensure_ascii=False, indent=2), "\n"])
 
 
-def refuse_other_shape(dataset_dir: str | Path, name: str, entry: Mapping[str, Any], overwrite: bool = False) -> None:
+def check_registration(dataset_dir: str | Path, name: str, entry: Mapping[str, Any], overwrite: bool = False) -> None:
     """Tells, before hours of work, whether `register_dataset` would refuse.
 
     Raises:
-        UserError: an entry of that name has another shape and `overwrite` is off, or the file is broken.
+        UserError: as `register_dataset`.
     """
+    if not name.strip() or "," in name or "/" in name:  # LLaMA-Factory splits a recipe's `dataset` at commas
+        raise UserError(f"a data set's name must not be empty or hold a comma or a slash: {name!r}")
+    if sum(source in entry for source in _SOURCES) != 1:
+        raise UserError(f"the entry of {name!r} must name exactly one of {', '.join(_SOURCES)}")
+    check_folder(Path(dataset_dir), "the data folder")
     there = load_dataset_info(dataset_dir).get(name)
     if there is not None and not overwrite and _shape(there) != _shape(entry):
         raise UserError(
             f"{Path(dataset_dir) / DATASET_INFO} has an entry {name!r} of another shape ({json.dumps(there)}); "
-            "choose another name or pass --overwrite to longpo register"
+            "choose another name, remove the entry, or pass --overwrite to longpo register"
         )
 
 
-def _shape(entry: Any) -> Any:
-    if not isinstance(entry, dict):
-        return entry
+def _shape(entry: Mapping[str, Any]) -> dict[str, Any]:
     defaults = {"formatting": "alpaca", "ranking": False}
     return defaults | {key: value for key, value in entry.items() if key not in _LOCATION}
