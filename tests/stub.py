@@ -40,6 +40,7 @@ class Stub:
         self.embedded_texts = 0
         self.in_flight = self.most_in_flight = 0
         self.fail: Callable[[dict], web.Response | None] = lambda body: None
+        self.models_text: str | None = None
         self.on_chat: Callable[[int], None] = lambda number: None
         self._ready = threading.Event()
 
@@ -81,6 +82,8 @@ class Stub:
         return web.json_response({"error": {"message": "bad key"}}, status=401)
 
     async def _models(self, request: web.Request) -> web.Response:
+        if self.models_text is not None:
+            return web.Response(text=self.models_text, content_type="application/json")
         data = [{"id": MODEL, "object": "model", "created": 0, "owned_by": "tests", "max_model_len": 8192}]
         return self._rejects(request) or web.json_response({"object": "list", "data": data})
 

@@ -59,6 +59,24 @@ def test_longqa_end_to_end_and_carrying_on(stub, tmp_path, capsys):
     assert capsys.readouterr().out.count(MODEL) == 3  # once alone, then with the baseline beside it
 
 
+def test_another_adapter_in_the_same_folder_is_not_mistaken_for_the_first(stub, tmp_path, capsys, tokenizer):
+    from lf_longpo.evaluation.longqa import _fingerprint
+
+    weights = tmp_path / "adapter_model.safetensors"
+    weights.write_bytes(b"one")
+    first = _fingerprint(str(tmp_path))
+    weights.write_bytes(b"two")
+    assert first != _fingerprint(str(tmp_path)) and _fingerprint(None) == ""
+
+    own = tmp_path / "own.txt"
+    own.write_text("{context} Question: {question}")
+    config = write_config(stub, tmp_path, prompt=str(own))
+    assert main(["evaluate", "longqa", config]) == 0
+    own.write_text("{context} Now answer. Question: {question}")
+    assert main(["evaluate", "longqa", config]) == 2
+    assert "its prompt or its adapter has changed" in capsys.readouterr().err
+
+
 def test_long_contexts_lose_their_middle_not_their_question(stub, tmp_path):
     seen = []
 
@@ -78,4 +96,7 @@ def test_long_contexts_lose_their_middle_not_their_question(stub, tmp_path):
 def test_a_baseline_that_is_not_there_is_named(stub, tmp_path, capsys):
     assert main(["evaluate", "longqa", write_config(stub, tmp_path), "baseline=/nowhere"]) == 2
     assert "baseline: /nowhere holds no results.json" in capsys.readouterr().err
+    (tmp_path / "results.json").write_text("{}")
+    assert main(["evaluate", "longqa", write_config(stub, tmp_path), f"baseline={tmp_path}"]) == 2
+    assert "is not the result of an evaluation" in capsys.readouterr().err
     assert stub.chats == 0

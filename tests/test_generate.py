@@ -15,6 +15,7 @@ from lf_longpo.cli import main
 from lf_longpo.config import GenerateConfig
 from lf_longpo.errors import UserError
 from lf_longpo.generate import generate
+from lf_longpo.text.chunking import chunk_sentences
 
 
 def settings(stub, tmp_path, rows=None, **changes):
@@ -29,7 +30,7 @@ def rows(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-async def test_a_run_from_questions_to_a_registered_data_set(stub, tmp_path):
+async def test_a_run_from_questions_to_a_registered_data_set(stub, tmp_path, tokenizer):
     config = settings(stub, tmp_path)
     result = await generate(config)
     assert result.exit_code == 0
@@ -39,8 +40,13 @@ async def test_a_run_from_questions_to_a_registered_data_set(stub, tmp_path):
     for question in code_questions(6):
         own = sorted((row for row in rollouts if row["id"] == question["id"]), key=lambda row: row["round"])
         assert [row["round"] for row in own] == list(range(6))
-        # The probe names the answer, so the chunk that holds it is among the first two arms.
-        assert own[0]["reward"] in (0.0, 1.0) and len(own[0]["arms"]) == 2
+        chunks = chunk_sentences(question["context"], tokenizer, 80)
+        asked = question["question"].removeprefix("What is the ").removesuffix("?")
+        for row in own:
+            assert len(row["arms"]) == 2 and len(row["values"]) == len(chunks)
+            shown = "\n".join(chunks[arm] for arm in row["arms"])
+            if row["reward"] == 1.0:  # only where the evidence was shown
+                assert f"The {asked} is {question['answer']}." in shown
     pairs = rows(tmp_path / "data/codes.jsonl")
     assert pairs == rows(tmp_path / "run/pairs.jsonl")
     assert len(pairs) == result.summary["pairs"] > 0
@@ -88,7 +94,7 @@ async def test_other_settings_in_the_same_folder_are_refused(stub, tmp_path):
         await generate(settings(stub, tmp_path, longmab={"top_k": 3}))
     changed = code_questions(6)
     changed[2]["context"] += " More."
-    with pytest.raises(UserError, match="question 'q2' has changed since this run began"):
+    with pytest.raises(UserError, match="question 'q2', its prompt or its adapter has changed"):
         await generate(settings(stub, tmp_path, rows=changed))
 
 
@@ -153,13 +159,53 @@ async def test_replies_without_text_are_failures(stub, tmp_path):
     assert all("traceback" not in failure for failure in rows(tmp_path / "run/failures.jsonl"))
 
 
+@pytest.mark.parametrize("init", ["query_similarity", "random"])
+async def test_other_first_values_of_the_arms(stub, tmp_path, init):
+    config = settings(stub, tmp_path, longmab={"init": init})
+    assert (await generate(config)).exit_code == 0
+    first = {probe["id"]: probe["initial_values"] for probe in rows(tmp_path / "run/probes.jsonl")}
+    assert all(len(set(values)) > 1 for values in first.values())
+    assert bool(stub.embedded_texts) == (init == "query_similarity")
+    (tmp_path / "again").mkdir()
+    await generate(settings(stub, tmp_path / "again", longmab={"init": init}))
+    assert {probe["id"]: probe["initial_values"] for probe in rows(tmp_path / "again/run/probes.jsonl")} == first
+
+
+async def test_a_context_longer_than_the_window_loses_its_middle(stub, tmp_path):
+    seen = []
+    plain = stub.answer
+    stub.answer = lambda prompt, seed: seen.append(prompt) or plain(prompt, seed)
+    sampling = {"max_new_tokens": 100}
+    config = settings(stub, tmp_path, policy={"context_window": 500}, longmab={"sampling": sampling})
+    await generate(config)
+    for question in code_questions(6):
+        (probe,) = [text for text in seen if "Correct answer:" in text and question["question"] in text]
+        assert question["context"][:50] in probe and question["context"][-50:] in probe and "\n...\n" in probe
+        assert probe.endswith('form "The answer is ...".')
+
+
+async def test_broken_journal_lines_are_work_owed_again(stub, tmp_path):
+    config = settings(stub, tmp_path)
+    await generate(config)
+    whole, made = (tmp_path / "data/codes.jsonl").read_bytes(), stub.chats
+    journal = tmp_path / "run/rollouts.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    lines[4] = '{"id": "q0"}\n'  # not all of a roll-out
+    journal.write_text("".join(lines[:-1]) + lines[-1][:30])
+    (tmp_path / "run/calls.sqlite").unlink()
+    await generate(config)
+    assert stub.chats - made == 2
+    assert (tmp_path / "data/codes.jsonl").read_bytes() == whole
+
+
 def test_the_command_line_end_to_end(stub, tmp_path, capsys):
     questions = write_jsonl(tmp_path / "q.jsonl", code_questions(6))
     config = tmp_path / "c.yaml"
     config.write_text(yaml.safe_dump(run_settings(stub, tmp_path, questions)))
     assert main(["generate", str(config), "longmab.rounds=3"]) == 0
     printed = capsys.readouterr()
-    assert "llamafactory-cli train" in printed.out and "failed" in printed.err
+    train = f"llamafactory-cli train yaml/smollm2_dpo.yaml dataset=codes dataset_dir={tmp_path / 'data'} cutoff_len=512"
+    assert train in printed.out and "0 failed" in printed.err
     for file in tmp_path.rglob("*"):
         assert not file.is_file() or KEY.encode() not in file.read_bytes(), f"{file} holds the key"
 
@@ -177,16 +223,39 @@ def test_the_command_line_end_to_end(stub, tmp_path, capsys):
         ("tokenizer=/nowhere", "tokenizer: no tokenizer for '/nowhere'"),
         ("longmab.prompt=nope", "longmab.prompt: no prompt 'nope'"),
         ("longmab.chunks=1", "unknown key longmab.chunks"),
+        ("dataset_name='a,b'", "must not be empty or hold a comma"),
+        ("dataset_dir=q.jsonl", "q.jsonl is a file; name another folder"),
+        ("output_dir=q.jsonl/run", "q.jsonl is a file; name another folder"),
+        ("dataset_name=q dataset_dir=.", "would be written over the input"),
+        ("policy.base_url=http://host:port/v1", "is no address"),
+        ("policy.backend=transformers policy.base_url=null policy.model=/nowhere tokenizer=smollm2-135m", "/nowhere"),
     ],
 )
-def test_bad_settings_are_one_message_and_leave_nothing_behind(stub, tmp_path, capsys, override, message):
+def test_bad_settings_are_one_message_and_leave_nothing_behind(stub, tmp_path, capsys, monkeypatch, override, message):
     questions = write_jsonl(tmp_path / "q.jsonl", code_questions(2))
     config = tmp_path / "c.yaml"
     config.write_text(yaml.safe_dump(run_settings(stub, tmp_path, questions)))
-    assert main(["generate", str(config), "policy.max_retries=0", override]) == 2
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "data"
+    assert main(["generate", str(config), "policy.max_retries=0", *override.split()]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and KEY not in error
-    assert not (tmp_path / "run").exists() and not (tmp_path / "data").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.yaml", "q.jsonl"] and not data.exists()
+
+
+def test_a_server_that_is_none_is_told_so(tmp_path, capsys, key):
+    """A web page, a list, an object without data: whatever answers at base_url, one message."""
+    for number, text in enumerate(("<html>hello</html>", "[]", '{"data": [{"id": 7}]}')):
+        with Stub() as stub:
+            stub.models_text = text
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            questions = write_jsonl(folder / "q.jsonl", code_questions(2))
+            config = folder / "c.yaml"
+            config.write_text(yaml.safe_dump(run_settings(stub, folder, questions)))
+            assert main(["generate", str(config)]) == 2
+            error = capsys.readouterr().err
+            assert "sent a reply that cannot be read" in error or "does not serve" in error
 
 
 def test_help_imports_nothing_heavy():

@@ -29,7 +29,7 @@ class OpenAIChat:
         except CallFailed as error:
             raise UserError(f"{error}; start the server or mend base_url") from None
         if windows and config.model not in windows:
-            served = ", ".join(sorted(windows)[:10])
+            served = ", ".join(sorted(map(str, windows))[:10])
             raise UserError(f"{config.base_url or 'OpenAI'} does not serve {config.model!r}; it serves {served}")
         return windows.get(config.model)
 
