@@ -54,6 +54,9 @@ class ChatConfig(Config):
     """Seconds after which a call is given up and tried again (openai only)."""
     max_retries: Annotated[int, Field(ge=0)] = 8
     """Tries after the first on rate limits, time-outs, lost connections and server errors (openai only)."""
+    send_seed: bool = True
+    """Whether each call carries a seed of its own (openai only). Off for servers that refuse or, as vLLM 0.32 on a CPU
+    with chunked prefill, do not survive it; repeated runs then sample anew."""
     trust_remote_code: bool = False
     """Whether code that comes with the model's files may run here."""
 

@@ -29,6 +29,7 @@ _FREE = {
     "max_concurrency",
     "timeout",
     "max_retries",
+    "send_seed",
     "trust_remote_code",
     "batch_size",
 }

@@ -11,7 +11,7 @@ adapter=saves/smollm2_dpo
 step() { printf '\n[quickstart] %s\n' "$*"; }
 
 step "1/5 demo questions -> runs/demo/train.jsonl, runs/demo/held_out.jsonl"
-[ -f runs/demo/held_out.jsonl ] || python -m lf_longpo.synthesis.demo runs/demo --train 14 --held-out 8
+[ -f runs/demo/held_out.jsonl ] || python -m lf_longpo.synthesis.demo runs/demo --train 20 --held-out 8
 
 step "2/5 held-out score before training -> runs/smollm2_before/results.json"
 longpo evaluate longqa yaml/smollm2_longqa.yaml output_dir=runs/smollm2_before

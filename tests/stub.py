@@ -38,6 +38,7 @@ class Stub:
         self.delay = delay
         self.requests: Counter[str] = Counter()
         self.embedded_texts = 0
+        self.seeded = 0
         self.in_flight = self.most_in_flight = 0
         self.fail: Callable[[dict], web.Response | None] = lambda body: None
         self.models_text: str | None = None
@@ -92,6 +93,7 @@ class Stub:
             return rejection
         body = await request.json()
         self.requests[hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()] += 1
+        self.seeded += "seed" in body
         self.on_chat(self.chats)
         if (failure := self.fail(body)) is not None:
             return failure
@@ -102,7 +104,7 @@ class Stub:
         finally:
             self.in_flight -= 1
         prompt = body["messages"][0]["content"]
-        message = {"role": "assistant", "content": self.answer(prompt, body["seed"])}
+        message = {"role": "assistant", "content": self.answer(prompt, body.get("seed", 0))}
         usage = {"prompt_tokens": len(prompt.split()), "completion_tokens": 7, "total_tokens": len(prompt.split()) + 7}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         return web.json_response(

@@ -152,6 +152,14 @@ async def test_rate_limits_and_server_errors_are_tried_again(stub, tmp_path):
     assert result.summary["failed"] == 0 and result.exit_code == 0
 
 
+async def test_calls_carry_seeds_unless_told_otherwise(stub, tmp_path):
+    await generate(settings(stub, tmp_path, policy={"send_seed": False}))
+    assert stub.chats == 42 and stub.seeded == 0
+    (tmp_path / "again").mkdir()
+    await generate(settings(stub, tmp_path / "again"))
+    assert stub.seeded == 42 and len(stub.requests) > 42
+
+
 async def test_replies_without_text_are_failures(stub, tmp_path):
     stub.fail = lambda body: web.Response(text="<html>bad gateway</html>", content_type="text/html")
     result = await generate(settings(stub, tmp_path))

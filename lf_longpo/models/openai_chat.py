@@ -35,6 +35,8 @@ class OpenAIChat:
 
     async def complete(self, request: ChatRequest) -> Completion:
         """One chat completion; see `ChatModel.complete`."""
+        from openai import omit
+
         config, sampling = self._config, request.sampling
         with plain_errors(config.base_url, config.api_key_env):
             reply = await self._client.chat.completions.create(
@@ -44,7 +46,7 @@ class OpenAIChat:
                 top_p=sampling.top_p,
                 presence_penalty=sampling.presence_penalty,
                 max_tokens=sampling.max_new_tokens,
-                seed=request.seed,
+                seed=request.seed if config.send_seed else omit,
             )
             choice = reply.choices[0] if reply.choices else None
             if choice is None or choice.message.content is None:

@@ -4,7 +4,7 @@ They are what the quickstart runs on where nobody has data at hand. Every docume
 drawn anew for each, and training and held-out questions share no document. A 135M model gets some answers right and
 some wrong, which is what preference pairs are made from.
 
-    python -m lf_longpo.synthesis.demo runs/demo --train 14 --held-out 8
+    python -m lf_longpo.synthesis.demo runs/demo --train 20 --held-out 8
 """
 
 import argparse
@@ -110,7 +110,7 @@ def main() -> None:
     """Writes train.jsonl and held_out.jsonl."""
     parser = argparse.ArgumentParser(description="Seeded demo questions over long documents.")
     parser.add_argument("output", type=Path, help="folder for train.jsonl and held_out.jsonl")
-    parser.add_argument("--train", type=int, default=14, help="training questions (%(default)s)")
+    parser.add_argument("--train", type=int, default=20, help="training questions (%(default)s)")
     parser.add_argument("--held-out", type=int, default=8, help="held-out questions (%(default)s)")
     parser.add_argument("--seed", type=int, default=7, help="(%(default)s)")
     options = parser.parse_args()
