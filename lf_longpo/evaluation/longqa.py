@@ -25,7 +25,7 @@ from lf_longpo.questions import check_questions, read_questions
 from lf_longpo.records import Question
 from lf_longpo.run_dir import changed_settings, locked, refuse_changed_questions, refuse_changes, save_settings
 from lf_longpo.text.answers import exact_match, extract_answer, f1, sub_exact_match
-from lf_longpo.text.prompts import QA_FIELDS, QA_PROMPTS, fill, load_prompt
+from lf_longpo.text.prompts import QA_FIELDS, QA_PROMPTS, around_context, load_prompt
 
 RESULTS = "results.json"
 PREDICTIONS = "predictions.jsonl"
@@ -137,7 +137,7 @@ async def _answer(
             question.id,
             number,
             config.sampling,
-            lambda context: fill(template, context=context, question=question.question),
+            around_context(template, question=question.question),
             question.context,
             config.max_prompt_tokens,
         )

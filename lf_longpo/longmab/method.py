@@ -8,7 +8,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, fields
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,7 +23,7 @@ from lf_longpo.progress import Progress
 from lf_longpo.records import PreferencePair, Probe, Question, Rollout
 from lf_longpo.text.answers import rollout_reward
 from lf_longpo.text.chunking import chunk_sentences
-from lf_longpo.text.prompts import QA_FIELDS, QA_PROMPTS, fill, load_prompt
+from lf_longpo.text.prompts import QA_FIELDS, QA_PROMPTS, around_context, load_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -56,13 +55,11 @@ class Prompts:
 
     def probe(self, question: Question) -> Callable[[str], str]:
         """Puts a context into the question's probe prompt."""
-        fixed = partial(fill, self._probe, question=question.question, answer=question.answers[0])
-        return lambda context: fixed(context=context)
+        return around_context(self._probe, question=question.question, answer=question.answers[0])
 
     def rollout(self, question: Question) -> Callable[[str], str]:
         """Puts a context into the question's roll-out and training prompt."""
-        fixed = partial(fill, self._rollout, question=question.question)
-        return lambda context: fixed(context=context)
+        return around_context(self._rollout, question=question.question)
 
 
 class Journals:
@@ -77,11 +74,6 @@ class Journals:
         """The first `rounds` roll-outs of a question, as far as they were made, by round."""
         rows = self.rollouts.rows(question_id)
         return {row["round"]: Rollout(**row) for row in rows if row["round"] < rounds}
-
-    def all_rolled_out(self, question_id: str, rounds: int) -> bool:
-        """Whether the question needs no model any more."""
-        probes = self.probes.rows(question_id)
-        return bool(probes) and (not probes[-1]["kept"] or len(self.finished_rounds(question_id, rounds)) == rounds)
 
     def skipped(self) -> int:
         """Lines of all three that were no rows; their work is done again."""
@@ -138,8 +130,9 @@ class LongMab:
             UserError: no call can work.
         """
         known = self._journals.probes.rows(question.id)
+        finished = self._journals.finished_rounds(question.id, self._config.rounds)
         chunks: list[str] = []
-        if not self._journals.all_rolled_out(question.id, self._config.rounds):
+        if not known or (known[-1]["kept"] and len(finished) < self._config.rounds):
             chunks = await asyncio.to_thread(
                 chunk_sentences, question.context, self._tokenizer, self._config.chunk_size, self._config.chunk_overlap
             )
@@ -153,7 +146,7 @@ class LongMab:
             self._progress.count("left out")
             self._progress.skip(self._config.rounds)
             return
-        rollouts = await self._roll_out(question, probe, chunks)
+        rollouts = await self._roll_out(question, probe, chunks, finished)
         await self._pair(question, rollouts)
 
     async def _probe(self, question: Question, chunks: list[str]) -> Probe:
@@ -171,9 +164,10 @@ class LongMab:
         self._journals.probes.append(asdict(probe))
         return probe
 
-    async def _roll_out(self, question: Question, probe: Probe, chunks: list[str]) -> list[Rollout]:
+    async def _roll_out(
+        self, question: Question, probe: Probe, chunks: list[str], finished: dict[int, Rollout]
+    ) -> list[Rollout]:
         config = self._config
-        finished = self._journals.finished_rounds(question.id, config.rounds)
         sampler = UCBChunkSampler(probe.initial_values)
         render = self._prompts.rollout(question)
         rollouts: list[Rollout] = []

@@ -67,11 +67,9 @@ def describe_dataset(
         entry |= {key: value for key, value in (("subset", subset), ("split", split)) if value}
         if ranking or columns:
             # LLaMA-Factory has no defaults left for the others once an entry names a column.
-            base = {"messages": "conversations"} if formatting == "sharegpt" else {"prompt": "instruction"}
+            base = _DEFAULT_COLUMNS[formatting or "alpaca"]
             if ranking:
-                base = {**RANKING_COLUMNS} if formatting != "sharegpt" else base | _RESPONSES
-            elif formatting != "sharegpt":
-                base |= {"response": "output"}
+                base = base | _RESPONSES if formatting == "sharegpt" else RANKING_COLUMNS
             columns = base | columns
     if formatting == "sharegpt":
         entry["formatting"] = "sharegpt"

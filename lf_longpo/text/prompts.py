@@ -4,7 +4,7 @@ One pass over the template means that a context which happens to contain a place
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from lf_longpo.errors import UserError
@@ -42,3 +42,8 @@ def load_prompt(name: str, directory: Path, fields: Collection[str], setting: st
 def fill(template: str, **values: str) -> str:
     """`template` with each {name} replaced by its value; values are not looked at again."""
     return _PLACEHOLDER.sub(lambda match: values[match[1]], template)
+
+
+def around_context(template: str, **values: str) -> Callable[[str], str]:
+    """`template` with all but its {context} settled: a function that puts a context, whole or cut, into it."""
+    return lambda context: fill(template, context=context, **values)
