@@ -26,7 +26,6 @@ class Journal:
     """
 
     def __init__(self, path: Path, fields: Collection[str] = ()) -> None:
-        self.path = path
         self.skipped = 0
         self._fields = set(fields) | {"id"}
         self._places: dict[str, list[int]] = {}

@@ -22,11 +22,6 @@ _INSTALL = {
 _FORMAT = 1
 
 
-def is_embedded(name: str) -> bool:
-    """Whether `name` is one of the embedded models."""
-    return name in _INSTALL
-
-
 def model_path(name: str) -> Path:
     """The folder of the embedded model `name` (`smollm2-135m` or `minilm`), unpacked on first use (about 20 s).
 
@@ -45,7 +40,7 @@ def model_path(name: str) -> Path:
 
 def resolve(name: str) -> str:
     """`name`, or the folder of the embedded model that it names."""
-    return str(model_path(name)) if is_embedded(name) else name
+    return str(model_path(name)) if name in _INSTALL else name
 
 
 def _unpacked_smollm2(gguf: Path) -> Path:
