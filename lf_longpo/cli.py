@@ -85,7 +85,8 @@ def _parser() -> argparse.ArgumentParser:
 def _generate(options: argparse.Namespace) -> int:
     import asyncio
 
-    from lf_longpo.config import GenerateConfig, load_config
+    from lf_longpo.config import GenerateConfig
+    from lf_longpo.config_file import load_config
 
     config = load_config(GenerateConfig, options.config, options.overrides)
     from lf_longpo.generate import generate
@@ -99,7 +100,8 @@ def _generate(options: argparse.Namespace) -> int:
 def _longqa(options: argparse.Namespace) -> int:
     import asyncio
 
-    from lf_longpo.config import LongQAConfig, load_config
+    from lf_longpo.config import LongQAConfig
+    from lf_longpo.config_file import load_config
 
     config = load_config(LongQAConfig, options.config, options.overrides)
     from lf_longpo.evaluation.longqa import evaluate_longqa, load_results

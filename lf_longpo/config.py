@@ -1,17 +1,15 @@
-"""Typed configuration: one YAML file a run, `key=value` overrides behind it, unknown keys are errors.
+"""Typed configuration: what can be set, what it means and what it is when nobody sets it.
 
-Every field carries its documentation right under it. Nothing here reads the environment or opens a model; a
-configuration that loads may still name a file or a server that is not there.
+Every field carries its documentation right under it. Nothing here reads a file or the environment or opens a model; a
+configuration that is valid may still name a file or a server that is not there.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lf_longpo.errors import UserError
+from lf_longpo.providers import PROVIDERS
 
 Positive = Annotated[int, Field(ge=1, strict=True)]
 
@@ -33,17 +31,42 @@ class SamplingConfig(Config):
     max_new_tokens: Positive = 1024
 
 
-class ChatConfig(Config):
+class PriceConfig(Config):
+    """What a model's tokens cost, in any one currency, per million."""
+
+    prompt: Annotated[float, Field(ge=0)]
+    completion: Annotated[float, Field(ge=0)] = 0.0
+
+
+class ServedConfig(Config):
+    """A model that may stand behind a server."""
+
+    base_url: str | None = None
+    """Address of the server, with its /v1. Default: the provider's, or OpenAI's."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Name of the environment variable that holds the key. Default: the provider's, or this."""
+    price: PriceConfig | None = None
+    """Per million tokens; for the cost in progress and summary, and for `max_cost`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_provider(cls, data: Any) -> Any:
+        known = PROVIDERS.get(data.get("provider")) if isinstance(data, dict) else None
+        if not known:
+            return data
+        filled = {name: value for name, value in known.items() if name in cls.model_fields}
+        return {"backend": "openai", **filled, **{name: value for name, value in data.items() if value is not None}}
+
+
+class ChatConfig(ServedConfig):
     """A chat model and where it runs."""
 
-    backend: Literal["openai", "transformers"]
+    backend: Literal["openai", "transformers"] = "openai"
     """`openai`: any server that speaks the OpenAI API (vLLM, SGLang, a paid one). `transformers`: in this process."""
+    provider: Literal["openai", "zhipu", "anthropic", "deepseek", "local"] | None = None
+    """Fills in base_url and api_key_env of a known server (`local`: port 8000 of this machine); no other effect."""
     model: str
     """The name the server knows; or for transformers a folder, a hub name, or the embedded `smollm2-135m`."""
-    base_url: str | None = None
-    """Address of the server, with its /v1. Default: OpenAI's."""
-    api_key_env: str = "OPENAI_API_KEY"
-    """Name of the environment variable that holds the key."""
     adapter: str | None = None
     """Folder of a LoRA adapter to load on top (transformers only; a server names its adapters in `model`)."""
     max_concurrency: Positive = 64
@@ -63,24 +86,24 @@ class ChatConfig(Config):
     @model_validator(mode="after")
     def _backend_fields(self) -> "ChatConfig":
         if self.backend == "transformers" and self.base_url:
-            raise ValueError("base_url goes with backend: openai; remove it or change the backend")
+            raise ValueError("base_url and provider go with backend: openai; remove them or change the backend")
         if self.backend == "openai" and self.adapter:
             raise ValueError("adapter goes with backend: transformers; a server names its adapters in model")
         return self
 
 
-class EmbedderConfig(Config):
-    """The model that turns probes and chunks into vectors."""
+class EmbedderConfig(ServedConfig):
+    """The model that turns probes, statements and chunks into vectors."""
 
     backend: Literal["sentence-transformers", "openai"] = "sentence-transformers"
+    provider: Literal["openai", "zhipu", "local"] | None = None
+    """Fills in base_url and api_key_env of a known server; no other effect."""
     model: str = "minilm"
     """A folder, a hub name, or the embedded `minilm`; for openai the name the server knows."""
-    base_url: str | None = None
-    """Address of the server, with its /v1 (openai only)."""
-    api_key_env: str = "OPENAI_API_KEY"
-    """Name of the environment variable that holds the key (openai only)."""
     batch_size: Positive = 32
     """Texts a call or a forward pass."""
+    max_concurrency: Positive = 16
+    """Calls in flight at once (openai only)."""
     trust_remote_code: bool = False
     """Whether code that comes with the model's files may run here."""
 
@@ -106,6 +129,44 @@ class LongMabConfig(Config):
     """For probes and roll-outs."""
 
 
+class JudgingConfig(Config):
+    """How a judge scores a response (LongReward, arXiv 2410.21252); the defaults are the paper's."""
+
+    rating: Literal["parsed", "expected"] | None = None
+    """`parsed`: the number the judge writes. `expected`: the mean of its distribution over all ratings, from token
+    probabilities (a local model, vLLM or SGLang; hosted ones as far as they tell them). Default: expected for the
+    embedded model, parsed for others."""
+    chunk_size: Positive = 4096
+    """Tokens of the part of a context from which the judge extracts what is relevant. Smaller: more calls, closer
+    reading."""
+    evidence_chunk_size: Positive = 128
+    """Tokens of a passage that a statement is checked against."""
+    evidence_top_k: Positive = 5
+    """Passages a statement is checked against."""
+    analysis_tokens: Annotated[int, Field(ge=0, strict=True)] = 512
+    """Most tokens of an analysis with its verdict. 0, with rating: expected: the rating is read at once."""
+    prompts: str | None = None
+    """The judge's prompts: `full` (definitions and examples), `brief` (small models), or a folder whose files stand in
+    for those of `full` that have the same name. Default: brief for the embedded model, full for others."""
+
+    @model_validator(mode="after")
+    def _verdict_has_room(self) -> "JudgingConfig":
+        if self.analysis_tokens == 0 and self.rating == "parsed":
+            raise ValueError("analysis_tokens: 0 leaves a parsed verdict no room; set rating: expected or raise it")
+        return self
+
+
+class LongRewardConfig(JudgingConfig):
+    """Sampling and pairing around the judge (LongReward, arXiv 2410.21252); the defaults are the paper's."""
+
+    num_samples: Positive = 10
+    """Responses a question. Cost and time grow with it."""
+    sampling: SamplingConfig = SamplingConfig(temperature=1.0, top_p=1.0, presence_penalty=0.0)
+    """For the responses."""
+    min_responses: Annotated[int, Field(ge=2, strict=True)] = 5
+    """A question with fewer scored responses gives no pair."""
+
+
 class PairsConfig(Config):
     """How roll-outs become training pairs."""
 
@@ -118,27 +179,84 @@ class PairsConfig(Config):
 class GenerateConfig(Config):
     """`longpo generate`: questions to preference pairs to a registered data set."""
 
-    method: Literal["longmab"]
+    method: Literal["longmab", "longreward"]
     input: str
     """Questions: a .jsonl, .json or .parquet file, or a data set on the Hugging Face hub."""
     input_split: str = "train"
     """Split of a hub data set."""
+    responses: str | None = None
+    """Sampled responses, as {"idx": "<question's id>-<sample>", "query", "answer"} lines; none are sampled then
+    (longreward only)."""
     output_dir: Path
     """Everything the run makes and needs to carry on."""
     dataset_dir: Path = Path("dataset_info")
     """LLaMA-Factory's data folder, where the pairs are registered."""
     dataset_name: str
     """The name that a training recipe's `dataset` uses."""
-    policy: ChatConfig
-    """The model that writes probes and roll-outs, best the one that will be trained."""
+    policy: ChatConfig | None = None
+    """The model that writes probes, roll-outs and responses, best the one that will be trained. Needed unless
+    `responses` are given."""
+    judge: ChatConfig | None = None
+    """The model that scores responses (longreward only)."""
     embedder: EmbedderConfig = EmbedderConfig()
     tokenizer: str | None = None
-    """Counts tokens for chunks and lengths. Default: the policy's model."""
+    """Counts tokens for chunks and lengths: that of the model to be trained. Default: the policy's model."""
     longmab: LongMabConfig = LongMabConfig()
+    longreward: LongRewardConfig = LongRewardConfig()
     pairs: PairsConfig
     seed: int = 42
+    max_cost: Annotated[float, Field(gt=0)] | None = None
+    """The run stops before its calls cost more than this, at the models' `price`; it can be carried on."""
     max_failure_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
     """The run exits with 1 when a larger share of the questions failed."""
+
+    @model_validator(mode="after")
+    def _fields_of_the_method(self) -> "GenerateConfig":
+        others = {"longmab": ("longreward", "judge", "responses"), "longreward": ("longmab",)}[self.method]
+        strangers = [name for name in others if name in self.model_fields_set and getattr(self, name) is not None]
+        # A resolved config.yaml holds every section; only one that says something else than its defaults is a mistake.
+        defaults = {name: type(self).model_fields[name].default for name in strangers}
+        if wrong := [name for name in strangers if getattr(self, name) != defaults[name]]:
+            raise ValueError(f"{', '.join(wrong)}: not for method: {self.method}; remove it or change the method")
+        if self.method == "longreward":
+            if self.judge is None:
+                raise ValueError("method: longreward needs a judge; add the section judge")
+            if self.policy is None and self.responses is None:
+                raise ValueError("a policy is needed to sample responses; add the section policy, or set responses")
+            if self.policy is None and self.tokenizer is None:
+                raise ValueError("without a policy, tokenizer must name the model to be trained")
+            if self.responses is None and self.longreward.num_samples < self.longreward.min_responses:
+                raise ValueError("longreward.num_samples is below longreward.min_responses: no question gives a pair")
+        elif self.policy is None:
+            raise ValueError("method: longmab needs a policy; add the section policy")
+        _check_budget(self.max_cost, self.policy, self.judge, self.embedder)
+        return self
+
+
+class ScoreConfig(Config):
+    """`longpo score`: scores for responses that exist already."""
+
+    responses: str
+    """Responses, as {"idx": "<context's idx>-<sample>", "query", "answer"} lines, or with a `context` of their own."""
+    contexts: str | None = None
+    """Rows with `idx` and `context` that the responses refer to. Default: each response carries its context."""
+    output_dir: Path
+    """Scores and what is needed to carry on."""
+    judge: ChatConfig = ChatConfig(backend="transformers", model="smollm2-135m", max_concurrency=16)
+    embedder: EmbedderConfig = EmbedderConfig()
+    tokenizer: str | None = None
+    """Counts tokens for chunks and lengths. Default: the judge's model."""
+    longreward: JudgingConfig = JudgingConfig()
+    seed: int = 42
+    max_cost: Annotated[float, Field(gt=0)] | None = None
+    """The run stops before its calls cost more than this, at the models' `price`; it can be carried on."""
+    max_failure_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """The run exits with 1 when a larger share of the questions failed."""
+
+    @model_validator(mode="after")
+    def _budget_has_prices(self) -> "ScoreConfig":
+        _check_budget(self.max_cost, self.judge, self.embedder)
+        return self
 
 
 class LongQAConfig(Config):
@@ -174,66 +292,6 @@ class LongQAConfig(Config):
         return self
 
 
-C = TypeVar("C", bound=Config)
-
-
-def load_config(kind: type[C], path: str | Path, overrides: Sequence[str] = ()) -> C:
-    """Reads a YAML file, applies `key=value` overrides (dots go down: `longmab.rounds=8`) and checks the result.
-
-    Raises:
-        UserError: the file is missing or no YAML mapping, an override is malformed, or a key or value is wrong; one
-            line for each fault, naming the file and the field.
-    """
-    try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that is none
-        raise UserError(f"{path} is not YAML: {error}") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{path} must hold keys and values")
-    for override in overrides:
-        _apply(data, override)
-    try:
-        return kind.model_validate(data)
-    except ValidationError as error:
-        raise UserError("\n".join(_explain(path, kind, fault) for fault in error.errors())) from None
-
-
-def _apply(data: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise UserError(f"override {override!r} must have the form key=value, as in longmab.rounds=8")
-    *parents, last = key.split(".")
-    for parent in parents:
-        data = data.setdefault(parent, {})
-        if not isinstance(data, dict):
-            raise UserError(f"override {override!r}: {parent} holds a value, not keys")
-    try:
-        data[last] = yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError):
-        raise UserError(f"override {override!r}: {value!r} is not a YAML value; quote it") from None
-
-
-def _explain(path: str | Path, kind: type[Config], fault: Any) -> str:
-    field = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        near = _nearest(kind, fault["loc"])
-        return f"{path}: unknown key {field}" + (f"; did you mean {near}?" if near else "")
-    if fault["type"] == "missing":
-        return f"{path}: {field} is missing"
-    message = fault["msg"].removeprefix("Value error, ")
-    return f"{path}: {field or 'the configuration'}: {message}" + (
-        f", not {fault['input']!r}" if isinstance(fault["input"], str | int | float | bool) else ""
-    )
-
-
-def _nearest(kind: type[Config], location: tuple[Any, ...]) -> str | None:
-    import difflib
-
-    for part in location[:-1]:
-        annotation = kind.model_fields[part].annotation if part in kind.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, Config)):
-            return None
-        kind = annotation
-    return next(iter(difflib.get_close_matches(str(location[-1]), kind.model_fields)), None)
+def _check_budget(max_cost: float | None, *models: ServedConfig | None) -> None:
+    if max_cost is not None and not any(model and model.price for model in models):
+        raise ValueError("max_cost needs a price: set price.prompt and price.completion beside the model")

@@ -1,7 +1,8 @@
 """The errors that people are meant to read: one message each, no traceback.
 
 A `UserError` is something the person who started the command can mend; the command line prints it and exits with 2.
-A `CallFailed` is one model call that failed for good; it costs its question, not the run.
+A `CallFailed` is one model call that failed for good; it costs its question, not the run. `BudgetSpent` ends a run that
+would cost more than it may; nothing is wrong with it.
 """
 
 
@@ -11,6 +12,10 @@ class UserError(Exception):
 
 class CallFailed(Exception):
     """A model call that failed after all retries, or whose reply cannot be used."""
+
+
+class BudgetSpent(Exception):
+    """The next call could cost more than `max_cost` leaves."""
 
 
 class TextTooLong(Exception):

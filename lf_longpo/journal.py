@@ -6,28 +6,38 @@ A line that was cut off by a kill is work owed again, never a crash.
 import json
 import os
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from lf_longpo.errors import UserError
 
+Row = dict[str, Any]
+
+
+def row_id(row: Row) -> str | None:
+    """The `id` of a row; None where it is no text."""
+    id = row.get("id")
+    return id if isinstance(id, str) else None
+
 
 class Journal:
-    """An append-only JSONL file whose rows have an `id`.
+    """An append-only JSONL file whose rows are found by the id they belong to.
 
     Only each row's place in the file is held in memory. A torn last line is cut off on opening; other lines that are
     no rows are passed over (`skipped` counts them): their work is owed again.
 
     Args:
         path: the file; made where it is missing.
-        fields: what a row must have, beside its id.
+        fields: what a row must have.
+        key: the id that a row belongs to, or None where it is no row after all.
     """
 
-    def __init__(self, path: Path, fields: Collection[str] = ()) -> None:
+    def __init__(self, path: Path, fields: Collection[str] = (), key: Callable[[Row], str | None] = row_id) -> None:
         self.skipped = 0
-        self._fields = set(fields) | {"id"}
+        self._fields = set(fields)
+        self._key = key
         self._places: dict[str, list[int]] = {}
         self._file = path.open("a+b")
         self._index()
@@ -38,7 +48,7 @@ class Journal:
     def __len__(self) -> int:
         return sum(map(len, self._places.values()))
 
-    def rows(self, id: str) -> list[dict[str, Any]]:
+    def rows(self, id: str) -> list[Row]:
         """The rows of one id, in the order they were written."""
         found = []
         for place in self._places.get(id, ()):
@@ -46,13 +56,13 @@ class Journal:
             found.append(json.loads(self._file.readline()))
         return found
 
-    def append(self, row: dict[str, Any]) -> None:
+    def append(self, row: Row) -> None:
         """Writes one row; when this returns, a kill of the process cannot lose it."""
         self._file.seek(0, os.SEEK_END)
         place = self._file.tell()
         self._file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
         self._file.flush()
-        self._places.setdefault(row["id"], []).append(place)
+        self._places.setdefault(self._key(row), []).append(place)
 
     def close(self) -> None:
         """Makes the rows safe from a power cut too, and closes the file."""
@@ -71,25 +81,32 @@ class Journal:
     def _index(self) -> None:
         self._file.seek(0)
         place = 0
+        torn = False
         for line in self._file:
-            if not line.endswith(b"\n"):
-                self._file.truncate(place)
-                break
             row = _parsed(line, self._fields)
-            if row is not None:
-                self._places.setdefault(row["id"], []).append(place)
+            id = None if row is None else self._key(row)
+            if id is not None:
+                self._places.setdefault(id, []).append(place)
+            elif not line.endswith(b"\n"):
+                self._file.truncate(place)
+                return
             elif line.strip():
                 self.skipped += 1
             place += len(line)
+            torn = not line.endswith(b"\n")
+        if torn:  # a whole row without its line break, as other programs may leave it
+            self._file.seek(0, os.SEEK_END)
+            self._file.write(b"\n")
+            self._file.flush()
 
 
-def read_rows(path: Path, fields: Collection[str] = ()) -> Iterator[dict[str, Any]]:
+def read_rows(path: Path, fields: Collection[str] = (), key: Callable[[Row], str | None] = row_id) -> Iterator[Row]:
     """The rows of a journal that another process may be writing; changes nothing, passes over what is no row."""
     if path.is_file():
         with path.open("rb") as lines:
             for line in lines:
-                row = _parsed(line, set(fields) | {"id"})
-                if row is not None:
+                row = _parsed(line, set(fields))
+                if row is not None and key(row) is not None:
                     yield row
 
 
@@ -128,9 +145,9 @@ def _umask() -> int:
     return mask
 
 
-def _parsed(line: bytes, fields: set[str]) -> dict[str, Any] | None:
+def _parsed(line: bytes, fields: set[str]) -> Row | None:
     try:
         row = json.loads(line)
     except ValueError:
         return None
-    return row if isinstance(row, dict) and fields <= set(row) and isinstance(row["id"], str) else None
+    return row if isinstance(row, dict) and fields <= set(row) else None

@@ -9,8 +9,9 @@ import traceback
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
-from lf_longpo.errors import CallFailed, UserError
+from lf_longpo.errors import BudgetSpent, CallFailed, UserError
 from lf_longpo.journal import Journal
 from lf_longpo.progress import Progress
 from lf_longpo.records import Question
@@ -22,18 +23,52 @@ class Tally:
 
     done: int = 0
     failed: int = 0
+    unfinished: int = 0
+    """Stopped because the budget is spent."""
 
     def exit_code(self, made: int, max_failure_rate: float) -> int:
-        """1 where nothing was made or too large a share of the questions failed, else 0."""
+        """1 where nothing was made, the budget ended the run, or too large a share of the questions failed, else 0."""
         total = self.done + self.failed
-        return int(made == 0 or self.failed > max_failure_rate * total)
+        return int(made == 0 or self.unfinished > 0 or self.failed > max_failure_rate * total)
+
+
+class Failures:
+    """What could not be done this time and why, as JSONL; begun anew, since failed work is tried again.
+
+    Args:
+        path: the file; removed again where nothing failed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.unlink(missing_ok=True)
+        self._journal = Journal(path)
+
+    def record(self, id: str, error: Exception) -> None:
+        """Writes one failure down, with where it came from if it is nobody's known failure."""
+        row = {"id": id, "reason": str(error) or type(error).__name__}
+        if (last_words := getattr(error, "last_words", None)) is not None:
+            row["last_words"] = last_words
+        if not isinstance(error, CallFailed):
+            row |= {"kind": type(error).__name__, "traceback": "".join(traceback.format_exception(error))}
+        self._journal.append(row)
+
+    def __enter__(self) -> "Failures":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._journal.close()
+        if not len(self._journal):
+            self._path.unlink()
 
 
 async def run_questions(
     questions: Iterable[Question],
     work: Callable[[Question], Awaitable[None]],
     in_flight: int,
-    failures: Path,
+    failures: Failures,
     progress: Progress,
 ) -> Tally:
     """Runs `work` for every question, at most `in_flight` at once.
@@ -41,8 +76,9 @@ async def run_questions(
     Args:
         questions: read only as fast as they are taken up.
         work: raises `CallFailed` where a question cannot be done; its failure is written down and the others go on.
+            `BudgetSpent` keeps further questions from being taken up; those under way may still finish.
         in_flight: bound on questions at once.
-        failures: JSONL file of what could not be done this time; begun anew, since failed questions are tried again.
+        failures: told of every question that cannot be done.
         progress: told of every question that ends.
 
     Raises:
@@ -51,7 +87,6 @@ async def run_questions(
     """
     tally = Tally()
     slots = asyncio.Semaphore(in_flight)
-    failures.unlink(missing_ok=True)
 
     async def one(question: Question) -> None:
         try:
@@ -59,33 +94,29 @@ async def run_questions(
             tally.done += 1
         except (UserError, OSError):  # OSError: a journal cannot be written; going on would lose work
             raise
+        except BudgetSpent:
+            tally.unfinished += 1
         except Exception as error:
             tally.failed += 1
-            record.append({"id": question.id, "reason": str(error) or type(error).__name__} | _details(error))
+            failures.record(question.id, error)
         finally:
             slots.release()
         progress.question_ended(failed=tally.failed)
 
-    with Journal(failures, ["reason"]) as record:
-        try:
-            async with asyncio.TaskGroup() as group:
-                source = iter(questions)
-                # In a thread, since reading may wait for a disk or a hub.
-                while (question := await asyncio.to_thread(next, source, None)) is not None:
-                    await slots.acquire()
-                    group.create_task(one(question))
-        except* Exception as errors:
-            raise _first(errors) from None
-    if not tally.failed:
-        failures.unlink()
+    try:
+        async with asyncio.TaskGroup() as group:
+            source = iter(questions)
+            # In a thread, since reading may wait for a disk or a hub.
+            while (question := await asyncio.to_thread(next, source, None)) is not None:
+                await slots.acquire()
+                if tally.unfinished:
+                    tally.unfinished += 1
+                    slots.release()
+                    continue
+                group.create_task(one(question))
+    except* Exception as errors:
+        raise _first(errors) from None
     return tally
-
-
-def _details(error: Exception) -> dict[str, str]:
-    """Where an error came from that is nobody's known failure."""
-    if isinstance(error, CallFailed):
-        return {}
-    return {"kind": type(error).__name__, "traceback": "".join(traceback.format_exception(error))}
 
 
 def _first(errors: BaseExceptionGroup) -> BaseException:

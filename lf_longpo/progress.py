@@ -9,9 +9,14 @@ import time
 from collections import Counter
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+from rich.text import Text
+
+from lf_longpo.models.cache import StageTotals
+from lf_longpo.models.ledger import Ledger
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -22,22 +27,25 @@ class Progress:
     Args:
         title: what is being done.
         questions: how many there are.
-        steps: steps a question has.
+        steps: steps that all questions have together.
+        ledger: what calls have taken.
     """
 
-    def __init__(self, title: str, questions: int, steps: int) -> None:
+    def __init__(self, title: str, questions: int, steps: int, ledger: Ledger) -> None:
         self.counts: Counter[str] = Counter()
         self._title = title
         self._questions = questions
         self._ended = 0
         self._failed = 0
         self._steps = 0
-        self._total = questions * steps
-        self._tokens = 0
+        self._total = steps
+        self._ledger = ledger
         self._began = self._last_line = time.monotonic()
-        self._live: RichProgress | None = None
+        self._carried = 0
+        self._live: Live | None = None
         if sys.stderr.isatty():
-            self._live = RichProgress(
+            console = Console(stderr=True)
+            self._bar = RichProgress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
@@ -45,11 +53,13 @@ class Progress:
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
-                console=Console(stderr=True),
+                console=console,
             )
-            self._task = self._live.add_task(title, total=self._total, state="")
+            self._task = self._bar.add_task(title, total=self._total, state="")
+            self._live = Live(self, console=console, refresh_per_second=4)
 
     def __enter__(self) -> "Progress":
+        self._carried = self._new_tokens()  # of earlier starts, which say nothing about this one's speed
         if self._live:
             self._live.start()
         return self
@@ -72,9 +82,9 @@ class Progress:
         self._total -= steps
         self._show()
 
-    def tokens(self, new: int) -> None:
-        """A call brought `new` tokens."""
-        self._tokens += new
+    def __rich__(self) -> Group:
+        """The live display: the bar, and a line a stage."""
+        return Group(self._bar, *(Text(f"  {line}", style="dim") for line in self._stages()))
 
     def count(self, name: str) -> None:
         """One more of something worth showing, such as a pair."""
@@ -95,7 +105,7 @@ class Progress:
 
     def _show(self) -> None:
         if self._live:
-            self._live.update(self._task, total=self._total, completed=self._steps, state=self._state())
+            self._bar.update(self._task, total=self._total, completed=self._steps, state=self._state())
         elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._print_line()
 
@@ -106,12 +116,27 @@ class Progress:
         print(
             f"{self._title}: {self._steps}/{self._total} steps, {self._state()}, "
             f"{now - self._began:.0f} s, about {left:.0f} s left",
+            *self._stages(),
+            sep="\n    ",
             file=sys.stderr,
             flush=True,
         )
 
     def _state(self) -> str:
-        rate = self._tokens / max(time.monotonic() - self._began, 1e-9)
+        rate = (self._new_tokens() - self._carried) / max(time.monotonic() - self._began, 1e-9)
         named = [f"{number} {name}" for name, number in sorted(self.counts.items())]
         parts = [f"{self._ended}/{self._questions} questions", *named, f"{rate:.0f} tokens/s", f"{self._failed} failed"]
         return ", ".join(parts)
+
+    def _new_tokens(self) -> int:
+        return sum(totals.completion_tokens for totals in self._ledger.stages.values())
+
+    def _stages(self) -> list[str]:
+        """Calls, tokens and cost of each stage."""
+        return [f"{stage}: {totals_line(totals)}" for stage, totals in self._ledger.stages.items()]
+
+
+def totals_line(totals: StageTotals) -> str:
+    """A stage's calls, tokens and, where prices are known, cost, for people."""
+    line = f"{totals.calls:,} calls, {totals.prompt_tokens:,} prompt + {totals.completion_tokens:,} new tokens"
+    return line + (f", cost {totals.cost:,.4f}" if totals.cost else "")

@@ -14,27 +14,31 @@ from lf_longpo.tables import places_and_rows
 _FIELDS = {"id": ("id", "idx"), "question": ("question", "input", "query"), "context": ("context",)}
 
 
-def read_questions(source: str, split: str = "train") -> Iterator[Question]:
+def read_questions(source: str, split: str = "train", needs_answers: bool = True) -> Iterator[Question]:
     """Streams the questions of a file or a hub data set, in order.
 
     Args:
         source: a .jsonl, .json (a list) or .parquet file, or a hub name such as `org/name`.
         split: the split of a hub data set.
+        needs_answers: whether a question without a gold answer is a fault.
 
     Raises:
         UserError: on the first fault, naming the file, the line or record, the field and the mend.
     """
     for place, row in places_and_rows(source, split):
-        yield _question(row, place)
+        yield _question(row, place, needs_answers)
 
 
-def check_questions(source: str, split: str = "train", asked: Collection[str] = ()) -> dict[str, str]:
+def check_questions(
+    source: str, split: str = "train", asked: Collection[str] = (), needs_answers: bool = True
+) -> dict[str, str]:
     """Reads all questions once, so that no fault appears after hours of work; gives their digests by id, in order.
 
     Args:
         source: as for `read_questions`.
         split: as for `read_questions`.
         asked: what else determines what is asked; goes into the digests.
+        needs_answers: as for `read_questions`.
 
     Raises:
         UserError: the first fault, a duplicate id, or no questions at all.
@@ -42,7 +46,7 @@ def check_questions(source: str, split: str = "train", asked: Collection[str] = 
     seen: dict[str, str] = {}
     digests: dict[str, str] = {}
     for place, row in places_and_rows(source, split):
-        question = _question(row, place)
+        question = _question(row, place, needs_answers)
         if question.id in seen:
             raise UserError(f"{place}: id {question.id!r} stands already in {seen[question.id]}; make ids unique")
         seen[question.id] = place
@@ -52,11 +56,12 @@ def check_questions(source: str, split: str = "train", asked: Collection[str] = 
     return digests
 
 
-def _question(row: Any, place: str) -> Question:
+def _question(row: Any, place: str, needs_answers: bool) -> Question:
     if not isinstance(row, dict):
         raise UserError(f"{place}: an object with id, question, answer and context is needed")
     fields = {field: _text(row, field, names, place) for field, names in _FIELDS.items()}
-    return Question(answers=_answers(row, place), **fields)
+    answers = _answers(row, place) if needs_answers or row.get("answer") else ()
+    return Question(answers=answers, **fields)
 
 
 def _text(row: dict[str, Any], field: str, names: tuple[str, ...], place: str) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +12,7 @@ class Question:
     id: str
     question: str
     answers: tuple[str, ...]
-    """Accepted answers, at least one."""
+    """Accepted answers; none where the method needs none and the input has none."""
     context: str
 
     def digest(self, *asked: str) -> str:
@@ -63,5 +63,10 @@ class PreferencePair:
     chosen_reward: float
     rejected_reward: float
     chosen_index: int
-    """Round of the chosen roll-out."""
+    """Round of the chosen roll-out, or number of the chosen sample."""
     rejected_index: int
+
+
+def names(row: type) -> list[str]:
+    """The fields of a kind of row."""
+    return [field.name for field in fields(row)]

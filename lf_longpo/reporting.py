@@ -1,7 +1,7 @@
 """What is printed when a run has ended: what came out, where it lies and what to do next."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from lf_longpo.config import GenerateConfig
+from lf_longpo.models.cache import StageTotals
+from lf_longpo.progress import totals_line
+
+_METHODS = {"longmab": "LongMab-PO", "longreward": "LongReward"}
 
 
 def _console() -> Console:
@@ -21,41 +25,80 @@ def _console() -> Console:
 def print_generation(config: GenerateConfig, summary: dict[str, Any]) -> None:
     """The end of `longpo generate`."""
     console = _console()
-    table = Table(title=escape(f"LongMab-PO: {config.dataset_name}"), title_justify="left", show_header=False)
-    table.add_column()
-    table.add_column(overflow="fold")  # paths stay whole
-    counts = f"{summary['pairs']} pairs from {summary['questions']} questions"
-    table.add_row(
-        "pairs",
-        f"{counts} ({summary['left_out']} left out by their probe, {summary['all_equal']} with all rewards equal, "
-        f"{summary['failed']} failed)",
-    )
-    table.add_row("roll-outs", str(summary["rollouts"]))
-    if summary["rollouts"]:
-        first, last = summary["mean_reward_first_third"], summary["mean_reward_last_third"]
-        table.add_row(
-            "reward", f"mean {summary['mean_reward']:.3f} (first third of the rounds {first:.3f}, last {last:.3f})"
-        )
-        bins = ("0-0.2", "0.2-0.4", "0.4-0.6", "0.6-0.8", "0.8-1")
-        histogram = zip(bins, summary["reward_histogram"], strict=True)
-        table.add_row("rewards", ", ".join(f"{label}: {number}" for label, number in histogram))
-        table.add_row(
-            "arms", f"{summary['mean_arms']:.1f} chunks a question, {summary['mean_arms_tried']:.1f} of them tried"
-        )
-    for stage, totals in summary["calls"].items():
-        tokens = f"{totals['prompt_tokens']:,} prompt + {totals['completion_tokens']:,} new tokens"
-        table.add_row(f"{stage} calls", f"{totals['calls']:,}: {tokens}")
-    table.add_row("time", f"{summary['seconds']:.0f} s")
+    table = _table(f"{_METHODS[config.method]}: {config.dataset_name}")
+    rows = _longmab_rows if config.method == "longmab" else _longreward_rows
+    for row in rows(summary):
+        table.add_row(*row)
+    _add_calls(table, summary)
     table.add_row("run", escape(str(config.output_dir)))
-    if summary["failed"]:
+    if summary["failed"] or summary.get("not_scored"):
         table.add_row("failures", escape(str(config.output_dir / "failures.jsonl")))
     if summary["pairs"]:
         table.add_row("data set", escape(str(config.dataset_dir / f"{config.dataset_name}.jsonl")))
     console.print(table)
+    if summary["unfinished"]:
+        console.print(
+            f"Stopped before max_cost = {config.max_cost:g} was exceeded, with {summary['unfinished']} questions "
+            "unfinished; raise it and start the same command again to carry on.",
+            markup=False,
+        )
     if summary["pairs"]:
         console.print(f"Next: llamafactory-cli train {_recipe_of(config)}", markup=False)
     else:
         console.print("No pairs: nothing was registered.")
+
+
+def _table(title: str) -> Table:
+    table = Table(title=escape(title), title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")  # paths stay whole
+    return table
+
+
+def _add_calls(table: Table, summary: dict[str, Any]) -> None:
+    for stage, totals in summary["calls"].items():
+        table.add_row(f"{stage} calls", totals_line(StageTotals(**totals)))
+    if summary["cost"]:
+        table.add_row("cost", f"{summary['cost']:,.4f}")
+    table.add_row("time", f"{summary['seconds']:.0f} s")
+
+
+def _longmab_rows(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield (
+        "pairs",
+        f"{summary['pairs']} pairs from {summary['questions']} questions "
+        f"({summary['left_out']} left out by their probe, {summary['all_equal']} with all rewards equal, "
+        f"{summary['failed']} failed)",
+    )
+    yield "roll-outs", str(summary["rollouts"])
+    if summary["rollouts"]:
+        first, last = summary["mean_reward_first_third"], summary["mean_reward_last_third"]
+        yield "reward", f"mean {summary['mean_reward']:.3f} (first third of the rounds {first:.3f}, last {last:.3f})"
+        yield "rewards", _histogram(summary["reward_histogram"], ("0-0.2", "0.2-0.4", "0.4-0.6", "0.6-0.8", "0.8-1"))
+        yield "arms", f"{summary['mean_arms']:.1f} chunks a question, {summary['mean_arms_tried']:.1f} of them tried"
+
+
+def _longreward_rows(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield (
+        "pairs",
+        f"{summary['pairs']} pairs from {summary['questions']} questions "
+        f"({summary['all_equal']} with all rewards equal, {summary['too_few_responses']} with too few responses, "
+        f"{summary['failed']} failed)",
+    )
+    yield from _score_rows(summary)
+
+
+def _score_rows(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "responses", f"{summary['scored']} scored, {summary['not_scored']} could not be"
+    if summary["scored"]:
+        means = ", ".join(f"{name} {mean:.2f}" for name, mean in summary["mean_scores"].items())
+        yield "scores", f"mean {means}"
+        yield "reward", f"mean {summary['mean_reward']:.2f}"
+        yield "rewards", _histogram(summary["reward_histogram"], ("0-2", "2-4", "4-6", "6-8", "8-10"))
+
+
+def _histogram(counts: Sequence[int], labels: Sequence[str]) -> str:
+    return ", ".join(f"{label}: {number}" for label, number in zip(labels, counts, strict=True))
 
 
 def _recipe_of(config: GenerateConfig) -> str:

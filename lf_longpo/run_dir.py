@@ -1,6 +1,6 @@
 """A run's folder: one run at a time works in it, and only ever with the settings it was begun with."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,19 +10,24 @@ from filelock import FileLock, Timeout
 
 from lf_longpo.config import Config
 from lf_longpo.errors import UserError, first_line
-from lf_longpo.journal import read_rows, write_whole
+from lf_longpo.journal import Row, read_rows, row_id, write_whole
 
 CONFIG = "config.yaml"
 
 # What may change between two starts of one run: where models are reached and how fast, not what they are asked.
-# The input may be another file: each question's own digest tells whether it is still the same.
+# Input and responses may be other files: each row tells whether it is still the same.
 _FREE = {
     "input",
     "input_split",
     "output_dir",
     "dataset_dir",
     "dataset_name",
+    "responses",
+    "contexts",
     "max_failure_rate",
+    "max_cost",
+    "price",
+    "provider",
     "baseline",
     "base_url",
     "api_key_env",
@@ -51,7 +56,7 @@ def changed_settings(config: Config, output_dir: Path) -> dict[str, tuple[Any, A
     if not isinstance(data, dict):
         raise UserError(f"{saved} holds no settings; set another output_dir or mend it")
     then, now = _flat(data), _flat(config.model_dump(mode="json"))
-    names = [name for name in {**then, **now} if name.rpartition(".")[2] not in _FREE]
+    names = [name for name in {**then, **now} if not _FREE & set(name.split("."))]
     return {name: (then.get(name), now.get(name)) for name in names if then.get(name) != now.get(name)}
 
 
@@ -68,20 +73,24 @@ def refuse_changes(changed: dict[str, tuple[Any, Any]], output_dir: Path) -> Non
         )
 
 
-def refuse_changed_questions(digests: Mapping[str, str], journal: Path) -> None:
+def refuse_changed_questions(
+    digests: Mapping[str, str], journal: Path, key: Callable[[Row], str | None] = row_id
+) -> None:
     """Refuses to carry on with a question that is not the one worked on before.
 
     Args:
         digests: of the questions and all that is asked about them, by id.
         journal: the journal whose rows carry the `digest` of that time.
+        key: as for `Journal`.
 
     Raises:
         UserError: a question, its prompt or the adapter is another.
     """
-    for row in read_rows(journal, ["digest"]):
-        if digests.get(row["id"], row["digest"]) != row["digest"]:
+    for row in read_rows(journal, ["digest"], key):
+        id = key(row)
+        if digests.get(id, row["digest"]) != row["digest"]:
             raise UserError(
-                f"question {row['id']!r}, its prompt or its adapter has changed since the run in {journal.parent} "
+                f"question {id!r}, its prompt or its adapter has changed since the run in {journal.parent} "
                 "began; set another output_dir"
             )
 

@@ -1,6 +1,7 @@
 import pytest
 
-from lf_longpo.config import GenerateConfig, LongQAConfig, load_config
+from lf_longpo.config import GenerateConfig, LongQAConfig
+from lf_longpo.config_file import load_config
 from lf_longpo.errors import UserError
 
 GOOD = """

@@ -53,10 +53,10 @@ def test_the_call_cache_outlives_its_process(tmp_path):
     for _ in range(2):
         cache = CallCache(tmp_path / "calls.sqlite")
         cache.open()
-        cache.put(key, {"text": "x", "prompt_tokens": 5, "completion_tokens": 2})
+        cache.put(key, {"text": "x", "prompt_tokens": 5, "completion_tokens": 2}, cost=0.5)
         assert cache.get(key)["text"] == "x"
         assert cache.get(key._replace(round=4)) is None
-        assert cache.totals()["rollout"] == (1, 5, 2)
+        assert cache.totals()["rollout"] == (1, 5, 2, 0.5)
         cache.close()
 
 

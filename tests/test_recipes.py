@@ -6,7 +6,8 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 
-from lf_longpo.config import GenerateConfig, LongQAConfig, load_config
+from lf_longpo.config import GenerateConfig, LongQAConfig
+from lf_longpo.config_file import load_config
 
 RECIPES = sorted((REPOSITORY / "yaml").glob("*.yaml"))
 

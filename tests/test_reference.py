@@ -6,7 +6,9 @@ import pytest
 from conftest import REFERENCE
 
 from lf_longpo.longmab.bandit import UCBChunkSampler
+from lf_longpo.longreward.parsing import find_rating, find_support
 from lf_longpo.text.answers import extract_answer, f1, normalize_answer, pair_reward, rollout_reward, sub_exact_match
+from lf_longpo.text.language import detect_language
 
 needs_vectors = pytest.mark.skipif(not REFERENCE.is_dir(), reason="the reference vectors are not beside the checkout")
 
@@ -75,3 +77,12 @@ def test_bandit_comes_back_to_the_arm_that_pays():
         arms = sampler.select(1)
         sampler.update(arms, 1.0 if arms == [1] else 0.0)
     assert sampler.counts.argmax() == 1
+
+
+@needs_vectors
+def test_parsing_equals_the_published_code():
+    ratings, supports, languages = (vectors(f"longreward_{name}.jsonl") for name in ("ratings", "support", "language"))
+    assert (len(ratings), len(supports), len(languages)) == (150, 120, 60)
+    assert [find_rating(row["text"]) for row in ratings] == [row["rating"] for row in ratings]
+    assert [find_support(row["text"]) for row in supports] == [row["support"] for row in supports]
+    assert [detect_language(row["text"]) for row in languages] == [row["language"] for row in languages]

@@ -18,8 +18,9 @@ from lf_longpo.journal import Journal, check_folder, read_rows, write_whole
 from lf_longpo.models.cache import CallCache
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.chat import make_chat
+from lf_longpo.models.ledger import Ledger
 from lf_longpo.models.tokenizers import load_tokenizer
-from lf_longpo.pipeline import run_questions
+from lf_longpo.pipeline import Failures, run_questions
 from lf_longpo.progress import Progress
 from lf_longpo.questions import check_questions, read_questions
 from lf_longpo.records import Question
@@ -82,15 +83,21 @@ async def evaluate_longqa(config: LongQAConfig) -> tuple[dict[str, Any], int]:
     check_folder(output_dir, "output_dir")
     tokenizer = load_tokenizer(config.tokenizer or config.model.model, "tokenizer", config.model.trust_remote_code)
     cache = CallCache(output_dir / "calls.sqlite")
-    progress = Progress("longqa", len(digests), config.samples)
-    calls = Calls(make_chat(config.model), config.model, tokenizer, cache, config.seed, progress.tokens)
+    ledger = Ledger()
+    progress = Progress("longqa", len(digests), config.samples * len(digests), ledger)
+    calls = Calls(make_chat(config.model), config.model, tokenizer, cache, ledger, config.seed)
     answered = {(row["id"], row["sample"]) for row in read_rows(output_dir / PREDICTIONS, _ROW)}
     wanted = {(id, sample) for id in digests for sample in range(config.samples)}
     try:
         if not wanted <= answered:
             await calls.start()
-        with locked(output_dir), Journal(output_dir / PREDICTIONS, _ROW) as predictions:
+        with (
+            locked(output_dir),
+            Journal(output_dir / PREDICTIONS, _ROW) as predictions,
+            Failures(output_dir / "failures.jsonl") as failures,
+        ):
             cache.open()
+            ledger.carry_over(cache.totals())
             save_settings(config, output_dir)
             answer = partial(_answer, config, template, digests, calls, predictions, progress)
             with progress:
@@ -99,7 +106,7 @@ async def evaluate_longqa(config: LongQAConfig) -> tuple[dict[str, Any], int]:
                     read_questions(config.input, config.input_split),
                     answer,
                     in_flight=2 * config.model.max_concurrency,
-                    failures=output_dir / "failures.jsonl",
+                    failures=failures,
                     progress=progress,
                 )
             results = _results(config, list(digests), predictions, tally.failed)

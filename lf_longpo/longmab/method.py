@@ -7,20 +7,20 @@ that the bandit stands where it stood.
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from lf_longpo.config import LongMabConfig
-from lf_longpo.errors import CallFailed, TextTooLong
 from lf_longpo.journal import Journal, read_rows
 from lf_longpo.longmab.bandit import UCBChunkSampler
 from lf_longpo.longmab.pairs import best_and_worst
 from lf_longpo.longmab.probe import FIELDS, arm_values, arrives_at
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.embedders import Embedder
+from lf_longpo.pairs import Pairs, Side
 from lf_longpo.progress import Progress
-from lf_longpo.records import PreferencePair, Probe, Question, Rollout
+from lf_longpo.records import Probe, Question, Rollout, names
 from lf_longpo.text.answers import rollout_reward
 from lf_longpo.text.chunking import chunk_sentences
 from lf_longpo.text.prompts import QA_FIELDS, QA_PROMPTS, around_context, load_prompt
@@ -28,17 +28,9 @@ from lf_longpo.text.prompts import QA_FIELDS, QA_PROMPTS, around_context, load_p
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PROBES, ROLLOUTS, PAIRS = "probes.jsonl", "rollouts.jsonl", "pairs.jsonl"
+PROBES, ROLLOUTS = "probes.jsonl", "rollouts.jsonl"
 
 _PROMPTS = Path(__file__).parent / "prompts"
-
-
-class PairFitter(Protocol):
-    """Cuts a context so that the rendered prompt and the longest response fit the trainer's cutoff length."""
-
-    def fit(self, context: str, render: Callable[[str], str], responses: Sequence[str]) -> str:
-        """The context that fits; raises `TextTooLong` where even none would."""
-        ...
 
 
 class Prompts:
@@ -66,9 +58,8 @@ class Journals:
     """The journals of one run, by stage."""
 
     def __init__(self, output_dir: Path) -> None:
-        self.probes = Journal(output_dir / PROBES, _names(Probe))
-        self.rollouts = Journal(output_dir / ROLLOUTS, _names(Rollout))
-        self.pairs = Journal(output_dir / PAIRS, _names(PreferencePair))
+        self.probes = Journal(output_dir / PROBES, names(Probe))
+        self.rollouts = Journal(output_dir / ROLLOUTS, names(Rollout))
 
     def finished_rounds(self, question_id: str, rounds: int) -> dict[int, Rollout]:
         """The first `rounds` roll-outs of a question, as far as they were made, by round."""
@@ -76,13 +67,13 @@ class Journals:
         return {row["round"]: Rollout(**row) for row in rows if row["round"] < rounds}
 
     def skipped(self) -> int:
-        """Lines of all three that were no rows; their work is done again."""
-        return self.probes.skipped + self.rollouts.skipped + self.pairs.skipped
+        """Lines of both that were no rows; their work is done again."""
+        return self.probes.skipped + self.rollouts.skipped
 
     def close(self) -> None:
-        """Closes all three."""
-        for journal in (self.probes, self.rollouts, self.pairs):
-            journal.close()
+        """Closes both."""
+        self.probes.close()
+        self.rollouts.close()
 
 
 class LongMab:
@@ -95,8 +86,8 @@ class LongMab:
         calls: the policy.
         embedder: compares probe and chunks.
         tokenizer: counts the tokens of chunks.
-        fitter: fits training prompts.
         journals: where finished steps are.
+        pairs: where pairs go.
         progress: told of every round; its counts end in the summary.
     """
 
@@ -108,8 +99,8 @@ class LongMab:
         calls: Calls,
         embedder: Embedder,
         tokenizer: "PreTrainedTokenizerBase",
-        fitter: PairFitter,
         journals: Journals,
+        pairs: Pairs,
         progress: Progress,
     ) -> None:
         self._config = config
@@ -118,8 +109,8 @@ class LongMab:
         self._calls = calls
         self._embedder = embedder
         self._tokenizer = tokenizer
-        self._fitter = fitter
         self._journals = journals
+        self._pairs = pairs
         self._progress = progress
 
     async def work(self, question: Question) -> None:
@@ -193,37 +184,23 @@ class LongMab:
         if picked is None:
             self._progress.count("all equal")
             return
-        if question.id not in self._journals.pairs:
-            chosen, rejected, best, worst = picked
-            render = self._prompts.rollout(question)
-            responses = (chosen.output, rejected.output)
-            try:
-                context = await asyncio.to_thread(self._fitter.fit, question.context, render, responses)
-            except TextTooLong as error:
-                raise CallFailed(f"no training prompt fits pairs.cutoff_len: {error}") from None
-            pair = PreferencePair(
-                id=question.id,
-                input=question.question,
-                answer=list(question.answers),
-                prompt=render(context),
-                chosen=chosen.output,
-                rejected=rejected.output,
-                chosen_reward=best,
-                rejected_reward=worst,
-                chosen_index=chosen.round,
-                rejected_index=rejected.round,
-            )
-            self._journals.pairs.append(asdict(pair))
+        chosen, rejected, best, worst = picked
+        await self._pairs.add(
+            question,
+            self._prompts.rollout(question),
+            Side(chosen.output, best, chosen.round),
+            Side(rejected.output, worst, rejected.round),
+        )
         self._progress.count("pairs")
 
 
 def all_rolled_out(output_dir: Path, question_ids: Collection[str], rounds: int) -> bool:
     """Whether a run, looked at from outside, needs no model any more; opens nothing for writing."""
-    kept = {row["id"]: row["kept"] for row in read_rows(output_dir / PROBES, _names(Probe))}
+    kept = {row["id"]: row["kept"] for row in read_rows(output_dir / PROBES, names(Probe))}
     if any(question_id not in kept for question_id in question_ids):
         return False
     done: dict[str, set[int]] = {}
-    for row in read_rows(output_dir / ROLLOUTS, _names(Rollout)):
+    for row in read_rows(output_dir / ROLLOUTS, names(Rollout)):
         done.setdefault(row["id"], set()).add(row["round"])
     wanted = set(range(rounds))
     return all(not kept[question_id] or wanted <= done.get(question_id, set()) for question_id in question_ids)
@@ -270,10 +247,6 @@ def bandit_summary(journals: Journals, question_ids: Sequence[str], rounds: int)
         "mean_arms": _mean(arms),
         "mean_arms_tried": _mean(tried),
     }
-
-
-def _names(row: type) -> list[str]:
-    return [field.name for field in fields(row)]
 
 
 def _mean(numbers: Sequence[float]) -> float | None:

@@ -22,21 +22,29 @@ class CallKey(NamedTuple):
 
 
 class StageTotals(NamedTuple):
-    """What all finished calls of a stage cost, over every start of the run."""
+    """What all finished calls of a stage took, over every start of the run."""
 
-    calls: int
-    prompt_tokens: int
-    completion_tokens: int
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+    """At the prices of their time."""
+
+    def plus(self, prompt_tokens: int, completion_tokens: int, cost: float) -> "StageTotals":
+        """These totals and one call more."""
+        tokens = self.prompt_tokens + prompt_tokens, self.completion_tokens + completion_tokens
+        return StageTotals(self.calls + 1, *tokens, self.cost + cost)
 
 
 class CallCache:
     """Results of finished calls, by key.
 
     Args:
-        path: the SQLite file. It is made by `open`, so that a run which cannot start leaves nothing behind.
+        path: the SQLite file, or None for one in memory. It is made by `open`, so that a run which cannot start leaves
+            nothing behind.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self._path = path
         self._db: sqlite3.Connection | None = None
 
@@ -46,15 +54,18 @@ class CallCache:
         Raises:
             UserError: the file is there but is no call cache.
         """
-        self._db = sqlite3.connect(self._path, isolation_level=None)
+        self._db = sqlite3.connect(self._path or ":memory:", isolation_level=None)
         try:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute(
                 "CREATE TABLE IF NOT EXISTS calls (stage TEXT, question TEXT, round INTEGER, request TEXT, result TEXT,"
-                " prompt_tokens INTEGER, completion_tokens INTEGER, PRIMARY KEY (stage, question, round, request))"
-                " WITHOUT ROWID"
+                " prompt_tokens INTEGER, completion_tokens INTEGER, cost REAL NOT NULL DEFAULT 0,"
+                " PRIMARY KEY (stage, question, round, request)) WITHOUT ROWID"
             )
+            columns = {row[1] for row in self._db.execute("PRAGMA table_info(calls)")}
+            if "cost" not in columns:  # a cache from before costs were kept
+                self._db.execute("ALTER TABLE calls ADD COLUMN cost REAL NOT NULL DEFAULT 0")
         except sqlite3.DatabaseError as error:
             self._db.close()
             raise UserError(
@@ -68,18 +79,21 @@ class CallCache:
         ).fetchone()
         return json.loads(row[0]) if row else None
 
-    def put(self, key: CallKey, result: dict[str, Any]) -> None:
+    def put(self, key: CallKey, result: dict[str, Any], cost: float = 0.0) -> None:
         """Keeps a result. Its `prompt_tokens` and `completion_tokens`, where it has them, count towards the totals."""
-        values = (*key, json.dumps(result), result.get("prompt_tokens", 0), result.get("completion_tokens", 0))
+        tokens = result.get("prompt_tokens", 0), result.get("completion_tokens", 0)
         try:
-            self._db.execute("INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+            self._db.execute(
+                "INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (*key, json.dumps(result), *tokens, cost),
+            )
         except sqlite3.OperationalError as error:  # a full disk
             raise UserError(f"cannot write {self._path}: {error}; mend that and start the same command again") from None
 
     def totals(self) -> dict[str, StageTotals]:
-        """Calls and tokens by stage, over every start of the run."""
+        """Calls, tokens and cost by stage, over every start of the run."""
         rows = self._db.execute(
-            "SELECT stage, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens) FROM calls GROUP BY stage"
+            "SELECT stage, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens), SUM(cost) FROM calls GROUP BY stage"
         )
         return {stage: StageTotals(*sums) for stage, *sums in rows}
 

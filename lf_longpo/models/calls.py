@@ -10,6 +10,7 @@ from lf_longpo.config import ChatConfig, SamplingConfig
 from lf_longpo.errors import CallFailed, TextTooLong, UserError
 from lf_longpo.models.cache import CallCache, CallKey
 from lf_longpo.models.chat import ChatModel, ChatRequest, Completion
+from lf_longpo.models.ledger import Ledger, cost_of
 from lf_longpo.models.tokenizers import chat_tokens
 from lf_longpo.text.fitting import cut_middle
 
@@ -28,8 +29,8 @@ class Calls:
         config: its configuration.
         tokenizer: counts prompt tokens.
         cache: where finished calls are kept.
+        ledger: told what each call took that was really made, and asked before it is made.
         seed: the run's seed; each call's own seed follows from it and the call's place in the run.
-        on_tokens: told the new tokens of each call that was really made.
     """
 
     def __init__(
@@ -38,15 +39,15 @@ class Calls:
         config: ChatConfig,
         tokenizer: "PreTrainedTokenizerBase",
         cache: CallCache,
+        ledger: Ledger,
         seed: int,
-        on_tokens: Callable[[int], None] = lambda tokens: None,
     ) -> None:
         self._model = model
         self._config = config
         self._tokenizer = tokenizer
         self._cache = cache
         self._seed = seed
-        self._on_tokens = on_tokens
+        self._ledger = ledger
         self._slots = asyncio.Semaphore(config.max_concurrency)
         self._window = 0
 
@@ -72,6 +73,8 @@ class Calls:
         render: Callable[[str], str],
         context: str,
         max_prompt_tokens: int | None = None,
+        reply_start: str = "",
+        weigh_after: str = "",
     ) -> Completion:
         """Answers `render(context)`, from the cache where this call was finished before.
 
@@ -83,12 +86,15 @@ class Calls:
             render: puts a context into the prompt.
             context: cut in its middle where the prompt would not fit the window.
             max_prompt_tokens: a bound below the window's, if any.
+            reply_start: see `ChatRequest`.
+            weigh_after: see `ChatRequest`.
 
         Raises:
             CallFailed: the call is lost, or the prompt does not fit even without context.
+            BudgetSpent: the call could cost more than the budget leaves.
             UserError: no call can work.
         """
-        limit = self._window - sampling.max_new_tokens
+        limit = self._window - sampling.max_new_tokens - len(self._tokenizer.tokenize(reply_start))
         if max_prompt_tokens is not None:
             limit = min(limit, max_prompt_tokens)
         prompt = render(context)
@@ -96,17 +102,29 @@ class Calls:
         if len(prompt.encode()) + _TEMPLATE_MARGIN > limit:
             prompt = render(await asyncio.to_thread(self._fit, render, context, limit))
         place = f"{self._seed}/{stage}/{question}/{round}"
-        request = ChatRequest(prompt, sampling, _seed_of(place))
+        request = ChatRequest(prompt, sampling, _seed_of(place), reply_start, weigh_after)
         identity = {"model": self._config.model, "adapter": self._config.adapter, **request.identity()}
         key = CallKey(stage, question, round, request_hash(identity))
         kept = self._cache.get(key)
         if kept is not None:
             return Completion(**kept)
-        async with self._slots:
+        async with self._slots, self._ledger.set_aside(self._most(request)):
             completion = await self._model.complete(request)
-        self._cache.put(key, completion.plain())
-        self._on_tokens(completion.completion_tokens)
+            tokens = completion.prompt_tokens, completion.completion_tokens
+            cost = cost_of(self._config.price, *tokens)
+            self._cache.put(key, completion.plain(), cost)
+            self._ledger.add(stage, *tokens, cost)
         return completion
+
+    @property
+    def continues_replies(self) -> bool:
+        """Whether the model honours `reply_start`."""
+        return self._model.continues_replies
+
+    def _most(self, request: ChatRequest) -> float:
+        """The most a request can cost, whatever tokens its server counts: a token is at least one byte."""
+        size = len(request.prompt.encode()) + len(request.reply_start.encode()) + _TEMPLATE_MARGIN
+        return cost_of(self._config.price, size, request.sampling.max_new_tokens)
 
     async def close(self) -> None:
         """Closes the model."""

@@ -4,6 +4,7 @@ A backend takes a request and gives a completion, or raises `CallFailed` (this c
 can work until somebody mends something). Retries are the backend's business; remembering results is not (calls.py).
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -17,10 +18,16 @@ class ChatRequest:
     prompt: str
     sampling: SamplingConfig
     seed: int
+    reply_start: str = ""
+    """What the reply begins with; the model goes on from there. Only for models that `continues_replies`."""
+    weigh_after: str = ""
+    """A mark in the reply, its start included: the probabilities of what follows its last occurrence are asked for."""
 
     def identity(self) -> dict[str, Any]:
         """All that determines the completion, as plain data."""
-        return {"prompt": self.prompt, "sampling": self.sampling.model_dump(), "seed": self.seed}
+        asked = {"prompt": self.prompt, "sampling": self.sampling.model_dump(), "seed": self.seed}
+        extra = {"reply_start": self.reply_start, "weigh_after": self.weigh_after}
+        return asked | {name: value for name, value in extra.items() if value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +35,13 @@ class Completion:
     """What came back, and what it cost in tokens."""
 
     text: str
+    """New text only, without the request's `reply_start`."""
     prompt_tokens: int
     completion_tokens: int
     finish_reason: str
+    weights: dict[str, float] | None = None
+    """Probabilities (before temperature) of the likeliest texts right behind `weigh_after`; None where the mark is
+    not in the reply or the backend does not tell."""
 
     def plain(self) -> dict[str, Any]:
         """The completion as plain data."""
@@ -39,6 +50,9 @@ class Completion:
 
 class ChatModel(Protocol):
     """A chat model, wherever it runs."""
+
+    continues_replies: bool
+    """Whether it honours `ChatRequest.reply_start`."""
 
     async def start(self) -> int | None:
         """Gets ready, and tells the context window in tokens where it is known.
@@ -60,6 +74,44 @@ class ChatModel(Protocol):
     async def close(self) -> None:
         """Lets go of connections and memory."""
         ...
+
+
+def token_behind(mark: str, start: str, tokens: Sequence[str]) -> tuple[int, str] | None:
+    """Which token of a reply stands right behind the last `mark`.
+
+    Args:
+        mark: e.g. the two brackets before a rating.
+        start: text before the first token.
+        tokens: the new tokens' texts.
+
+    Returns:
+        The token's index and what it holds of the mark itself (mostly nothing), or None where the mark, or a token
+        behind it, is missing.
+    """
+    text = start + "".join(tokens)
+    place = text.rfind(mark) + len(mark)
+    begin = len(start)
+    if mark not in text or place < begin:
+        return None
+    for index, token in enumerate(tokens):
+        if begin + len(token) > place:
+            return index, text[begin:place]
+        begin += len(token)
+    return None
+
+
+def weights_behind(held: str, likeliest: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """Probabilities of what may stand behind a mark, of whose end the token in that place holds `held`.
+
+    Args:
+        held: as from `token_behind`; only alternatives that begin with it compare.
+        likeliest: texts that could stand in the token's place, and their probabilities.
+    """
+    weights: dict[str, float] = {}
+    for text, probability in likeliest:
+        if text.startswith(held) and text != held:
+            weights[text[len(held) :]] = weights.get(text[len(held) :], 0.0) + probability
+    return weights
 
 
 def make_chat(config: ChatConfig) -> ChatModel:

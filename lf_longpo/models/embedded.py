@@ -38,9 +38,14 @@ def model_path(name: str) -> Path:
     return package / "model" if name == "minilm" else _unpacked_smollm2(package / _SMOLLM2_GGUF)
 
 
+def is_embedded(name: str) -> bool:
+    """Whether `name` is an embedded model."""
+    return name in _INSTALL
+
+
 def resolve(name: str) -> str:
     """`name`, or the folder of the embedded model that it names."""
-    return str(model_path(name)) if name in _INSTALL else name
+    return str(model_path(name)) if is_embedded(name) else name
 
 
 def _unpacked_smollm2(gguf: Path) -> Path:

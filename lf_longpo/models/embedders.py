@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from lf_longpo.errors import CallFailed, UserError, first_line
 from lf_longpo.models.cache import CallCache, CallKey
 from lf_longpo.models.calls import request_hash
 from lf_longpo.models.embedded import resolve
+from lf_longpo.models.ledger import Ledger, cost_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -32,11 +33,12 @@ class Embedder(Protocol):
         """Unit vectors of `texts`, float32, shape (len(texts), dimensions).
 
         Args:
-            question: id of the question that the texts belong to (names the calls that are kept).
+            question: id of the question (or context) that the texts belong to; names the calls that are kept.
             texts: at least one.
 
         Raises:
             CallFailed: a call is lost for good.
+            BudgetSpent: a call could cost more than the budget leaves.
         """
         ...
 
@@ -45,9 +47,9 @@ class Embedder(Protocol):
         ...
 
 
-def make_embedder(config: EmbedderConfig, cache: CallCache) -> Embedder:
+def make_embedder(config: EmbedderConfig, cache: CallCache, ledger: Ledger) -> Embedder:
     """The embedder that `config` names, not started yet."""
-    return OpenAIEmbedder(config, cache) if config.backend == "openai" else LocalEmbedder(config)
+    return OpenAIEmbedder(config, cache, ledger) if config.backend == "openai" else LocalEmbedder(config)
 
 
 class LocalEmbedder:
@@ -91,12 +93,14 @@ class LocalEmbedder:
 class OpenAIEmbedder:
     """An embedding model behind an OpenAI-compatible server; finished calls are kept in the call cache."""
 
-    def __init__(self, config: EmbedderConfig, cache: CallCache) -> None:
+    def __init__(self, config: EmbedderConfig, cache: CallCache, ledger: Ledger) -> None:
         from lf_longpo.models.openai_client import make_client
 
         self._config = config
         self._cache = cache
+        self._ledger = ledger
         self._client = make_client(config.base_url, config.api_key_env, timeout=120, max_retries=8)
+        self._slots = asyncio.Semaphore(config.max_concurrency)
 
     async def start(self) -> None:
         """Embeds one word: finds a dead server, a wrong key or a wrong name; see `Embedder.start`."""
@@ -121,11 +125,15 @@ class OpenAIEmbedder:
         key = CallKey("embed", question, index, request_hash({"model": self._config.model, "texts": texts}))
         kept = self._cache.get(key)
         if kept is None:
-            kept = await self._create(texts)
-            self._cache.put(key, kept)
+            most = cost_of(self._config.price, sum(len(text.encode()) for text in texts), 0)
+            async with self._slots, self._ledger.set_aside(most):
+                kept = await self._create(texts)
+                cost = cost_of(self._config.price, kept["prompt_tokens"], 0)
+                self._cache.put(key, kept, cost)
+                self._ledger.add("embed", kept["prompt_tokens"], 0, cost)
         return np.array(kept["vectors"], dtype=np.float32)
 
-    async def _create(self, texts: list[str]) -> dict[str, object]:
+    async def _create(self, texts: list[str]) -> dict[str, Any]:
         from lf_longpo.models.openai_client import plain_errors
 
         with plain_errors(self._config.base_url, self._config.api_key_env):

@@ -1,9 +1,20 @@
 """Chat with any OpenAI-compatible server through the official async client."""
 
+import math
+from typing import TYPE_CHECKING, Any
+
 from lf_longpo.config import ChatConfig
 from lf_longpo.errors import CallFailed, UserError
-from lf_longpo.models.chat import ChatRequest, Completion
+from lf_longpo.models.chat import ChatRequest, Completion, token_behind, weights_behind
 from lf_longpo.models.openai_client import make_client, plain_errors
+
+if TYPE_CHECKING:
+    from openai.types.chat.chat_completion import Choice
+
+# The most alternatives a token that OpenAI and vLLM tell.
+_ALTERNATIVES = 20
+# Reasons for an ended reply that mean a provider's filter ended it (OpenAI's and Zhipu's words).
+_FILTERED = {"content_filter", "sensitive"}
 
 
 class OpenAIChat:
@@ -11,6 +22,8 @@ class OpenAIChat:
 
     def __init__(self, config: ChatConfig) -> None:
         self._config = config
+        # vLLM and SGLang go on with a reply that was begun; hosted providers start a new one.
+        self.continues_replies = config.provider in (None, "local") and config.base_url is not None
         self._client = make_client(config.base_url, config.api_key_env, config.timeout, config.max_retries)
 
     async def start(self) -> int | None:
@@ -35,20 +48,12 @@ class OpenAIChat:
 
     async def complete(self, request: ChatRequest) -> Completion:
         """One chat completion; see `ChatModel.complete`."""
-        from openai import omit
-
-        config, sampling = self._config, request.sampling
+        config = self._config
         with plain_errors(config.base_url, config.api_key_env):
-            reply = await self._client.chat.completions.create(
-                model=config.model,
-                messages=[{"role": "user", "content": request.prompt}],
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                presence_penalty=sampling.presence_penalty,
-                max_tokens=sampling.max_new_tokens,
-                seed=request.seed if config.send_seed else omit,
-            )
+            reply = await self._client.chat.completions.create(**_arguments(config, request))
             choice = reply.choices[0] if reply.choices else None
+            if choice is not None and choice.finish_reason in _FILTERED:
+                raise CallFailed("the server's content filter withheld the reply")
             if choice is None or choice.message.content is None:
                 refusal = choice.message.refusal if choice else None
                 raise CallFailed(f"the server's reply holds no text{f': {refusal}' if refusal else ''}")
@@ -58,8 +63,43 @@ class OpenAIChat:
                 prompt_tokens=usage.prompt_tokens if usage else 0,
                 completion_tokens=usage.completion_tokens if usage else 0,
                 finish_reason=choice.finish_reason or "unknown",
+                weights=_weights(choice, request) if request.weigh_after else None,
             )
 
     async def close(self) -> None:
         """Closes the connections."""
         await self._client.close()
+
+
+def _arguments(config: ChatConfig, request: ChatRequest) -> dict[str, Any]:
+    """The call's arguments; what would only repeat the API's defaults is left out where a server may not know it."""
+    sampling = request.sampling
+    hosted = config.provider not in (None, "local")
+    messages = [{"role": "user", "content": request.prompt}]
+    arguments: dict[str, Any] = {
+        "model": config.model,
+        "messages": messages,
+        "temperature": sampling.temperature,
+        "max_tokens": sampling.max_new_tokens,
+    }
+    if sampling.top_p < 1 or not hosted:  # vLLM has the model's own defaults in the place of what is left out
+        arguments["top_p"] = sampling.top_p
+    if sampling.presence_penalty:
+        arguments["presence_penalty"] = sampling.presence_penalty
+    if config.send_seed:
+        arguments["seed"] = request.seed
+    if request.weigh_after:
+        arguments |= {"logprobs": True, "top_logprobs": _ALTERNATIVES}
+    if request.reply_start:
+        messages.append({"role": "assistant", "content": request.reply_start})
+        arguments["extra_body"] = {"continue_final_message": True, "add_generation_prompt": False}
+    return arguments
+
+
+def _weights(choice: "Choice", request: ChatRequest) -> dict[str, float] | None:
+    tokens = choice.logprobs.content if choice.logprobs and choice.logprobs.content else []
+    place = token_behind(request.weigh_after, request.reply_start, [token.token for token in tokens])
+    if place is None:
+        return None
+    index, held = place
+    return weights_behind(held, ((other.token, math.exp(other.logprob)) for other in tokens[index].top_logprobs))

@@ -6,24 +6,32 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from lf_longpo.errors import CallFailed, UserError, first_line
+from lf_longpo.providers import PROVIDERS
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 # Local servers accept any key, but the client insists on one.
 _NO_KEY = "none"
+_HOSTED = {settings["base_url"] for name, settings in PROVIDERS.items() if name != "local"}
+
+# What providers say in `error.code` (OpenAI, Azure, Zhipu, DeepSeek) when a call can never succeed.
+_POLICY_CODES = {"content_filter", "content_policy_violation", "1301"}
+_LENGTH_CODES = {"context_length_exceeded", "string_above_max_length", "1261"}
+_CREDIT_CODES = {"insufficient_quota", "billing_hard_limit_reached", "1113"}
+_PAYMENT_REQUIRED = 402
 
 
 def make_client(base_url: str | None, api_key_env: str, timeout: float, max_retries: int) -> "AsyncOpenAI":
     """A client on the aiohttp transport; it retries 408, 409, 429, 5xx and lost connections, honouring Retry-After.
 
     Raises:
-        UserError: the key's variable is not set and the server is OpenAI's own, or base_url is no URL.
+        UserError: the key's variable is not set and the server is a hosted provider's, or base_url is no URL.
     """
     from openai import AsyncOpenAI, DefaultAioHttpClient
 
     key = os.environ.get(api_key_env)
-    if not key and base_url is None:
+    if not key and (base_url is None or base_url in _HOSTED):
         raise UserError(f"the environment variable {api_key_env} is not set; put the API key there, or set base_url")
     if base_url is not None and not base_url.startswith(("http://", "https://")):
         raise UserError(f"base_url {base_url!r} must begin with http:// or https://")
@@ -63,7 +71,15 @@ def plain_errors(base_url: str | None, api_key_env: str) -> Iterator[None]:
             raise CallFailed(f"{server} did not answer in time") from None
         raise CallFailed(f"no connection to {server}: {refusal or error}") from None
     except openai.APIStatusError as error:
-        raise CallFailed(f"{server} answered {error.status_code}: {_words(error)}") from None
+        code = str(error.code or "")
+        if error.status_code == _PAYMENT_REQUIRED or code in _CREDIT_CODES:
+            raise UserError(f"{server} says that the account has no credit left: {_words(error)}; top it up") from None
+        reason = ""
+        if code in _POLICY_CODES:
+            reason = " (refused by its content policy)"
+        elif code in _LENGTH_CODES or "maximum context length" in _words(error):
+            reason = " (the prompt is too long for it; set context_window beside the model)"
+        raise CallFailed(f"{server} answered {error.status_code}{reason}: {_words(error)}") from None
     except (openai.OpenAIError, ValueError, TypeError, AttributeError, LookupError) as error:
         # The client hands on whatever came, a web page too; the first use of it fails.
         raise CallFailed(f"{server} sent a reply that cannot be read: {first_line(error)}") from None

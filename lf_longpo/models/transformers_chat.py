@@ -14,13 +14,15 @@ from transformers import AutoModelForCausalLM, LogitsProcessor, LogitsProcessorL
 
 from lf_longpo.config import ChatConfig
 from lf_longpo.errors import CallFailed, UserError, first_line
-from lf_longpo.models.chat import ChatRequest, Completion
+from lf_longpo.models.chat import ChatRequest, Completion, token_behind, weights_behind
 from lf_longpo.models.embedded import resolve
 from lf_longpo.models.tokenizers import load_tokenizer
 
 # Padded prompt tokens of one batch; one longer prompt goes alone. On a GPU this bounds the memory of keys and values. A
 # CPU is busy with a few thousand tokens, and one row without padding takes its fast causal attention.
 _BATCH_TOKENS = {"cuda": 65_536, "cpu": 4_096}
+# Likeliest tokens that are told for a request that weighs.
+_ALTERNATIVES = 256
 # How long the first request of a batch waits for company.
 _GATHER_SECONDS = 0.02
 
@@ -34,6 +36,8 @@ class _Waiting:
 
 class TransformersChat:
     """A `ChatModel` on the local CPU or GPU."""
+
+    continues_replies = True
 
     def __init__(self, config: ChatConfig) -> None:
         self._config = config
@@ -50,7 +54,7 @@ class TransformersChat:
 
     async def complete(self, request: ChatRequest) -> Completion:
         """Queues the request for the next batch; see `ChatModel.complete`."""
-        ids = await asyncio.to_thread(self._encode, request.prompt)
+        ids = await asyncio.to_thread(self._encode, request)
         waiting = _Waiting(request, ids, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._arrived.set()
@@ -89,9 +93,11 @@ class TransformersChat:
         self._ends = set(ends if isinstance(ends, list) else [ends]) | {self._tokenizer.eos_token_id}
         self._ends.discard(None)
 
-    def _encode(self, prompt: str) -> list[int]:
-        messages = [{"role": "user", "content": prompt}]
-        return self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
+    def _encode(self, request: ChatRequest) -> list[int]:
+        messages = [{"role": "user", "content": request.prompt}]
+        prompt = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        # The template writes special tokens itself.
+        return self._tokenizer(prompt + request.reply_start, add_special_tokens=False, verbose=False)["input_ids"]
 
     async def _serve(self) -> None:
         while True:
@@ -144,13 +150,17 @@ class TransformersChat:
             eos_token_id=sorted(self._ends),
             pad_token_id=pad,
         )
-        return [self._completion(waiting, row) for waiting, row in zip(batch, output[:, width:].tolist(), strict=True)]
+        rows = output[:, width:].tolist()
+        return [
+            self._completion(waiting, row, sampler, index)
+            for index, (waiting, row) in enumerate(zip(batch, rows, strict=True))
+        ]
 
     def _stopped(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: object) -> torch.Tensor:
         """Ends a batch whose run was interrupted: a thread cannot be cancelled."""
         return torch.full((input_ids.shape[0],), self._closing, dtype=torch.bool, device=input_ids.device)
 
-    def _completion(self, waiting: _Waiting, new_ids: list[int]) -> Completion:
+    def _completion(self, waiting: _Waiting, new_ids: list[int], sampler: "_RowSampler", row: int) -> Completion:
         limit = waiting.request.sampling.max_new_tokens
         length = next((index for index, token in enumerate(new_ids) if token in self._ends), len(new_ids))
         length = min(length, limit)
@@ -159,7 +169,22 @@ class TransformersChat:
             prompt_tokens=len(waiting.ids),
             completion_tokens=length,
             finish_reason="length" if length == limit else "stop",
+            weights=self._weights(waiting.request, new_ids[:length], sampler, row),
         )
+
+    def _weights(
+        self, request: ChatRequest, new_ids: list[int], sampler: "_RowSampler", row: int
+    ) -> dict[str, float] | None:
+        if not request.weigh_after:
+            return None
+        # What ends the reply is no text, but something may stand in its place.
+        tokens = [*(self._tokenizer.decode([token]) for token in new_ids), "\0"]
+        place = token_behind(request.weigh_after, request.reply_start, tokens)
+        if place is None:
+            return None
+        step, held = place
+        likeliest = sampler.likeliest(row, step)
+        return weights_behind(held, ((self._tokenizer.decode([token]), weight) for token, weight in likeliest))
 
 
 def _cpu_dtype() -> torch.dtype:
@@ -179,9 +204,14 @@ class _RowSampler(LogitsProcessor):
         self._width = prompt_width
         self._sampling = [request.sampling for request in requests]
         self._generators = [torch.Generator(device).manual_seed(request.seed) for request in requests]
+        self._weighing = [row for row, request in enumerate(requests) if request.weigh_after]
+        self._likeliest: list[torch.return_types.topk] = []
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         scores = scores.float().clone()
+        if self._weighing:
+            probabilities = torch.softmax(scores[self._weighing], dim=-1)
+            self._likeliest.append(probabilities.topk(min(_ALTERNATIVES, scores.shape[-1]), dim=-1))
         for row, sampling in enumerate(self._sampling):
             scores[row, input_ids[row, self._width :].unique()] -= sampling.presence_penalty
         drawn = [row for row, sampling in enumerate(self._sampling) if sampling.temperature > 0]
@@ -192,6 +222,14 @@ class _RowSampler(LogitsProcessor):
             noise = torch.stack([self._gumbel(row, scores) for row in drawn])
             scores[drawn] = log_probabilities + noise
         return scores
+
+    def likeliest(self, row: int, step: int) -> list[tuple[int, float]]:
+        """Tokens and their probabilities in one step of a row that weighs; none where the batch ended before it."""
+        if step >= len(self._likeliest):
+            return []
+        values, ids = self._likeliest[step]
+        place = self._weighing.index(row)
+        return list(zip(ids[place].tolist(), values[place].tolist(), strict=True))
 
     def _gumbel(self, row: int, scores: torch.Tensor) -> torch.Tensor:
         uniform = torch.rand(scores.shape[1], generator=self._generators[row], device=scores.device)

@@ -1,0 +1,100 @@
+"""LongMab-PO as a generation method: its models, journals and summary around the chain of one question."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lf_longpo.aio import all_settled
+from lf_longpo.config import GenerateConfig
+from lf_longpo.longmab.method import PROBES, ROLLOUTS, Journals, LongMab, Prompts, all_rolled_out, bandit_summary
+from lf_longpo.method import Tools
+from lf_longpo.models.calls import Calls
+from lf_longpo.models.chat import make_chat
+from lf_longpo.models.embedders import make_embedder
+from lf_longpo.pairs import Pairs
+from lf_longpo.pipeline import Failures
+from lf_longpo.records import Question
+from lf_longpo.run_dir import refuse_changed_questions
+
+
+class LongMabRun:
+    """A `Method`; see there for what each part does.
+
+    Raises:
+        UserError: a prompt template cannot be used.
+    """
+
+    needs_answers = True
+    repairs = ()
+
+    def __init__(self, config: GenerateConfig) -> None:
+        self._config = config
+        self._prompts = Prompts(config.longmab)
+        self._journals: Journals | None = None
+        self.asked = self._prompts.texts
+        # More questions than calls, so that a slot is never idle while a question is chunked.
+        self.in_flight = 2 * config.policy.max_concurrency
+
+    def check(self, digests: Mapping[str, str]) -> int:
+        """A probe and the rounds of each question."""
+        refuse_changed_questions(digests, self._config.output_dir / PROBES)
+        self._ids = list(digests)
+        return len(digests) * (self._config.longmab.rounds + 1)
+
+    def equip(self, tools: Tools) -> None:
+        """Policy and embedder."""
+        config = self._config
+        self._tools = tools
+        policy = make_chat(config.policy)
+        self._calls = Calls(policy, config.policy, tools.tokenizer, tools.cache, tools.ledger, config.seed)
+        self._embedder = make_embedder(config.embedder, tools.cache, tools.ledger)
+
+    async def start(self) -> None:
+        """Nothing where all roll-outs are there."""
+        config = self._config
+        if not all_rolled_out(config.output_dir, self._ids, config.longmab.rounds):
+            await self._calls.start()
+            if config.longmab.init != "random":
+                await self._embedder.start()
+
+    def open(self, pairs: Pairs, failures: Failures) -> list[str]:
+        """Probes and roll-outs."""
+        config, tools = self._config, self._tools
+        self._journals = Journals(config.output_dir)
+        self._chain = LongMab(
+            config.longmab,
+            config.seed,
+            self._prompts,
+            self._calls,
+            self._embedder,
+            tools.tokenizer,
+            self._journals,
+            pairs,
+            tools.progress,
+        )
+        skipped = self._journals.skipped()
+        lost = [f"{skipped} lines of the journals cannot be read; their work is done again"] if skipped else []
+        return [
+            *lost,
+            f"policy {config.policy.model} ({config.policy.backend})",
+            f"  probe    -> {config.output_dir / PROBES}",
+            f"  roll-out -> {config.output_dir / ROLLOUTS} ({config.longmab.rounds} rounds a question)",
+        ]
+
+    async def work(self, question: Question) -> None:
+        """The chain of one question."""
+        await self._chain.work(question)
+
+    def summary(self) -> dict[str, Any]:
+        """Counts, rewards and arms."""
+        counts = self._tools.progress.counts
+        return {
+            "left_out": counts["left out"],
+            "all_equal": counts["all equal"],
+            **bandit_summary(self._journals, self._ids, self._config.longmab.rounds),
+        }
+
+    async def close(self) -> None:
+        """Journals and models."""
+        if self._journals:
+            self._journals.close()
+        await all_settled(self._calls.close(), self._embedder.close())

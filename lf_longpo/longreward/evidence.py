@@ -1,0 +1,79 @@
+"""Which passages of a context a statement is checked against.
+
+A context is cut and embedded once, however many responses and statements ask (the published code embeds it anew for
+every response).
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lf_longpo.aio import Once
+from lf_longpo.models.embedders import Embedder
+from lf_longpo.text.chunking import chunk_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Contexts whose passages stay in memory: about a megabyte each for 64k tokens.
+_REMEMBERED = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Passages:
+    texts: list[str]
+    vectors: np.ndarray  # float32, (passages, dimensions), unit length
+
+
+class Evidence:
+    """Finds the passages most similar to a statement.
+
+    Args:
+        embedder: compares statements and passages.
+        tokenizer: counts the tokens of passages.
+        passage_tokens: tokens a passage.
+        top_k: passages a statement.
+    """
+
+    def __init__(
+        self, embedder: Embedder, tokenizer: "PreTrainedTokenizerBase", passage_tokens: int, top_k: int
+    ) -> None:
+        self._embedder = embedder
+        self._tokenizer = tokenizer
+        self._passage_tokens = passage_tokens
+        self._top_k = top_k
+        self._contexts: Once[_Passages] = Once(_REMEMBERED)
+
+    async def prepare(self, context: str) -> _Passages:
+        """Cuts and embeds a context, once.
+
+        Raises:
+            CallFailed: the embedder lost a call.
+        """
+        name = hashlib.sha256(context.encode()).hexdigest()[:16]
+
+        async def embed() -> _Passages:
+            texts = [text for text in chunk_tokens(context, self._tokenizer, self._passage_tokens) if text.strip()]
+            return _Passages(texts, await self._embedder.embed(name, texts))
+
+        return await self._contexts.get(name, embed)
+
+    async def find(self, id: str, context: str, statements: Sequence[str]) -> list[list[tuple[int, str]]]:
+        """For each statement its `top_k` most similar passages, in document order, each with its number from 0.
+
+        Args:
+            id: whose statements they are; names the calls that are kept.
+            context: where to look.
+            statements: at least one.
+
+        Raises:
+            CallFailed: the embedder lost a call.
+        """
+        passages = await self.prepare(context)
+        vectors = await self._embedder.embed(id, list(statements))
+        similar = vectors @ passages.vectors.T
+        best = np.argsort(-similar, axis=1, kind="stable")[:, : self._top_k]
+        return [[(int(place), passages.texts[place]) for place in sorted(row)] for row in best]

@@ -1,0 +1,230 @@
+"""The files of a LongReward run, in the published scripts' form, so that a run of theirs can be carried on here.
+
+A response's `idx` is its question's id, a dash and the number of the sample. Rows of our own carry a `digest` beside
+the published fields, which tells whether the question or the prompts have changed since.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lf_longpo.errors import UserError
+from lf_longpo.journal import Journal, Row, read_rows
+from lf_longpo.longreward.judge import DIMENSIONS, Score
+from lf_longpo.longreward.parsing import BEST_RATING
+from lf_longpo.tables import places_and_rows
+
+NOTES, SAMPLES, SCORES = "chunk_info.jsonl", "sampled_responses.jsonl", "scored_responses.jsonl"
+_FIELDS = {
+    NOTES: ("idx", "query", "info_list"),
+    SAMPLES: ("idx", "query", "answer"),
+    SCORES: ("idx", "query", "answer", "scores"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One response to a question."""
+
+    idx: str
+    query: str
+    answer: str
+
+    @property
+    def number(self) -> int:
+        """Which of its question's responses it is; -1 where its idx does not end in a number."""
+        number = self.idx.rpartition("-")[2]
+        return int(number) if number.isdecimal() else -1
+
+
+class Files:
+    """The three journals of a run, by question.
+
+    Args:
+        output_dir: the run's folder.
+        ids: the questions' ids.
+    """
+
+    def __init__(self, output_dir: Path, ids: Collection[str]) -> None:
+        keys = Keys(ids)
+        self._notes = Journal(output_dir / NOTES, _FIELDS[NOTES], keys.question)
+        self._samples = Journal(output_dir / SAMPLES, _FIELDS[SAMPLES], keys.of_response)
+        self._scores = Journal(output_dir / SCORES, _FIELDS[SCORES], keys.of_score)
+
+    @property
+    def skipped(self) -> int:
+        """Lines that were no rows; their work is done again."""
+        return self._notes.skipped + self._samples.skipped + self._scores.skipped
+
+    def notes(self, id: str) -> dict[str, str] | None:
+        """What was extracted for a question."""
+        rows = self._notes.rows(id)
+        return rows[-1]["info_list"] if rows else None
+
+    def responses(self, id: str) -> dict[str, Response]:
+        """A question's responses by idx, in the order of their numbers."""
+        rows = [Response(row["idx"], row["query"], row["answer"]) for row in self._samples.rows(id)]
+        return {response.idx: response for response in sorted(rows, key=lambda response: response.number)}
+
+    def scores(self, id: str) -> dict[str, Row]:
+        """A question's scored responses by idx, with `reward`, which the published files lack."""
+        return {row["idx"]: row | {"reward": _reward(row["scores"])} for row in self._scores.rows(id)}
+
+    def add_notes(self, id: str, query: str, notes: Mapping[str, str], digest: str) -> None:
+        """Keeps an extraction."""
+        self._notes.append({"idx": id, "query": query, "info_list": dict(notes), "digest": digest})
+
+    def add_response(self, response: Response) -> None:
+        """Keeps a response."""
+        self._samples.append(asdict(response))
+
+    def add_score(self, response: Response, score: Score, digest: str) -> None:
+        """Keeps a response's scores, reward and details."""
+        row = {"idx": response.idx, "query": response.query, "answer": response.answer}
+        scored = {"scores": score.scores, "reward": score.reward, "details": score.details}
+        self._scores.append(row | scored | {"digest": digest})
+
+    def close(self) -> None:
+        """Closes all three."""
+        for journal in (self._notes, self._samples, self._scores):
+            journal.close()
+
+
+class Keys:
+    """Which question a row belongs to, by its `idx`; None where the row cannot be used.
+
+    The published scripts write a question's idx as a number, and find a response's question in the last but one part of
+    its idx.
+    """
+
+    def __init__(self, ids: Collection[str]) -> None:
+        self._ids = ids
+
+    def question(self, row: Row) -> str | None:
+        """Of a row that stands for a question."""
+        idx = row["idx"]
+        return str(idx) if isinstance(idx, str | int) and not isinstance(idx, bool) else None
+
+    def of_response(self, row: Row) -> str | None:
+        """Of a row that stands for a response."""
+        idx = row["idx"]
+        if not isinstance(idx, str) or not isinstance(row["answer"], str):
+            return None
+        head = idx.rpartition("-")[0]
+        if head not in self._ids and head.rpartition("-")[2] in self._ids:
+            return head.rpartition("-")[2]
+        return head or None
+
+    def of_score(self, row: Row) -> str | None:
+        """Of a row with scores; one whose ratings are missing or out of range cannot be used."""
+        scores = row["scores"]
+        usable = isinstance(scores, dict) and all(
+            isinstance(scores.get(name), int | float) and 0 <= scores[name] <= BEST_RATING for name in DIMENSIONS
+        )
+        return self.of_response(row) if usable else None
+
+
+def look_into(output_dir: Path, name: str, ids: Collection[str]) -> Iterator[tuple[str, Row]]:
+    """The rows of one file of a run by question id, from outside; opens nothing for writing."""
+    keys = Keys(ids)
+    key = {NOTES: keys.question, SAMPLES: keys.of_response, SCORES: keys.of_score}[name]
+    for row in read_rows(output_dir / name, _FIELDS[name], key):
+        yield key(row), row
+
+
+def read_responses(source: str, ids: Collection[str]) -> Iterator[tuple[str, str, Response]]:
+    """Streams responses from a file or hub data set: place, question's id and response.
+
+    Raises:
+        UserError: on the first fault, naming the file, the line, the field and the mend.
+    """
+    keys = Keys(ids)
+    for place, row in places_and_rows(source):
+        if not isinstance(row, dict):
+            raise UserError(f"{place}: an object with idx, query and answer is needed")
+        for field in ("idx", "answer"):
+            if not isinstance(row.get(field), str):
+                raise UserError(
+                    f"{place}: the field {field} must be text; a response's idx is <question's id>-<number>"
+                )
+        query = row.get("query", "")
+        if not isinstance(query, str):
+            raise UserError(f"{place}: the field query must be text, not {type(query).__name__}")
+        id = keys.of_response(row)
+        if id is None:
+            raise UserError(f"{place}: the idx {row['idx']!r} must have the form <question's id>-<number>")
+        yield place, id, Response(row["idx"], query, row["answer"])
+
+
+def check_files(
+    output_dir: Path, responses: str | None, queries: Mapping[str, str], digests: Mapping[str, str]
+) -> Counter[str]:
+    """Finds rows, given or left by an earlier start, that were made for other questions than those of the input.
+
+    Args:
+        output_dir: the run's folder.
+        responses: file or hub data set of given responses, if any.
+        queries: the questions' texts by id.
+        digests: the questions' digests by id.
+
+    Returns:
+        How many responses are given for each question.
+
+    Raises:
+        UserError: such a row, a response that cannot be read or stands twice, or none for any question.
+    """
+    for name in _FIELDS:
+        for id, row in look_into(output_dir, name, queries):
+            _refuse_other(f"{output_dir / name}, idx {row['idx']!r}", queries.get(id), row["query"])
+            if "digest" in row and digests.get(id, row["digest"]) != row["digest"]:
+                raise UserError(
+                    f"question {id!r}, or a prompt of the judge, has changed since the run in {output_dir} began; set "
+                    "another output_dir"
+                )
+    given: Counter[str] = Counter()
+    seen: dict[str, str] = {}
+    for place, id, response in read_responses(responses, queries) if responses else ():
+        _refuse_other(place, queries.get(id), response.query)
+        if response.idx in seen:
+            raise UserError(f"{place}: the idx {response.idx!r} stands already in {seen[response.idx]}; make it unique")
+        seen[response.idx] = place
+        given[id] += 1
+    if responses and not any(id in queries for id in given):
+        raise UserError(
+            f"{responses}: no response belongs to a question of the input; an idx is <question's id>-<number>"
+        )
+    return given
+
+
+def import_responses(files: Files, source: str, ids: Collection[str]) -> None:
+    """Takes given responses into a run's files.
+
+    Raises:
+        UserError: a response is another than in an earlier start.
+    """
+    known: dict[str, dict[str, Response]] = {}
+    for place, id, response in read_responses(source, ids):
+        if id not in ids:
+            continue
+        if id not in known:
+            known = {id: files.responses(id)}  # responses to one question mostly stand together
+        there = known[id].get(response.idx)
+        if there is None:
+            files.add_response(response)
+        elif there.answer != response.answer:
+            raise UserError(
+                f"{place}: the response {response.idx!r} has changed since this run began; set another output_dir"
+            )
+
+
+def _refuse_other(place: str, asked: str | None, query: str) -> None:
+    if asked is not None and query and query != asked:
+        raise UserError(
+            f"{place}: its query is not that of its question in the input; put files together that belong together, "
+            "or set another output_dir"
+        )
+
+
+def _reward(scores: Mapping[str, float]) -> float:
+    return sum(scores[name] for name in DIMENSIONS) / len(DIMENSIONS)

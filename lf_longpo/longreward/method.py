@@ -1,0 +1,200 @@
+"""The chain of one question: responses, extraction, scores, pair. Every finished step is in a journal.
+
+Each response goes its own way: it is scored as soon as it is there and the context has been read, and one that cannot
+be scored costs only itself.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+from lf_longpo.aio import all_settled
+from lf_longpo.config import LongRewardConfig
+from lf_longpo.errors import CallFailed
+from lf_longpo.longreward.files import Files, Response
+from lf_longpo.longreward.judge import Judge
+from lf_longpo.longreward.pairs import best_and_worst
+from lf_longpo.models.calls import Calls
+from lf_longpo.pairs import Pairs, Side
+from lf_longpo.pipeline import Failures
+from lf_longpo.progress import Progress
+from lf_longpo.records import Question
+from lf_longpo.text.prompts import around_context
+
+# What the policy is asked, and what it is trained on: the context, a blank line, the query.
+PROMPT = "{context}\n\n{question}"
+
+
+class Rewarded(NamedTuple):
+    """A response and what it is worth."""
+
+    response: Response
+    reward: float
+
+
+class Scoring:
+    """Scores the responses of one question at a time; many can be in flight together.
+
+    Args:
+        judge: scores.
+        asked: the judge's prompts, which go into digests.
+        files: where finished steps are.
+        failures: told of responses that cannot be scored.
+        progress: told of every extraction and score.
+    """
+
+    def __init__(
+        self, judge: Judge, asked: Sequence[str], files: Files, failures: Failures, progress: Progress
+    ) -> None:
+        self._judge = judge
+        self._asked = asked
+        self._files = files
+        self._failures = failures
+        self._progress = progress
+
+    async def rewards(
+        self, question: Question, wanted: Sequence[str], respond: Callable[[str], Awaitable[Response | None]]
+    ) -> list[Rewarded]:
+        """The wanted responses that have or get a score, in order.
+
+        Args:
+            question: what they answer.
+            wanted: their idx.
+            respond: fetches one; None where it is lost.
+
+        Raises:
+            CallFailed: the extraction was lost, without which none can be scored.
+        """
+        known = self._files.scores(question.id)
+        notes: asyncio.Task[dict[str, str]] | None = None
+
+        async def one(idx: str) -> Rewarded | None:
+            nonlocal notes
+            response = await respond(idx)
+            if response is None:
+                return None
+            row = known.get(idx)
+            if row is not None and row["answer"] == response.answer:
+                self._progress.skip(1)
+                return Rewarded(response, row["reward"])
+            notes = notes or asyncio.create_task(self._notes(question))
+            return await self._score(question, response, await notes)
+
+        if all(idx in known for idx in wanted):
+            self._progress.skip(1)
+        else:
+            notes = asyncio.create_task(self._notes(question))  # while the first responses are fetched
+        settled = await all_settled(*(one(idx) for idx in wanted))
+        return [rewarded for rewarded in settled if rewarded is not None]
+
+    async def _notes(self, question: Question) -> dict[str, str]:
+        known = self._files.notes(question.id)
+        if known is not None:
+            self._progress.skip(1)
+            return known
+        notes = await self._judge.extract(question.id, question.context, question.question)
+        self._files.add_notes(question.id, question.question, notes, question.digest(*self._asked))
+        self._progress.step()
+        return notes
+
+    async def _score(self, question: Question, response: Response, notes: dict[str, str]) -> Rewarded | None:
+        try:
+            if not response.answer.strip():
+                raise CallFailed("the response is empty")
+            score = await self._judge.score(question.id, question.context, question.question, response.answer, notes)
+        except CallFailed as error:
+            self._failures.record(response.idx, error)
+            self._progress.count("not scored")
+            self._progress.step()
+            return None
+        self._files.add_score(response, score, question.digest(*self._asked))
+        self._progress.step()
+        return Rewarded(response, score.reward)
+
+
+class LongReward:
+    """LongReward for one question at a time; many can be in flight together.
+
+    Args:
+        config: the method's settings.
+        policy: samples responses; None where they are given.
+        scoring: scores them.
+        files: where finished steps are.
+        pairs: where pairs go.
+        failures: told of responses that are lost.
+        progress: told of every step; its counts end in the summary.
+    """
+
+    def __init__(
+        self,
+        config: LongRewardConfig,
+        policy: Calls | None,
+        scoring: Scoring,
+        files: Files,
+        pairs: Pairs,
+        failures: Failures,
+        progress: Progress,
+    ) -> None:
+        self._config = config
+        self._policy = policy
+        self._scoring = scoring
+        self._files = files
+        self._pairs = pairs
+        self._failures = failures
+        self._progress = progress
+
+    async def work(self, question: Question) -> None:
+        """Takes one question from wherever it stands to its pair, or to the knowledge that it gives none.
+
+        Raises:
+            CallFailed: the extraction was lost, or so many responses that no pair is left.
+            UserError: no call can work.
+        """
+        responses = self._files.responses(question.id)
+        wanted = list(responses)
+        if self._policy:
+            wanted = [f"{question.id}-{number}" for number in range(self._config.num_samples)]
+
+        async def respond(idx: str) -> Response | None:
+            if self._policy is None:
+                return responses[idx]
+            if idx in responses:
+                self._progress.skip(1)
+                return responses[idx]
+            return await self._sample(self._policy, question, idx)
+
+        rewarded = await self._scoring.rewards(question, wanted, respond)
+        if len(rewarded) < self._config.min_responses:
+            if len(wanted) >= self._config.min_responses:
+                raise CallFailed(
+                    f"only {len(rewarded)} of {len(wanted)} responses have a score; longreward.min_responses is "
+                    f"{self._config.min_responses}"
+                )
+            self._progress.count("too few responses")
+            return
+        picked = best_and_worst([reward for _, reward in rewarded])
+        if picked is None:
+            self._progress.count("all equal")
+            return
+        chosen, rejected = (
+            Side(rewarded[place].response.answer, rewarded[place].reward, rewarded[place].response.number)
+            for place in picked
+        )
+        await self._pairs.add(question, around_context(PROMPT, question=question.question), chosen, rejected)
+        self._progress.count("pairs")
+
+    async def _sample(self, policy: Calls, question: Question, idx: str) -> Response | None:
+        number = int(idx.rpartition("-")[2])
+        render = around_context(PROMPT, question=question.question)
+        try:
+            completion = await policy.complete(
+                "sample", question.id, number, self._config.sampling, render, question.context
+            )
+        except CallFailed as error:
+            self._failures.record(idx, error)
+            self._progress.skip(2)
+            return None
+        response = Response(idx, question.question, completion.text)
+        self._files.add_response(response)
+        self._progress.step()
+        return response

@@ -1,0 +1,82 @@
+"""What a run's calls have taken, stage by stage, and whether the next one may still be made.
+
+A call's cost is known only when it has come back. So before it starts, the most it can cost is set aside, and it waits
+where that is more than the budget leaves until other calls, which mostly cost less than was set aside, have ended.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from lf_longpo.config import PriceConfig
+from lf_longpo.errors import BudgetSpent
+from lf_longpo.models.cache import StageTotals
+
+_MILLION = 1_000_000
+
+
+def cost_of(price: PriceConfig | None, prompt_tokens: int, completion_tokens: int) -> float:
+    """What so many tokens cost; 0 without a price."""
+    if price is None:
+        return 0.0
+    return (price.prompt * prompt_tokens + price.completion * completion_tokens) / _MILLION
+
+
+class Ledger:
+    """Totals by stage, and the budget.
+
+    Args:
+        max_cost: the budget over every start of the run, in the prices' currency; None for no bound.
+    """
+
+    def __init__(self, max_cost: float | None = None) -> None:
+        self._max_cost = max_cost
+        self._stages: dict[str, StageTotals] = {}
+        self._spent = 0.0
+        self._set_aside = 0.0
+        self._ended = asyncio.Condition()
+
+    @property
+    def stages(self) -> Mapping[str, StageTotals]:
+        """Totals by stage."""
+        return self._stages
+
+    @property
+    def spent(self) -> float:
+        """The cost of all finished calls."""
+        return self._spent
+
+    def carry_over(self, stages: Mapping[str, StageTotals]) -> None:
+        """Begins with what earlier starts of the run took."""
+        self._stages = dict(stages)
+        self._spent = sum(totals.cost for totals in stages.values())
+
+    def add(self, stage: str, prompt_tokens: int, completion_tokens: int, cost: float) -> None:
+        """One more call has come back."""
+        self._stages[stage] = self._stages.get(stage, StageTotals()).plus(prompt_tokens, completion_tokens, cost)
+        self._spent += cost
+
+    @asynccontextmanager
+    async def set_aside(self, most: float) -> AsyncIterator[None]:
+        """Keeps `most` back while one call is made.
+
+        Raises:
+            BudgetSpent: the call could exceed the budget even when no other is under way.
+        """
+        if self._max_cost is None:
+            yield
+            return
+        async with self._ended:
+            while self._spent + self._set_aside + most > self._max_cost:
+                if not self._set_aside:
+                    raise BudgetSpent(f"the next call could exceed max_cost = {self._max_cost:g}")
+                await self._ended.wait()
+            self._set_aside += most
+        try:
+            yield
+        finally:
+            async with self._ended:
+                self._set_aside -= most
+                if self._set_aside < 1e-12:  # rounding
+                    self._set_aside = 0.0
+                self._ended.notify_all()
