@@ -47,7 +47,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     generate.add_argument("config", help=_CONFIG_HELP)
     generate.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES_HELP)
+    generate.add_argument(
+        "--estimate", action="store_true", help="only tell what calls, tokens and cost are to be expected"
+    )
     generate.set_defaults(run=_generate)
+
+    score = commands.add_parser(
+        "score",
+        help="score responses that exist already (LongReward)",
+        description="Scores responses on helpfulness, logicality, faithfulness and completeness, 0 to 10 each. "
+        "Started again, the same command carries on; finished calls are not repeated.",
+    )
+    score.add_argument("responses", metavar="FILE", help="lines with idx (<context's idx>-<number>), query, answer")
+    score.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="contexts=FILE (lines with idx, query, context; or each response has its context), judge.model=..., "
+        "output_dir=... (runs/score_<FILE>)",
+    )
+    score.add_argument(
+        "--config", help="YAML file with judge, embedder, tokenizer, longreward; default: embedded models"
+    )
+    score.set_defaults(run=_score)
 
     evaluate = commands.add_parser("evaluate", help="score a model", description="Scores a model.")
     benchmarks = evaluate.add_subparsers(required=True, metavar="BENCHMARK")
@@ -89,12 +111,34 @@ def _generate(options: argparse.Namespace) -> int:
     from lf_longpo.config_file import load_config
 
     config = load_config(GenerateConfig, options.config, options.overrides)
-    from lf_longpo.generate import generate
-    from lf_longpo.reporting import print_generation
+    from lf_longpo.generate import estimate, generate
+    from lf_longpo.reporting import print_estimate, print_generation
 
+    if options.estimate:
+        print_estimate(config, estimate(config))
+        return 0
     result = asyncio.run(generate(config))
     print_generation(config, result.summary)
     return result.exit_code
+
+
+def _score(options: argparse.Namespace) -> int:
+    import asyncio
+    import json
+
+    from lf_longpo.config import ScoreConfig
+    from lf_longpo.config_file import load_config
+
+    # JSON is YAML; it keeps a name with special characters one text.
+    config = load_config(
+        ScoreConfig, options.config, [f"responses={json.dumps(options.responses)}", *options.overrides]
+    )
+    from lf_longpo.longreward.score_file import score_file
+    from lf_longpo.reporting import print_scores
+
+    summary, exit_code = asyncio.run(score_file(config))
+    print_scores(summary, config)
+    return exit_code
 
 
 def _longqa(options: argparse.Namespace) -> int:

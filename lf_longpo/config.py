@@ -241,7 +241,7 @@ class ScoreConfig(Config):
     contexts: str | None = None
     """Rows with `idx` and `context` that the responses refer to. Default: each response carries its context."""
     output_dir: Path
-    """Scores and what is needed to carry on."""
+    """Scores and what is needed to carry on. Default: runs/score_ and the name of the responses' file."""
     judge: ChatConfig = ChatConfig(backend="transformers", model="smollm2-135m", max_concurrency=16)
     embedder: EmbedderConfig = EmbedderConfig()
     tokenizer: str | None = None
@@ -252,6 +252,13 @@ class ScoreConfig(Config):
     """The run stops before its calls cost more than this, at the models' `price`; it can be carried on."""
     max_failure_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
     """The run exits with 1 when a larger share of the questions failed."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_folder(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("responses"), str):
+            return {"output_dir": f"runs/score_{Path(data['responses']).stem}", **data}
+        return data
 
     @model_validator(mode="after")
     def _budget_has_prices(self) -> "ScoreConfig":

@@ -14,9 +14,9 @@ from lf_longpo.errors import UserError
 from lf_longpo.journal import check_folder, write_whole
 from lf_longpo.longmab.run import LongMabRun
 from lf_longpo.longreward.run import LongRewardRun
-from lf_longpo.method import Method, Tools
+from lf_longpo.method import Method, Tools, Usage
 from lf_longpo.models.cache import CallCache
-from lf_longpo.models.ledger import Ledger
+from lf_longpo.models.ledger import Ledger, cost_of
 from lf_longpo.models.tokenizers import load_tokenizer
 from lf_longpo.pairs import PAIRS, Pairs
 from lf_longpo.pipeline import Failures, Tally, run_questions
@@ -51,10 +51,9 @@ async def generate(config: GenerateConfig) -> Result:
     refuse_changes(_not_about_pairs(changed, method), output_dir)
     steps = method.check(digests)
     _check_targets(config)
-    tokenizer_name = config.tokenizer or config.policy.model
-    trust = bool(config.policy and config.policy.trust_remote_code)
-    tokenizer = load_tokenizer(tokenizer_name, "tokenizer", trust)
-    encoder = TemplateEncoder(config.pairs.template, tokenizer_name, config.pairs.cutoff_len, trust)
+    name, trust = config.tokenizer or config.policy.model, _trusts(config)
+    tokenizer = load_tokenizer(name, "tokenizer", trust)
+    encoder = TemplateEncoder(config.pairs.template, name, config.pairs.cutoff_len, trust)
 
     cache, ledger = CallCache(output_dir / "calls.sqlite"), Ledger(config.max_cost)
     progress = Progress(config.method, len(digests), steps, ledger)
@@ -80,6 +79,38 @@ async def generate(config: GenerateConfig) -> Result:
     finally:
         cache.close()
         await method.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a stage is expected to take, and to cost where prices are known."""
+
+    stage: str
+    usage: Usage
+    cost: float
+
+
+def estimate(config: GenerateConfig) -> list[Expected]:
+    """What a run from its beginning is expected to take, stage by stage, from its real input; calls nobody.
+
+    Raises:
+        UserError: input or settings cannot work.
+    """
+    method: Method = _METHODS[config.method](config)
+    digests = check_questions(config.input, config.input_split, method.asked, method.needs_answers)
+    method.check(digests)
+    tokenizer = load_tokenizer(config.tokenizer or config.policy.model, "tokenizer", _trusts(config))
+    prices = {"embed": config.embedder.price, "sample": config.policy and config.policy.price}
+    others = (config.judge or config.policy).price
+    return [
+        Expected(stage, usage, cost_of(prices.get(stage, others), usage.prompt_tokens, usage.completion_tokens))
+        for stage, usage in method.estimate(tokenizer).items()
+        if usage.calls
+    ]
+
+
+def _trusts(config: GenerateConfig) -> bool:
+    return bool(config.policy and config.policy.trust_remote_code)
 
 
 def _not_about_pairs(changed: dict[str, tuple[Any, Any]], method: Method) -> dict[str, tuple[Any, Any]]:

@@ -29,9 +29,20 @@ class Tools:
 class Usage:
     """Calls and tokens that a stage is expected to take."""
 
-    calls: int
-    prompt_tokens: int
-    completion_tokens: int
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.calls + other.calls,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+        )
+
+    def times(self, number: int) -> "Usage":
+        """The same so many times."""
+        return Usage(self.calls * number, self.prompt_tokens * number, self.completion_tokens * number)
 
 
 class Method(Protocol):
@@ -52,6 +63,10 @@ class Method(Protocol):
         Raises:
             UserError: something of it cannot be used.
         """
+        ...
+
+    def estimate(self, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Usage]:
+        """What a run from its beginning is expected to take, by stage, without calling anybody."""
         ...
 
     def equip(self, tools: Tools) -> None:

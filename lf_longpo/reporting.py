@@ -10,7 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lf_longpo.config import GenerateConfig
+from lf_longpo.config import GenerateConfig, ScoreConfig
+from lf_longpo.generate import Expected
+from lf_longpo.longreward.files import SCORES
+from lf_longpo.method import Usage
 from lf_longpo.models.cache import StageTotals
 from lf_longpo.progress import totals_line
 
@@ -36,16 +39,53 @@ def print_generation(config: GenerateConfig, summary: dict[str, Any]) -> None:
     if summary["pairs"]:
         table.add_row("data set", escape(str(config.dataset_dir / f"{config.dataset_name}.jsonl")))
     console.print(table)
-    if summary["unfinished"]:
-        console.print(
-            f"Stopped before max_cost = {config.max_cost:g} was exceeded, with {summary['unfinished']} questions "
-            "unfinished; raise it and start the same command again to carry on.",
-            markup=False,
-        )
+    _tell_budget(console, config.max_cost, summary)
     if summary["pairs"]:
         console.print(f"Next: llamafactory-cli train {_recipe_of(config)}", markup=False)
     else:
         console.print("No pairs: nothing was registered.")
+
+
+def print_estimate(config: GenerateConfig, expected: Sequence[Expected]) -> None:
+    """What a run is expected to take."""
+    console = _console()
+    table = Table(title=escape(f"{_METHODS[config.method]}: {config.dataset_name}, expected"), title_justify="left")
+    table.add_column("stage")
+    for column in ("calls", "prompt tokens", "new tokens", "cost"):
+        table.add_column(column, justify="right")
+    priced = any(row.cost for row in expected)
+    total = sum((row.usage for row in expected), Usage())
+    for row in (*expected, Expected("total", total, sum(row.cost for row in expected))):
+        numbers = (row.usage.calls, row.usage.prompt_tokens, row.usage.completion_tokens)
+        cost = f"{row.cost:,.4f}" if priced else "-"
+        table.add_row(row.stage, *(f"{number:,}" for number in numbers), cost, end_section=row is expected[-1])
+    console.print(table)
+    if not priced:
+        console.print("No cost: set price.prompt and price.completion (per million tokens) beside the models.")
+    console.print("Of a run from its beginning; nothing was called. What models will write is assumed.")
+
+
+def print_scores(summary: dict[str, Any], config: ScoreConfig) -> None:
+    """The end of `longpo score`."""
+    console = _console()
+    table = _table("LongReward scores")
+    for row in _score_rows(summary):
+        table.add_row(*row)
+    _add_calls(table, summary)
+    table.add_row("scores", escape(str(config.output_dir / SCORES)))
+    if summary["failed"] or summary["not_scored"]:
+        table.add_row("failures", escape(str(config.output_dir / "failures.jsonl")))
+    console.print(table)
+    _tell_budget(console, config.max_cost, summary)
+
+
+def _tell_budget(console: Console, max_cost: float | None, summary: dict[str, Any]) -> None:
+    if summary["unfinished"]:
+        console.print(
+            f"Stopped before max_cost = {max_cost:g} was exceeded, with {summary['unfinished']} questions unfinished; "
+            "raise it and start the same command again to carry on.",
+            markup=False,
+        )
 
 
 def _table(title: str) -> Table:

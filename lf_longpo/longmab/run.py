@@ -1,12 +1,13 @@
 """LongMab-PO as a generation method: its models, journals and summary around the chain of one question."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lf_longpo.aio import all_settled
 from lf_longpo.config import GenerateConfig
+from lf_longpo.longmab.estimate import estimate_longmab
 from lf_longpo.longmab.method import PROBES, ROLLOUTS, Journals, LongMab, Prompts, all_rolled_out, bandit_summary
-from lf_longpo.method import Tools
+from lf_longpo.method import Tools, Usage
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.chat import make_chat
 from lf_longpo.models.embedders import make_embedder
@@ -14,6 +15,9 @@ from lf_longpo.pairs import Pairs
 from lf_longpo.pipeline import Failures
 from lf_longpo.records import Question
 from lf_longpo.run_dir import refuse_changed_questions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class LongMabRun:
@@ -39,6 +43,10 @@ class LongMabRun:
         refuse_changed_questions(digests, self._config.output_dir / PROBES)
         self._ids = list(digests)
         return len(digests) * (self._config.longmab.rounds + 1)
+
+    def estimate(self, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Usage]:
+        """Of a run in which every probe is kept."""
+        return estimate_longmab(self._config, self._prompts, tokenizer)
 
     def equip(self, tools: Tools) -> None:
         """Policy and embedder."""

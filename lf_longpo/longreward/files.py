@@ -11,8 +11,8 @@ from pathlib import Path
 
 from lf_longpo.errors import UserError
 from lf_longpo.journal import Journal, Row, read_rows
-from lf_longpo.longreward.judge import DIMENSIONS, Score
 from lf_longpo.longreward.parsing import BEST_RATING
+from lf_longpo.longreward.scorer import DIMENSIONS, Score
 from lf_longpo.tables import places_and_rows
 
 NOTES, SAMPLES, SCORES = "chunk_info.jsonl", "sampled_responses.jsonl", "scored_responses.jsonl"

@@ -1,311 +1,91 @@
-"""The judge: extracts what a context says about a query, and scores a response on four dimensions.
+"""LongReward from Python: one object, one await."""
 
-LongReward, arXiv 2410.21252, section 3. All parts of one response are asked at the same time; the longest chain is two
-calls, the splitting into statements and the checking of one.
-"""
-
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+import hashlib
+from pathlib import Path
+from types import TracebackType
 
 from lf_longpo.aio import Once, all_settled
-from lf_longpo.config import ChatConfig, JudgingConfig, SamplingConfig
-from lf_longpo.errors import CallFailed, UserError
-from lf_longpo.longreward.evidence import Evidence
-from lf_longpo.longreward.parsing import (
-    BEST_RATING,
-    find_information,
-    find_statements,
-    find_support,
-    own_verdict,
-    rating_in_range,
-)
-from lf_longpo.longreward.prompts import JudgePrompts
-from lf_longpo.longreward.rating import LEVELS, OPENING, RATINGS, mean, shares
+from lf_longpo.config import ChatConfig, EmbedderConfig, JudgingConfig
+from lf_longpo.longreward.scorer import Score, Scorer, prompts_for
+from lf_longpo.models.cache import CallCache
 from lf_longpo.models.calls import Calls
-from lf_longpo.models.chat import Completion
-from lf_longpo.models.embedded import is_embedded
-from lf_longpo.models.embedders import Embedder
-from lf_longpo.text.chunking import chunk_tokens, count_tokens
-from lf_longpo.text.language import detect_language
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-DIMENSIONS = ("helpfulness", "logicality", "faithfulness", "completeness")
-
-# First try nearly greedy, then up to four that may come out otherwise (the published code's values).
-_TEMPERATURES = (0.01, 0.95, 0.95, 0.95, 0.95)
-# Most new tokens of an extraction and of a list of statements (the published code's values).
-_EXTRACT_TOKENS = 1024
-_STATEMENTS_TOKENS = 2048
-# With more parts than this, whole percents would give two of them the same name.
-_MOST_WHOLE_PERCENTS = 100
-_REMEMBERED = 64
-_PASSAGE = {"en": "[Passage {}]", "zh": "[段落 {}]"}
-
-T = TypeVar("T")
+from lf_longpo.models.chat import make_chat
+from lf_longpo.models.embedders import make_embedder
+from lf_longpo.models.ledger import Ledger
+from lf_longpo.models.tokenizers import load_tokenizer
 
 
-class Unreadable(CallFailed):
-    """No reply of the judge could be used; `last_words` is the last one."""
+class LongRewardJudge:
+    """Scores responses to long contexts on helpfulness, logicality, faithfulness and completeness (arXiv 2410.21252).
 
-    def __init__(self, stage: str, last_words: str) -> None:
-        super().__init__(f"{stage}: nothing usable in {len(_TEMPERATURES)} replies of the judge")
-        self.last_words = last_words
+        config = ChatConfig(provider="zhipu", model="glm-4-plus")
+        async with LongRewardJudge(config, tokenizer="zai-org/glm-4-9b-hf") as judge:
+            score = await judge.score(context, query, answer)
+            print(score.reward, score.scores["faithfulness"])
 
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """What a response is worth."""
-
-    scores: dict[str, float]
-    """Each dimension, 0 to 10, and their sum as `total`."""
-    reward: float
-    """The mean of the dimensions."""
-    details: dict[str, Any]
-    """By dimension: score, analysis, statements with their passages; in the published files' form."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """One thing the judge is asked, before the answer is tried to be read."""
-
-    stage: str
-    id: str
-    render: Callable[[str], str]
-    max_tokens: int
-    material: str
-    """What is judged; the reply may quote it."""
-    context: str = ""
-    """What gives way where the judge's window is too small."""
-    reply_start: str = ""
-
-
-def rates_by_expectation(config: JudgingConfig, judge: ChatConfig) -> bool:
-    """Whether ratings are expected ones: as set, or by default for the embedded model."""
-    return (config.rating or ("expected" if is_embedded(judge.model) else "parsed")) == "expected"
-
-
-def prompts_for(config: JudgingConfig, judge: ChatConfig) -> JudgePrompts:
-    """The judge's prompts: as set, or by default brief ones for the embedded model and full ones for others."""
-    return JudgePrompts(config.prompts or ("brief" if is_embedded(judge.model) else "full"))
-
-
-class Judge:
-    """Extraction and scoring, for any number of responses at once.
+    Any number of `score` calls may run at the same time. The context is read and embedded once for all responses to it.
 
     Args:
-        config: how to judge.
-        expected: whether ratings are means of the judge's distribution.
-        prompts: the judge's prompts.
-        calls: the judge.
-        embedder: finds the passages to check a statement against.
-        tokenizer: counts the tokens of chunks.
+        judge: the model that judges.
+        embedder: finds the passages that a statement is checked against.
+        longreward: how to judge.
+        tokenizer: counts tokens for chunks. Default: the judge's model.
+        seed: each call's own seed follows from it.
+        cache: file that keeps finished calls; asked again in a later process, they cost nothing. Default: none.
+
+    Raises:
+        UserError: settings that cannot work.
     """
 
     def __init__(
         self,
-        config: JudgingConfig,
-        expected: bool,
-        prompts: JudgePrompts,
-        calls: Calls,
-        embedder: Embedder,
-        tokenizer: "PreTrainedTokenizerBase",
+        judge: ChatConfig,
+        embedder: EmbedderConfig = EmbedderConfig(),  # noqa: B008 frozen
+        longreward: JudgingConfig = JudgingConfig(),  # noqa: B008 frozen
+        tokenizer: str | None = None,
+        seed: int = 42,
+        cache: Path | None = None,
     ) -> None:
-        self._config = config
-        self._expected = expected
-        self._prompts = prompts
-        self._calls = calls
-        self._tokenizer = tokenizer
-        self._evidence = Evidence(embedder, tokenizer, config.evidence_chunk_size, config.evidence_top_k)
-        self._notes: Once[dict[str, str]] = Once(_REMEMBERED)
-        self._scores: Once[Score] = Once(_REMEMBERED)
-        if not config.analysis_tokens and not (expected and calls.continues_replies):
-            raise UserError(
-                "longreward.analysis_tokens: 0 needs rating: expected and a judge that goes on with a reply that was "
-                "begun (transformers, vLLM, SGLang); raise it"
-            )
+        counts = load_tokenizer(tokenizer or judge.model, "tokenizer", judge.trust_remote_code)
+        self.ledger = Ledger()
+        """Calls and tokens so far, by stage."""
+        self._cache = CallCache(cache)
+        self._calls = Calls(make_chat(judge), judge, counts, self._cache, self.ledger, seed)
+        self._embedder = make_embedder(embedder, self._cache, self.ledger)
+        self._scorer = Scorer(longreward, judge, prompts_for(longreward, judge), self._calls, self._embedder, counts)
+        self._started: Once[None] = Once(1)
 
-    async def extract(self, id: str, context: str, query: str) -> dict[str, str]:
-        """What each part of a context says about a query, by the part's place in percent; asked once for all.
+    async def score(self, context: str, query: str, answer: str) -> Score:
+        """Scores one response. Models are loaded or connected to by the first call.
 
         Args:
-            id: of the question; names the calls that are kept.
-            context: the whole document.
-            query: what is asked of it.
-
-        Raises:
-            CallFailed: a call was lost, or a reply stayed empty.
-        """
-        return await self._notes.get((context, query), lambda: self._extract(id, context, query))
-
-    async def score(self, id: str, context: str, query: str, answer: str, notes: Mapping[str, str]) -> Score:
-        """Scores one response; the same response to the same question is asked about once.
-
-        Args:
-            id: of the question; names the calls that are kept.
             context: the whole document.
             query: what was asked of it.
             answer: the response.
-            notes: what `extract` found.
 
         Raises:
             Unreadable: the judge gave no verdict on a dimension, or found no statement in the response.
             CallFailed: a call was lost.
+            UserError: a model cannot be used.
         """
-        key = (context, query, answer)
-        return await self._scores.get(key, lambda: self._score(id, context, query, answer, notes))
+        await self._started.get(None, self._start)
+        id = hashlib.sha256(f"{len(context)} {context}{query}".encode()).hexdigest()[:16]
+        return await self._scorer.score(id, context, query, answer)
 
-    async def _extract(self, id: str, context: str, query: str) -> dict[str, str]:
-        size = self._config.chunk_size
-        chunks = await asyncio.to_thread(chunk_tokens, context, self._tokenizer, size)
-        total = size * (len(chunks) - 1) + count_tokens(chunks[-1], self._tokenizer)
-        digits = 0 if len(chunks) <= _MOST_WHOLE_PERCENTS else 2
-        render = self._prompts.render("extract", detect_language(query), query=query)
+    async def close(self) -> None:
+        """Lets go of models and connections."""
+        self._cache.close()
+        await all_settled(self._calls.close(), self._embedder.close())
 
-        async def one(index: int, chunk: str) -> tuple[str, str]:
-            begin, end = index * size / total, min((index + 1) * size / total, 1.0)
-            asked = _Asked("extract", id, render, _EXTRACT_TOKENS, chunk + query, context=chunk)
-            return f"{begin:.{digits}%} - {end:.{digits}%}", await self._ask(asked, find_information)
+    async def __aenter__(self) -> "LongRewardJudge":
+        return self
 
-        return dict(await all_settled(*(one(index, chunk) for index, chunk in enumerate(chunks))))
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
 
-    async def _score(self, id: str, context: str, query: str, answer: str, notes: Mapping[str, str]) -> Score:
-        language = detect_language(query)
-        limit = self._config.analysis_tokens
-
-        def overall(stage: str) -> Awaitable[dict[str, Any]]:
-            render = self._prompts.render(stage, language, query=query, answer=answer)
-            return self._verdict(_Asked(stage, id, render, limit, query + answer), RATINGS, rating_in_range)
-
-        found = "\n\n".join(f"[{place}]\n{text}" for place, text in notes.items())
-        render = self._prompts.render("completeness", language, query=query, answer=answer)
-        asked = _Asked("completeness", id, render, limit, query + found + answer, context=found)
-        helpful, logical, faithful, complete = await all_settled(
-            overall("helpfulness"),
-            overall("logicality"),
-            self._faithfulness(id, context, query, answer),
-            self._verdict(asked, RATINGS, rating_in_range),
-        )
-        details = dict(zip(DIMENSIONS, (helpful, logical, faithful, complete), strict=True))
-        scores = {dimension: detail["score"] for dimension, detail in details.items()}
-        total = sum(scores.values())
-        return Score(scores | {"total": total}, total / len(DIMENSIONS), details)
-
-    async def _faithfulness(self, id: str, context: str, query: str, answer: str) -> dict[str, Any]:
-        """10 x the mean support of the response's statements (arXiv 2410.21252, section 3.3)."""
-        # The context is embedded while the judge splits the response.
-        statements, _ = await all_settled(self._statements(id, query, answer), self._evidence.prepare(context))
-        passages = await self._evidence.find(id, context, statements)
-        language = detect_language(query)
-
-        async def check(statement: str, evidence: list[tuple[int, str]]) -> dict[str, Any]:
-            shown = "\n\n".join(
-                f"{_PASSAGE[language].format(number)}\n{text}" for number, (_, text) in enumerate(evidence, 1)
-            )
-            render = self._prompts.render("faithfulness", language, statement=statement)
-            limit = self._config.analysis_tokens
-            asked = _Asked("faithfulness", id, render, limit, shown + statement, context=shown)
-            verdict = await self._verdict(asked, LEVELS, find_support)
-            texts = [{"c_idx": place, "content": text} for place, text in evidence]
-            return {"fact": statement, **verdict, "evidences": texts}
-
-        # A statement that stands twice counts twice, but is asked about once.
-        each = dict(zip(statements, passages, strict=True))
-        checked = dict(zip(each, await all_settled(*(check(*item) for item in each.items())), strict=True))
-        mean_support = sum(checked[statement]["score"] for statement in statements) / len(statements)
-        return {
-            "score": BEST_RATING * mean_support,
-            "facts": {statement: check["score"] for statement, check in checked.items()},
-            "details": list(checked.values()),
-        }
-
-    async def _statements(self, id: str, query: str, answer: str) -> list[str]:
-        begun = self._expected and self._calls.continues_replies
-
-        def read(reply: str, material: str) -> list[str] | None:
-            return find_statements(reply, material, begun) or None
-
-        # Splitting does not make an answer much longer; a small judge that repeats itself is stopped.
-        limit = min(_STATEMENTS_TOKENS, 256 + 3 * count_tokens(answer, self._tokenizer))
-        render = self._prompts.render("statements", detect_language(query), query=query, answer=answer)
-        start = "<statement>" if begun else ""
-        return await self._ask(_Asked("statements", id, render, limit, query + answer, reply_start=start), read)
-
-    async def _ask(self, asked: _Asked, read: Callable[[str, str], T | None]) -> T:
-        """Asks until `read` makes something of a reply (and of the material that it may quote)."""
-        completion = None
-        for attempt in range(len(_TEMPERATURES)):
-            completion = await self._complete(asked, attempt, asked.reply_start)
-            result = read(completion.text, asked.material)
-            if result is not None:
-                return result
-        raise Unreadable(asked.stage, completion.text)
-
-    async def _verdict(
-        self, asked: _Asked, verdicts: Mapping[str, float], parse: Callable[[str], float | None]
-    ) -> dict[str, Any]:
-        """Score and analysis of one thing that is judged."""
-        if self._expected:
-            return await self._expectation(asked, verdicts)
-
-        def read(reply: str, material: str) -> dict[str, Any] | None:
-            score = parse(own_verdict(reply, material))
-            return None if score is None else {"analysis": reply, "score": score}
-
-        return await self._ask(asked, read)
-
-    async def _expectation(self, asked: _Asked, verdicts: Mapping[str, float]) -> dict[str, Any]:
-        analysis = ""
-        for attempt in range(len(_TEMPERATURES)):
-            settled: dict[str, float] = {}
-            if asked.max_tokens:
-                completion = await self._complete(asked, attempt, weigh=True)
-                analysis = completion.text
-                if completion.weights and own_verdict(analysis, asked.material):
-                    settled = await self._settle(asked, attempt, analysis.rpartition(OPENING)[0], completion, verdicts)
-            if not settled and self._calls.continues_replies:
-                start = analysis.rstrip() + "\n" if analysis.strip() else ""
-                completion = await self._complete(asked, attempt, start + OPENING, weigh=True)
-                settled = await self._settle(asked, attempt, start, completion, verdicts)
-            score = mean(settled, verdicts)
-            if score is not None:
-                total = sum(settled.values())
-                distribution = {label: round(settled.get(label, 0.0) / total, 4) for label in verdicts}
-                return {"analysis": analysis, "score": score, "distribution": distribution}
-        raise Unreadable(asked.stage, analysis)
-
-    async def _settle(
-        self, asked: _Asked, attempt: int, before: str, completion: Completion, verdicts: Mapping[str, float]
-    ) -> dict[str, float]:
-        """Shares by verdict; what a first token leaves open (`1` or `10`) is settled by what may follow it."""
-        found = shares(completion.weights or {}, verdicts)
-        settled = dict(found.settled)
-        for begun, weight in found.open.items():
-            follow = {}
-            if self._calls.continues_replies:
-                next_one = await self._complete(asked, attempt, before + OPENING + begun, weigh=True)
-                follow = shares(next_one.weights or {}, verdicts, begun).settled
-            follow = follow or ({begun: 1.0} if begun in verdicts else {})
-            for label, share in follow.items():
-                settled[label] = settled.get(label, 0.0) + weight * share / sum(follow.values())
-        return settled
-
-    async def _complete(self, asked: _Asked, attempt: int, start: str = "", weigh: bool = False) -> Completion:
-        """One reply; of a verdict whose brackets are open already only the next token."""
-        tokens = 1 if weigh and start else asked.max_tokens
-        sampling = SamplingConfig(
-            temperature=_TEMPERATURES[attempt], top_p=1.0, presence_penalty=0.0, max_new_tokens=tokens
-        )
-        return await self._calls.complete(
-            asked.stage,
-            asked.id,
-            attempt,
-            sampling,
-            asked.render,
-            asked.context,
-            reply_start=start,
-            weigh_after=OPENING if weigh else "",
-        )
+    async def _start(self) -> None:
+        await all_settled(self._calls.start(), self._embedder.start())
+        self._cache.open()
+        self.ledger.carry_over(self._cache.totals())

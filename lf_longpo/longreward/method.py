@@ -12,8 +12,8 @@ from lf_longpo.aio import all_settled
 from lf_longpo.config import LongRewardConfig
 from lf_longpo.errors import CallFailed
 from lf_longpo.longreward.files import Files, Response
-from lf_longpo.longreward.judge import Judge
 from lf_longpo.longreward.pairs import best_and_worst
+from lf_longpo.longreward.scorer import Scorer
 from lf_longpo.models.calls import Calls
 from lf_longpo.pairs import Pairs, Side
 from lf_longpo.pipeline import Failures
@@ -36,7 +36,7 @@ class Scoring:
     """Scores the responses of one question at a time; many can be in flight together.
 
     Args:
-        judge: scores.
+        scorer: asks the judge.
         asked: the judge's prompts, which go into digests.
         files: where finished steps are.
         failures: told of responses that cannot be scored.
@@ -44,9 +44,9 @@ class Scoring:
     """
 
     def __init__(
-        self, judge: Judge, asked: Sequence[str], files: Files, failures: Failures, progress: Progress
+        self, scorer: Scorer, asked: Sequence[str], files: Files, failures: Failures, progress: Progress
     ) -> None:
-        self._judge = judge
+        self._scorer = scorer
         self._asked = asked
         self._files = files
         self._failures = failures
@@ -92,7 +92,7 @@ class Scoring:
         if known is not None:
             self._progress.skip(1)
             return known
-        notes = await self._judge.extract(question.id, question.context, question.question)
+        notes = await self._scorer.extract(question.id, question.context, question.question)
         self._files.add_notes(question.id, question.question, notes, question.digest(*self._asked))
         self._progress.step()
         return notes
@@ -101,7 +101,7 @@ class Scoring:
         try:
             if not response.answer.strip():
                 raise CallFailed("the response is empty")
-            score = await self._judge.score(question.id, question.context, question.question, response.answer, notes)
+            score = await self._scorer.score(question.id, question.context, question.question, response.answer, notes)
         except CallFailed as error:
             self._failures.record(response.idx, error)
             self._progress.count("not scored")

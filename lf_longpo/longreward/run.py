@@ -2,15 +2,25 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lf_longpo.aio import all_settled
 from lf_longpo.config import GenerateConfig
-from lf_longpo.longreward.files import NOTES, SAMPLES, SCORES, Files, check_files, import_responses, look_into
-from lf_longpo.longreward.judge import Judge, prompts_for, rates_by_expectation
+from lf_longpo.longreward.estimate import estimate_longreward
+from lf_longpo.longreward.files import (
+    NOTES,
+    SAMPLES,
+    SCORES,
+    Files,
+    check_files,
+    import_responses,
+    look_into,
+    read_responses,
+)
 from lf_longpo.longreward.method import LongReward, Scoring
+from lf_longpo.longreward.scorer import Scorer, prompts_for
 from lf_longpo.longreward.summary import score_summary
-from lf_longpo.method import Tools
+from lf_longpo.method import Tools, Usage
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.chat import make_chat
 from lf_longpo.models.embedders import make_embedder
@@ -18,6 +28,9 @@ from lf_longpo.pairs import Pairs
 from lf_longpo.pipeline import Failures
 from lf_longpo.questions import read_questions
 from lf_longpo.records import Question
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class LongRewardRun:
@@ -61,13 +74,8 @@ class LongRewardRun:
             policy = judge if config.policy == config.judge else make_chat(config.policy)
             self._policy = Calls(policy, config.policy, *shared)
         self._embedder = make_embedder(config.embedder, tools.cache, tools.ledger)
-        self._judge = Judge(
-            config.longreward,
-            rates_by_expectation(config.longreward, config.judge),
-            self._prompts,
-            self._judge_calls,
-            self._embedder,
-            tools.tokenizer,
+        self._scorer = Scorer(
+            config.longreward, config.judge, self._prompts, self._judge_calls, self._embedder, tools.tokenizer
         )
 
     async def start(self) -> None:
@@ -78,6 +86,14 @@ class LongRewardRun:
             await self._embedder.start()
         if self._policy and any(sampled[id] < self._wanted[id] for id in self._ids):
             await self._policy.start()
+
+    def estimate(self, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Usage]:
+        """Of a run from its beginning."""
+        given: dict[str, list[str]] = {}
+        if self._config.responses:
+            for _, id, response in read_responses(self._config.responses, self._wanted):
+                given.setdefault(id, []).append(response.answer)
+        return estimate_longreward(self._config, self._prompts, tokenizer, given)
 
     def _there(self, name: str) -> Counter[str]:
         """How many responses of each question a file of the run has."""
@@ -90,7 +106,7 @@ class LongRewardRun:
         self._files = Files(config.output_dir, self._ids)
         if config.responses:
             import_responses(self._files, config.responses, self._ids)
-        scoring = Scoring(self._judge, self.asked, self._files, failures, progress)
+        scoring = Scoring(self._scorer, self.asked, self._files, failures, progress)
         self._chain = LongReward(config.longreward, self._policy, scoring, self._files, pairs, failures, progress)
         skipped = self._files.skipped
         lost = [f"{skipped} lines of the journals cannot be used; their work is done again"] if skipped else []

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from lf_longpo.longreward.files import Files
-from lf_longpo.longreward.judge import DIMENSIONS
 from lf_longpo.longreward.parsing import BEST_RATING
+from lf_longpo.longreward.scorer import DIMENSIONS
 
 _BINS = 5
 

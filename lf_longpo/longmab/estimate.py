@@ -1,0 +1,42 @@
+"""What a LongMab-PO run will take, counted from its input."""
+
+from typing import TYPE_CHECKING
+
+from lf_longpo.config import GenerateConfig
+from lf_longpo.longmab.method import Prompts
+from lf_longpo.method import Usage
+from lf_longpo.models.embedded import is_embedded
+from lf_longpo.models.tokenizers import chat_tokens
+from lf_longpo.questions import read_questions
+from lf_longpo.text.chunking import chunk_sentences, count_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Share of max_new_tokens that outputs take: a median of about 300 of 1024 tokens; small models end no output early.
+_OUTPUT_SHARE = 0.3
+
+
+def estimate_longmab(
+    config: GenerateConfig, prompts: Prompts, tokenizer: "PreTrainedTokenizerBase"
+) -> dict[str, Usage]:
+    """Calls and tokens by stage, if every question's probe is kept.
+
+    Contexts and prompts are counted; lengths of outputs are assumed.
+    """
+    settings = config.longmab
+    share = 1.0 if is_embedded(config.policy.model) else _OUTPUT_SHARE
+    output = int(share * settings.sampling.max_new_tokens)
+    window = config.policy.context_window or tokenizer.model_max_length
+    limit = window - settings.sampling.max_new_tokens
+    probe, rollouts, embed = Usage(), Usage(), Usage()
+    for question in read_questions(config.input, config.input_split):
+        chunks = chunk_sentences(question.context, tokenizer, settings.chunk_size, settings.chunk_overlap)
+        sizes = [count_tokens(chunk, tokenizer) for chunk in chunks]
+        shown = min(settings.top_k, len(chunks)) * sum(sizes) // len(chunks)
+        probe += Usage(1, min(chat_tokens(prompts.probe(question)(question.context), tokenizer), limit), output)
+        each = min(chat_tokens(prompts.rollout(question)(""), tokenizer) + shown, limit)
+        rollouts += Usage(1, each, output).times(settings.rounds)
+        if settings.init != "random" and config.embedder.backend == "openai":
+            embed += Usage(-(-(len(chunks) + 1) // config.embedder.batch_size), sum(sizes) + output, 0)
+    return {"probe": probe, "rollout": rollouts, "embed": embed}

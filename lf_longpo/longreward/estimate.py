@@ -1,0 +1,126 @@
+"""What a LongReward run will take, counted from its input.
+
+Contexts, queries, prompts and given responses are counted with the tokenizer; what the models will write is assumed,
+as named below.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+from lf_longpo.config import GenerateConfig
+from lf_longpo.longreward.method import PROMPT
+from lf_longpo.longreward.prompts import STAGES, JudgePrompts
+from lf_longpo.longreward.scorer import rates_by_expectation
+from lf_longpo.method import Usage
+from lf_longpo.models.embedded import is_embedded
+from lf_longpo.models.tokenizers import chat_tokens
+from lf_longpo.questions import read_questions
+from lf_longpo.records import Question
+from lf_longpo.text.chunking import count_tokens, split_sentences
+from lf_longpo.text.language import Language, detect_language
+from lf_longpo.text.prompts import fill
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Assumed lengths, in tokens: of an answer whose question has none, of what a part of a context yields, of an analysis.
+_ANSWER = 200
+_NOTE = 60
+_ANALYSIS = 100
+
+
+def estimate_longreward(
+    config: GenerateConfig,
+    prompts: JudgePrompts,
+    tokenizer: "PreTrainedTokenizerBase",
+    given: Mapping[str, Sequence[str]],
+) -> dict[str, Usage]:
+    """Calls and tokens by stage, if every verdict is readable at once.
+
+    Args:
+        config: the run's.
+        prompts: the judge's.
+        tokenizer: counts.
+        given: responses by question id, where they are given; otherwise gold answers stand for them.
+    """
+
+    @cache
+    def bare(stage: str, language: Language) -> int:
+        empty = dict.fromkeys(STAGES[stage], "")
+        empty.pop("context", None)
+        return chat_tokens(prompts.render(stage, language, **empty)(""), tokenizer)
+
+    stages: dict[str, Usage] = {}
+    for question in read_questions(config.input, config.input_split, needs_answers=False):
+        for stage, usage in _of_question(config, bare, tokenizer, question, given.get(question.id)):
+            stages[stage] = stages.get(stage, Usage()) + usage
+    return stages
+
+
+def _of_question(
+    config: GenerateConfig,
+    bare: Callable[[str, Language], int],
+    tokenizer: "PreTrainedTokenizerBase",
+    question: Question,
+    given: Sequence[str] | None,
+) -> list[tuple[str, Usage]]:
+    settings = config.longreward
+    language = detect_language(question.question)
+    size = count_tokens(question.context, tokenizer)
+    query = count_tokens(question.question, tokenizer)
+
+    usage: list[tuple[str, Usage]] = []
+    responses = given
+    if config.responses is None:
+        stand_in = question.answers[0] if question.answers else ""
+        answer = min(count_tokens(stand_in, tokenizer) or _ANSWER, settings.sampling.max_new_tokens)
+        if is_embedded(config.policy.model):  # ends no answer early
+            answer = settings.sampling.max_new_tokens
+        limit = (config.policy.context_window or tokenizer.model_max_length) - settings.sampling.max_new_tokens
+        asked = min(size + chat_tokens(fill(PROMPT, context="", question=question.question), tokenizer), limit)
+        usage.append(("sample", Usage(1, asked, answer).times(settings.num_samples)))
+        lengths = [(answer, _sentences(stand_in))] * settings.num_samples
+    else:
+        lengths = [(count_tokens(text, tokenizer), _sentences(text)) for text in responses or ()]
+    if not lengths:
+        return usage
+
+    parts = -(-size // settings.chunk_size)
+    usage.append(("extract", Usage(parts, size + parts * (bare("extract", language) + query), parts * _NOTE)))
+    rating, level = _calls_a_verdict(config, tokenizer)
+    analysis = min(_ANALYSIS, settings.analysis_tokens) or 1
+    evidence = min(settings.evidence_top_k * settings.evidence_chunk_size, size)
+    for answer, sentences in lengths:
+        # A small judge writes down little more than the first statement.
+        statements = 1 if is_embedded(config.judge.model) else sentences
+        usage.append(("statements", Usage(1, bare("statements", language) + query + answer, answer + 20 * statements)))
+        for stage in ("helpfulness", "logicality"):
+            usage.append((stage, Usage(1, bare(stage, language) + query + answer, analysis).times(rating)))
+        notes = parts * (_NOTE + 10)
+        asked = bare("completeness", language) + query + answer + notes
+        usage.append(("completeness", Usage(1, asked, analysis).times(rating)))
+        asked = bare("faithfulness", language) + evidence + answer // sentences + 10
+        usage.append(("faithfulness", Usage(1, asked, analysis).times(statements * level)))
+    if config.embedder.backend == "openai":
+        batches = -(-size // settings.evidence_chunk_size // config.embedder.batch_size)
+        told = sum(answer for answer, _ in lengths)
+        usage.append(("embed", Usage(batches + len(lengths), size + told, 0)))
+    return usage
+
+
+def _sentences(answer: str) -> int:
+    """Sentences and list items that say something."""
+    return sum(any(character.isalnum() for character in sentence) for sentence in split_sentences(answer)) or 1
+
+
+def _calls_a_verdict(config: GenerateConfig, tokenizer: "PreTrainedTokenizerBase") -> tuple[int, int]:
+    """Calls for a rating and for a level of support.
+
+    A judge whose verdict is expected is asked for its token probabilities, after its analysis if it writes one; once
+    more for a rating where `10` begins with the token `1`.
+    """
+    if not rates_by_expectation(config.longreward, config.judge):
+        return 1, 1
+    level = 2 if config.longreward.analysis_tokens else 1
+    return level + int(len(tokenizer.tokenize("10")) > 1), level

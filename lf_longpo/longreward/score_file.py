@@ -1,0 +1,123 @@
+"""`longpo score`: scores responses that exist already, without sampling and without pairs."""
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from lf_longpo.aio import all_settled
+from lf_longpo.config import ScoreConfig
+from lf_longpo.errors import UserError
+from lf_longpo.journal import check_folder, write_whole
+from lf_longpo.longreward.files import SCORES, Files, Keys, Response, check_files, import_responses, look_into
+from lf_longpo.longreward.method import Scoring
+from lf_longpo.longreward.scorer import Scorer, prompts_for
+from lf_longpo.longreward.summary import score_summary
+from lf_longpo.models.cache import CallCache
+from lf_longpo.models.calls import Calls
+from lf_longpo.models.chat import make_chat
+from lf_longpo.models.embedders import make_embedder
+from lf_longpo.models.ledger import Ledger
+from lf_longpo.models.tokenizers import load_tokenizer
+from lf_longpo.pipeline import Failures, run_questions
+from lf_longpo.progress import Progress
+from lf_longpo.questions import read_questions
+from lf_longpo.records import Question
+from lf_longpo.run_dir import changed_settings, locked, refuse_changes, save_settings
+from lf_longpo.tables import places_and_rows
+
+
+async def score_file(config: ScoreConfig) -> tuple[dict[str, Any], int]:
+    """Scores all responses, or carries on where an earlier start was killed.
+
+    Returns:
+        The summary (also written to `output_dir`/summary.json) and the exit code.
+
+    Raises:
+        UserError: input, settings or models cannot work.
+    """
+    began = time.monotonic()
+    output_dir = config.output_dir
+    prompts = prompts_for(config.longreward, config.judge)
+    queries, digests = {}, {}
+    for question in _questions(config):
+        queries[question.id], digests[question.id] = question.question, question.digest(*prompts.texts)
+    refuse_changes(changed_settings(config, output_dir), output_dir)
+    check_folder(output_dir, "output_dir")
+    given = check_files(output_dir, config.responses, queries, digests)
+    if strangers := [id for id in given if id not in queries]:
+        raise UserError(f"{config.responses}: no context for {strangers[0]!r} ({len(strangers)} such); set contexts")
+    ids = list(given)
+    tokenizer = load_tokenizer(config.tokenizer or config.judge.model, "tokenizer", config.judge.trust_remote_code)
+
+    cache, ledger = CallCache(output_dir / "calls.sqlite"), Ledger(config.max_cost)
+    progress = Progress("score", len(ids), len(ids) + given.total(), ledger)
+    calls = Calls(make_chat(config.judge), config.judge, tokenizer, cache, ledger, config.seed)
+    embedder = make_embedder(config.embedder, cache, ledger)
+    scorer = Scorer(config.longreward, config.judge, prompts, calls, embedder, tokenizer)
+    try:
+        there = {row["idx"] for _, row in look_into(output_dir, SCORES, queries)}
+        if len(there) < given.total():
+            await all_settled(calls.start(), embedder.start())
+        with locked(output_dir), Failures(output_dir / "failures.jsonl") as failures:
+            cache.open()
+            ledger.carry_over(cache.totals())
+            save_settings(config, output_dir)
+            files = Files(output_dir, queries)
+            try:
+                import_responses(files, config.responses, queries)
+                scoring = Scoring(scorer, prompts.texts, files, failures, progress)
+
+                async def work(question: Question) -> None:
+                    responses = files.responses(question.id)
+
+                    async def respond(idx: str) -> Response:
+                        return responses[idx]
+
+                    await scoring.rewards(question, list(responses), respond)
+
+                with progress:
+                    progress.note(f"{given.total()} responses to {len(ids)} questions -> {output_dir / SCORES}")
+                    asked = (question for question in _questions(config) if question.id in given)
+                    in_flight = 2 * config.judge.max_concurrency
+                    tally = await run_questions(asked, work, in_flight, failures, progress)
+                summary = {
+                    "questions": len(ids),
+                    "failed": tally.failed,
+                    "unfinished": tally.unfinished,
+                    "not_scored": progress.counts["not scored"],
+                    **score_summary(files, ids),
+                    "calls": {stage: totals._asdict() for stage, totals in ledger.stages.items()},
+                    "cost": ledger.spent,
+                    "seconds": round(time.monotonic() - began, 1),
+                }
+            finally:
+                files.close()
+            write_whole(output_dir / "summary.json", [json.dumps(summary, indent=2), "\n"])
+            lost = summary["not_scored"] > config.max_failure_rate * given.total()
+            return summary, int(lost or tally.exit_code(summary["scored"], config.max_failure_rate))
+    finally:
+        cache.close()
+        await all_settled(calls.close(), embedder.close())
+
+
+def _questions(config: ScoreConfig) -> Iterator[Question]:
+    """What the responses answer, each once: from the contexts' file, or from the responses' own contexts."""
+    if config.contexts:
+        yield from read_questions(config.contexts, needs_answers=False)
+        return
+    seen: dict[str, str] = {}
+    keys = Keys(())
+    for place, row in places_and_rows(config.responses):
+        for field in ("idx", "query", "answer", "context"):
+            if not isinstance(row, dict) or not isinstance(row.get(field), str):
+                hint = "; or set contexts to the file that has it" if field == "context" else ""
+                raise UserError(f"{place}: an object with the text {field} is needed{hint}")
+        id = keys.of_response(row)
+        if id is None:
+            raise UserError(f"{place}: the idx {row['idx']!r} must have the form <context's idx>-<number>")
+        question = Question(id, row["query"], (), row["context"])
+        if id not in seen:
+            yield question
+        if seen.setdefault(id, question.digest()) != question.digest():
+            raise UserError(f"{place}: its context or query is not that of the responses {id}-... before it")
