@@ -4,6 +4,7 @@ something once for all who need it."""
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -22,6 +23,12 @@ async def all_settled(*work: Awaitable[T]) -> list[T]:
     return results
 
 
+@dataclass(slots=True)
+class _Begun(Generic[T]):
+    task: "asyncio.Task[T]"
+    waiting: int = 0
+
+
 class Once(Generic[T]):
     """Results by key, each made once for all who ask for it while it is made or remembered.
 
@@ -31,19 +38,26 @@ class Once(Generic[T]):
 
     def __init__(self, remembered: int) -> None:
         self._remembered = remembered
-        self._made: OrderedDict[Hashable, asyncio.Task[T]] = OrderedDict()
+        self._begun: OrderedDict[Hashable, _Begun[T]] = OrderedDict()
 
     async def get(self, key: Hashable, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """The result of `make()`, or of the one that was begun for this key before; a failure is not remembered."""
-        task = self._made.get(key)
-        if task is None:
-            task = self._made[key] = asyncio.create_task(make())
-        self._made.move_to_end(key)
-        while len(self._made) > self._remembered:
-            self._made.popitem(last=False)  # those who wait for it hold it themselves
+        """The result of `make()`, or of the one that was begun for this key before.
+
+        A failure goes to all who wait and is not remembered. What nobody waits for any more is cancelled.
+        """
+        begun = self._begun.get(key)
+        if begun is None:
+            begun = self._begun[key] = _Begun(asyncio.create_task(make()))
+        self._begun.move_to_end(key)
+        while len(self._begun) > self._remembered:
+            self._begun.popitem(last=False)  # those who wait for it hold it themselves
+        begun.waiting += 1
         try:
-            return await asyncio.shield(task)  # one who gives up must not take it from the others
-        except BaseException:
-            if task.done() and self._made.get(key) is task:
-                del self._made[key]
-            raise
+            return await asyncio.shield(begun.task)  # one who gives up must not take it from the others
+        finally:
+            begun.waiting -= 1
+            if not begun.task.done() and not begun.waiting:
+                begun.task.cancel()
+            failed = begun.task.done() and (begun.task.cancelled() or begun.task.exception() is not None)
+            if (failed or not begun.task.done()) and not begun.waiting and self._begun.get(key) is begun:
+                del self._begun[key]

@@ -6,6 +6,7 @@ Chat answers depend on prompt and seed only, so a run against it has one right r
 import asyncio
 import hashlib
 import json
+import math
 import re
 import threading
 from collections import Counter
@@ -42,7 +43,10 @@ class Stub:
         self.in_flight = self.most_in_flight = 0
         self.fail: Callable[[dict], web.Response | None] = lambda body: None
         self.models_text: str | None = None
+        self.weights: Callable[[str, str], dict[str, float]] | None = None
+        """Probabilities of what may follow the brackets, given the prompt and the reply so far."""
         self.on_chat: Callable[[int], None] = lambda number: None
+        self.count_tokens: Callable[[str], int] = lambda text: len(text.split())
         self._ready = threading.Event()
 
     @property
@@ -104,12 +108,34 @@ class Stub:
         finally:
             self.in_flight -= 1
         prompt = body["messages"][0]["content"]
-        message = {"role": "assistant", "content": self.answer(prompt, body.get("seed", 0))}
-        usage = {"prompt_tokens": len(prompt.split()), "completion_tokens": 7, "total_tokens": len(prompt.split()) + 7}
+        start = body["messages"][1]["content"] if len(body["messages"]) > 1 else ""
+        assert bool(start) == bool(body.get("continue_final_message"))
+        if start.rstrip("0123456789").endswith("[["):
+            weights = self.weights(prompt, start)
+            text = max(weights, key=weights.get)
+        else:
+            text = self.answer(prompt, body.get("seed", 0))
+        message = {"role": "assistant", "content": text}
+        used = self.count_tokens(prompt + start), self.count_tokens(text)
+        usage = {"prompt_tokens": used[0], "completion_tokens": used[1], "total_tokens": sum(used)}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        if body.get("logprobs") and self.weights:
+            choice["logprobs"] = {"content": self._logprobs(prompt, start, text)}
         return web.json_response(
             {"id": "c", "object": "chat.completion", "created": 0, "model": MODEL, "choices": [choice], "usage": usage}
         )
+
+    def _logprobs(self, prompt: str, start: str, text: str) -> list[dict]:
+        """Each token sure of itself, but for the one behind the last brackets."""
+        content, said = [], start
+        for token in re.findall(r"\[\[|\]\]|\w+|\W", text):
+            weights = {token: 1.0}
+            if "[[" in said and "[[" not in (start + text)[len(said) :] and "]]" not in said[said.rindex("[[") :]:
+                weights = self.weights(prompt, said)
+            top = [{"token": other, "logprob": math.log(share), "bytes": None} for other, share in weights.items()]
+            content.append({"token": token, "logprob": 0.0, "bytes": None, "top_logprobs": top})
+            said += token
+        return content
 
     async def _embeddings(self, request: web.Request) -> web.Response:
         if rejection := self._rejects(request):

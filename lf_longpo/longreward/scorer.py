@@ -265,13 +265,13 @@ class Scorer:
         for attempt in range(len(_TEMPERATURES)):
             settled: dict[str, float] = {}
             if asked.max_tokens:
-                completion = await self._complete(asked, attempt, weigh=True)
+                completion = await self._complete(asked, attempt, weigh_after=OPENING)
                 analysis = completion.text
                 if completion.weights and own_verdict(analysis, asked.material):
                     settled = await self._settle(asked, attempt, analysis.rpartition(OPENING)[0], completion, verdicts)
             if not settled and self._calls.continues_replies:
                 start = analysis.rstrip() + "\n" if analysis.strip() else ""
-                completion = await self._complete(asked, attempt, start + OPENING, weigh=True)
+                completion = await self._complete(asked, attempt, start + OPENING, weigh_after=OPENING)
                 settled = await self._settle(asked, attempt, start, completion, verdicts)
             score = mean(settled, verdicts)
             if score is not None:
@@ -289,16 +289,17 @@ class Scorer:
         for begun, weight in found.open.items():
             follow = {}
             if self._calls.continues_replies:
-                next_one = await self._complete(asked, attempt, before + OPENING + begun, weigh=True)
+                mark = OPENING + begun
+                next_one = await self._complete(asked, attempt, before + mark, weigh_after=mark)
                 follow = shares(next_one.weights or {}, verdicts, begun).settled
             follow = follow or ({begun: 1.0} if begun in verdicts else {})
             for label, share in follow.items():
                 settled[label] = settled.get(label, 0.0) + weight * share / sum(follow.values())
         return settled
 
-    async def _complete(self, asked: _Asked, attempt: int, start: str = "", weigh: bool = False) -> Completion:
-        """One reply; of a verdict whose brackets are open already only the next token."""
-        tokens = 1 if weigh and start else asked.max_tokens
+    async def _complete(self, asked: _Asked, attempt: int, start: str = "", weigh_after: str = "") -> Completion:
+        """One reply; where it was begun up to the mark, only the token behind that."""
+        tokens = 1 if weigh_after and start else asked.max_tokens
         sampling = SamplingConfig(
             temperature=_TEMPERATURES[attempt], top_p=1.0, presence_penalty=0.0, max_new_tokens=tokens
         )
@@ -310,5 +311,5 @@ class Scorer:
             asked.render,
             asked.context,
             reply_start=start,
-            weigh_after=OPENING if weigh else "",
+            weigh_after=weigh_after,
         )

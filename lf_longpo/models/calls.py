@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from lf_longpo.aio import Once
 from lf_longpo.config import ChatConfig, SamplingConfig
 from lf_longpo.errors import CallFailed, TextTooLong, UserError
 from lf_longpo.models.cache import CallCache, CallKey
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 # More tokens than any chat template adds to a user's message.
 _TEMPLATE_MARGIN = 512
+# Calls that are known to be under way; the same one asked for twice at once is made once.
+_REMEMBERED = 65_536
 
 
 class Calls:
@@ -49,6 +52,7 @@ class Calls:
         self._seed = seed
         self._ledger = ledger
         self._slots = asyncio.Semaphore(config.max_concurrency)
+        self._under_way: Once[Completion] = Once(_REMEMBERED)
         self._window = 0
 
     async def start(self) -> None:
@@ -108,18 +112,21 @@ class Calls:
         kept = self._cache.get(key)
         if kept is not None:
             return Completion(**kept)
-        async with self._slots, self._ledger.set_aside(self._most(request)):
-            completion = await self._model.complete(request)
-            tokens = completion.prompt_tokens, completion.completion_tokens
-            cost = cost_of(self._config.price, *tokens)
-            self._cache.put(key, completion.plain(), cost)
-            self._ledger.add(stage, *tokens, cost)
-        return completion
+        return await self._under_way.get(key, lambda: self._make(key, request))
 
     @property
     def continues_replies(self) -> bool:
         """Whether the model honours `reply_start`."""
         return self._model.continues_replies
+
+    async def _make(self, key: CallKey, request: ChatRequest) -> Completion:
+        async with self._slots, self._ledger.set_aside(self._most(request)):
+            completion = await self._model.complete(request)
+            tokens = completion.prompt_tokens, completion.completion_tokens
+            cost = cost_of(self._config.price, *tokens)
+            self._cache.put(key, completion.plain(), cost)
+            self._ledger.add(key.stage, *tokens, cost)
+        return completion
 
     def _most(self, request: ChatRequest) -> float:
         """The most a request can cost, whatever tokens its server counts: a token is at least one byte."""
