@@ -14,7 +14,12 @@ _OVERRIDES_HELP = "settings on top of the file, with dots going down: longmab.ro
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and gives the exit code: 0 done, 1 too little came out, 2 bad input, 130 interrupted."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest:  # key=value behind a flag, which argparse takes for strangers
+        if not hasattr(options, "overrides") or any(word.startswith("-") for word in rest):
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        options.overrides += rest
     # Tokenizers fork warnings and library progress bars would drown what this command says itself.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

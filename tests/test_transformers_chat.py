@@ -2,11 +2,13 @@
 
 import asyncio
 
+import numpy as np
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lf_longpo.config import ChatConfig, SamplingConfig
+from lf_longpo.models.batching import Batch, Waiting, choose_batch
 from lf_longpo.models.chat import ChatRequest
 from lf_longpo.models.embedded import model_path
 from lf_longpo.models.transformers_chat import TransformersChat, _nucleus, _RowSampler
@@ -45,6 +47,40 @@ async def test_a_row_is_answered_the_same_alone_and_in_any_batch(tiny):
     assert await answers(tiny, requests) == alone
     assert await answers(tiny, requests[::-1], max_concurrency=2) == alone[::-1]
     assert len(set(alone)) > 1
+
+
+async def test_a_beginning_that_rows_share_is_read_once_and_changes_nothing(tiny, monkeypatch):
+    text = "the lamp hangs in the tower " * 20
+    requests = [request(text + f"word {'more ' * row}", seed=row, temperature=0.9) for row in range(3)]
+    requests += [request(text + "word ", seed=9, temperature=0.9), request("another", seed=3)]
+    alone = [(await answers(tiny, [one]))[0] for one in requests]
+    read = []
+    plain = TransformersChat._read
+    monkeypatch.setattr(
+        TransformersChat, "_read", lambda self, ids, rows: read.append((ids.shape[1], rows)) or plain(self, ids, rows)
+    )
+    assert await answers(tiny, requests) == alone
+    ((length, rows),) = read
+    assert rows == 4 and length > 100
+
+
+def test_batches_share_beginnings_then_go_by_length():
+    def waiting(*parts, limit=8):
+        return Waiting(np.concatenate([np.full(size, value, np.int32) for value, size in parts]), limit)
+
+    long = waiting((1, 100), (2, 5))
+    others = [
+        waiting((3, 104)),
+        waiting((1, 100), (4, 9)),
+        waiting((1, 60), (5, 9)),
+        waiting((1, 100), (6, 2), limit=64),
+    ]
+    assert choose_batch([long, *others], 8, 1000, 1000) == Batch([0, 2], 100)  # 60 is less than it takes
+    assert choose_batch([long, others[1]], 8, 1000, 1000) == Batch([0, 1], 100)
+    assert choose_batch([long, *[long] * 9], 8, 120, 10_000) == Batch(list(range(8)), 104)
+    assert choose_batch([long, *[long] * 9], 8, 120, 320) == Batch([0, 1, 2], 104)
+    assert choose_batch([long, others[0]], 8, 1000, 1000) == Batch([0, 1], 0)
+    assert choose_batch([long, others[0]], 8, 10, 10) == Batch([0], 0)
 
 
 async def test_seeds_differ_and_greedy_does_not(tiny):

@@ -9,18 +9,28 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, LogitsProcessor, LogitsProcessorList, StoppingCriteriaList
+from transformers import (
+    AutoModelForCausalLM,
+    DynamicCache,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteriaList,
+)
 
 from lf_longpo.config import ChatConfig
 from lf_longpo.errors import CallFailed, UserError, first_line
+from lf_longpo.models.batching import Waiting, choose_batch
 from lf_longpo.models.chat import ChatRequest, Completion, token_behind, weights_behind
 from lf_longpo.models.embedded import resolve
 from lf_longpo.models.tokenizers import load_tokenizer
 
-# Padded prompt tokens of one batch; one longer prompt goes alone. On a GPU this bounds the memory of keys and values. A
-# CPU is busy with a few thousand tokens, and one row without padding takes its fast causal attention.
-_BATCH_TOKENS = {"cuda": 65_536, "cpu": 4_096}
+# Prompt tokens that a batch reads at once; one longer prompt goes alone. A CPU is busy with a few thousand, and one row
+# without padding takes its fast causal attention.
+_READ_TOKENS = {"cuda": 65_536, "cpu": 4_096}
+# Tokens whose keys and values a batch may hold.
+_KEPT_TOKENS = 65_536
 # Likeliest tokens that are told for a request that weighs.
 _ALTERNATIVES = 256
 # How long the first request of a batch waits for company.
@@ -30,7 +40,7 @@ _GATHER_SECONDS = 0.02
 @dataclass(slots=True)
 class _Waiting:
     request: ChatRequest
-    ids: list[int]
+    ids: np.ndarray
     done: "asyncio.Future[Completion]"
 
 
@@ -89,23 +99,27 @@ class TransformersChat:
             except Exception as error:  # missing or broken weights, an adapter of another model
                 raise UserError(f"cannot load the adapter {config.adapter}: {first_line(error)}") from None
         self._model = model.to(self._device).eval()
+        # Keys and values of a beginning can be handed on where every layer attends to all of it.
+        kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"])
+        self._shares = kinds == {"full_attention"} and not getattr(model.config, "sliding_window", None)
         ends = model.generation_config.eos_token_id
         self._ends = set(ends if isinstance(ends, list) else [ends]) | {self._tokenizer.eos_token_id}
         self._ends.discard(None)
 
-    def _encode(self, request: ChatRequest) -> list[int]:
+    def _encode(self, request: ChatRequest) -> np.ndarray:
         messages = [{"role": "user", "content": request.prompt}]
         prompt = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         # The template writes special tokens itself.
-        return self._tokenizer(prompt + request.reply_start, add_special_tokens=False, verbose=False)["input_ids"]
+        ids = self._tokenizer(prompt + request.reply_start, add_special_tokens=False, verbose=False)["input_ids"]
+        return np.array(ids, dtype=np.int32)
 
     async def _serve(self) -> None:
         while True:
             await self._arrived.wait()
             await asyncio.sleep(_GATHER_SECONDS)
-            batch = self._take_batch()
+            batch, shared = self._take_batch()
             try:
-                completions = await asyncio.to_thread(self._generate, batch)
+                completions = await asyncio.to_thread(self._generate, batch, shared)
             except Exception as error:  # the batch is lost, the next may work
                 for waiting in batch:
                     if not waiting.done.done():
@@ -115,33 +129,33 @@ class TransformersChat:
                 if not waiting.done.done():
                     waiting.done.set_result(completion)
 
-    def _take_batch(self) -> list[_Waiting]:
-        """The request that waits longest, and those nearest to it in length: little padding, nobody starves."""
-        first = self._waiting[0]
-        nearest = sorted(self._waiting, key=lambda waiting: abs(len(waiting.ids) - len(first.ids)))
-        batch: list[_Waiting] = []
-        longest = 0
-        for waiting in nearest[: self._config.max_concurrency]:
-            longest = max(longest, len(waiting.ids))
-            if batch and longest * (len(batch) + 1) > _BATCH_TOKENS[self._device]:
-                break
-            batch.append(waiting)
-        taken = set(map(id, batch))
-        self._waiting = [waiting for waiting in self._waiting if id(waiting) not in taken]
+    def _take_batch(self) -> tuple[list[_Waiting], int]:
+        waiting = [Waiting(one.ids, one.request.sampling.max_new_tokens) for one in self._waiting]
+        rows, shared = choose_batch(waiting, self._config.max_concurrency, _READ_TOKENS[self._device], _KEPT_TOKENS)
+        batch = [self._waiting[row] for row in rows]
+        taken = set(rows)
+        self._waiting = [one for row, one in enumerate(self._waiting) if row not in taken]
         if not self._waiting:
             self._arrived.clear()
-        return batch
+        return batch, shared if self._shares else 0
 
     @torch.inference_mode()
-    def _generate(self, batch: list[_Waiting]) -> list[Completion]:
+    def _generate(self, batch: list[_Waiting], shared: int) -> list[Completion]:
         width = max(len(waiting.ids) for waiting in batch)
         pad = self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else next(iter(self._ends))
-        rows = [[pad] * (width - len(waiting.ids)) + waiting.ids for waiting in batch]
-        mask = [[0] * (width - len(waiting.ids)) + [1] * len(waiting.ids) for waiting in batch]
+        rows = torch.full((len(batch), width), pad)
+        mask = torch.zeros_like(rows)
+        for row, waiting in enumerate(batch):
+            # What is shared stands in the same place in each row; the padding comes behind it.
+            ids = torch.from_numpy(waiting.ids)
+            rows[row, :shared], mask[row, :shared] = ids[:shared], 1
+            rows[row, width - len(ids) + shared :], mask[row, width - len(ids) + shared :] = ids[shared:], 1
+        rows, mask = rows.to(self._device), mask.to(self._device)
         sampler = _RowSampler([waiting.request for waiting in batch], width, self._device)
         output = self._model.generate(
-            input_ids=torch.tensor(rows, device=self._device),
-            attention_mask=torch.tensor(mask, device=self._device),
+            input_ids=rows,
+            attention_mask=mask,
+            past_key_values=self._read(rows[:1, :shared], len(batch)) if shared else None,
             max_new_tokens=max(waiting.request.sampling.max_new_tokens for waiting in batch),
             do_sample=False,
             repetition_penalty=1.0,  # some models' own defaults would change what was asked for
@@ -150,11 +164,15 @@ class TransformersChat:
             eos_token_id=sorted(self._ends),
             pad_token_id=pad,
         )
-        rows = output[:, width:].tolist()
-        return [
-            self._completion(waiting, row, sampler, index)
-            for index, (waiting, row) in enumerate(zip(batch, rows, strict=True))
-        ]
+        new = output[:, width:].tolist()
+        return [self._completion(waiting, new[row], sampler, row) for row, waiting in enumerate(batch)]
+
+    def _read(self, ids: torch.Tensor, rows: int) -> DynamicCache:
+        """Keys and values of tokens, shape (1, length), that `rows` rows begin with."""
+        cache = DynamicCache(config=self._model.config)
+        self._model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache.batch_repeat_interleave(rows)
+        return cache
 
     def _stopped(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: object) -> torch.Tensor:
         """Ends a batch whose run was interrupted: a thread cannot be cancelled."""
