@@ -1,32 +1,45 @@
 #!/usr/bin/env bash
 # From nothing to a LoRA adapter trained on long-context preference pairs, and its score before and after, on a CPU:
-# demo questions -> LongMab-PO pairs -> registered data set -> DPO with LLaMA-Factory -> held-out evaluation.
+# demo questions -> pairs -> registered data set -> DPO with LLaMA-Factory -> held-out evaluation.
+#
+#   bash scripts/quickstart.sh                        LongMab-PO pairs (the default)
+#   bash scripts/quickstart.sh --method longreward    LongReward pairs
+#
 # Run again, it keeps what is there; remove runs/ and saves/ to begin anew.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+method=longmab
+[ "${1:-}" = --method ] && method=${2:-}
+case "$#:$method" in
+    0:longmab | 2:longmab) demo=runs/demo questions=20 ;;
+    2:longreward) demo=runs/demo_longreward questions=8 ;;  # each costs five responses and their judging
+    *) echo "usage: bash scripts/quickstart.sh [--method longmab|longreward]" >&2; exit 2 ;;
+esac
+
 bash scripts/setup.sh
 export PATH="$PWD/.venv/bin:$PATH" HF_HUB_OFFLINE=1
 
-adapter=saves/smollm2_dpo
+adapter=saves/smollm2_${method}_dpo before=runs/smollm2_${method}_before after=runs/smollm2_${method}_after
 step() { printf '\n[quickstart] %s\n' "$*"; }
 
-step "1/5 demo questions -> runs/demo/train.jsonl, runs/demo/held_out.jsonl"
-[ -f runs/demo/held_out.jsonl ] || python -m lf_longpo.synthesis.demo runs/demo --train 20 --held-out 8
+step "1/5 demo questions -> $demo/train.jsonl, $demo/held_out.jsonl"
+[ -f "$demo/held_out.jsonl" ] || python -m lf_longpo.synthesis.demo "$demo" --train "$questions" --held-out 8
 
-step "2/5 held-out score before training -> runs/smollm2_before/results.json"
-longpo evaluate longqa yaml/smollm2_longqa.yaml output_dir=runs/smollm2_before
+step "2/5 held-out score before training -> $before/results.json"
+longpo evaluate longqa yaml/smollm2_longqa.yaml input="$demo/held_out.jsonl" output_dir="$before"
 
-step "3/5 LongMab-PO pairs -> runs/smollm2_longmab, dataset_info/smollm2_longmab_dpo.jsonl"
-longpo generate yaml/smollm2_longmab.yaml
+step "3/5 $method pairs -> runs/smollm2_$method, dataset_info/smollm2_${method}_dpo.jsonl"
+longpo generate "yaml/smollm2_$method.yaml"
 
 step "4/5 DPO with LLaMA-Factory -> $adapter"
 if [ -f "$adapter/adapter_model.safetensors" ]; then
     echo "$adapter is there; remove it to train again"
 else
-    rm -rf runs/smollm2_after  # scores of an earlier adapter
-    llamafactory-cli train yaml/smollm2_dpo.yaml
+    rm -rf "$after"  # scores of an earlier adapter
+    llamafactory-cli train yaml/smollm2_dpo.yaml dataset="smollm2_${method}_dpo" output_dir="$adapter"
 fi
 
-step "5/5 held-out score after training -> runs/smollm2_after/results.json"
-longpo evaluate longqa yaml/smollm2_longqa.yaml output_dir=runs/smollm2_after model.adapter="$adapter" \
-    baseline=runs/smollm2_before
+step "5/5 held-out score after training -> $after/results.json"
+longpo evaluate longqa yaml/smollm2_longqa.yaml input="$demo/held_out.jsonl" output_dir="$after" \
+    model.adapter="$adapter" baseline="$before"

@@ -1,5 +1,7 @@
 import json
 import os
+import re
+import zlib
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,19 @@ def code_questions(number: int) -> list[dict]:
             }
         )
     return rows
+
+
+def judged(prompt, seed):
+    """A policy that answers by its seed, and a judge that likes some answers better."""
+    if "--- The case" not in prompt:
+        return f"Word number {seed % 1000}."
+    case = prompt[prompt.rindex("--- The case") :]
+    if case.endswith("Statements:"):
+        answer = re.search(r"Word number \d+", case)[0]
+        return f"<statement>{answer} is given.</statement>\n<statement>{answer} is a word.</statement>"
+    if "<claim>" in case:
+        return "[[Partially supported]]"
+    return f"So.\n[[{zlib.crc32(case.encode()) % 11}]]" if case.endswith("Analysis:") else "A word is there."
 
 
 def write_jsonl(path: Path, rows: list[dict]) -> Path:

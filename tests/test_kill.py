@@ -9,11 +9,27 @@ import sys
 
 import pytest
 import yaml
-from conftest import REPOSITORY, code_questions, run_settings, write_jsonl
+from conftest import REPOSITORY, code_questions, judged, run_settings, write_jsonl
 from stub import KEY, Stub
 
 QUESTIONS, ROUNDS = 10, 8
-CALLS = QUESTIONS * (ROUNDS + 1)
+
+
+def longmab_settings(stub, folder):
+    data = run_settings(stub, folder, write_jsonl(folder / "q.jsonl", code_questions(QUESTIONS)))
+    data["longmab"]["rounds"] = ROUNDS
+    return data
+
+
+def longreward_settings(stub, folder):
+    stub.answer = judged
+    data = run_settings(stub, folder, write_jsonl(folder / "q.jsonl", code_questions(3)))
+    del data["longmab"]
+    return data | {
+        "method": "longreward",
+        "judge": data["policy"],
+        "longreward": {"num_samples": 5, "chunk_size": 256, "evidence_chunk_size": 64},
+    }
 
 
 def start(config):
@@ -22,11 +38,9 @@ def start(config):
     return subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True)
 
 
-def write_config(stub, folder):
+def write_config(stub, folder, settings=longmab_settings):
     folder.mkdir()
-    data = run_settings(stub, folder, write_jsonl(folder / "q.jsonl", code_questions(QUESTIONS)))
-    data["longmab"]["rounds"] = ROUNDS
-    (folder / "c.yaml").write_text(yaml.safe_dump(data))
+    (folder / "c.yaml").write_text(yaml.safe_dump(settings(stub, folder)))
     return folder / "c.yaml"
 
 
@@ -36,17 +50,23 @@ def finished_calls(folder):
 
 
 @pytest.mark.slow
-def test_three_kills_change_nothing(tmp_path, key):
+@pytest.mark.parametrize(
+    ("settings", "journal"),
+    [(longmab_settings, "rollouts.jsonl"), (longreward_settings, "scored_responses.jsonl")],
+    ids=["longmab", "longreward"],
+)
+def test_three_kills_change_nothing(tmp_path, key, settings, journal):
     with Stub() as stub:
-        run = start(write_config(stub, tmp_path / "whole"))
+        run = start(write_config(stub, tmp_path / "whole", settings))
         assert run.wait(180) == 0, run.stderr.read()
-        assert stub.chats == len(stub.requests) == CALLS
+        calls_needed = len(stub.requests)
+        assert stub.chats == calls_needed >= QUESTIONS * (ROUNDS + 1)
 
     draw = random.Random(20)
-    kill_at = sorted(draw.sample(range(3, CALLS - 5), 3))
+    kill_at = sorted(draw.sample(range(3, calls_needed - 5), 3))
     repeats_allowed = 0
     with Stub(delay=0.05) as stub:
-        config = write_config(stub, tmp_path / "killed")
+        config = write_config(stub, tmp_path / "killed", settings)
         for calls in kill_at:
             run = start(config)
             # From the server's thread, so that the kill falls wherever the client happens to be.
@@ -59,15 +79,15 @@ def test_three_kills_change_nothing(tmp_path, key):
         stub.on_chat = lambda _: None
         run = start(config)
         assert run.wait(180) == 0, run.stderr.read()
-        assert len(stub.requests) == CALLS
-        assert stub.chats - CALLS <= repeats_allowed <= 3 * 4  # four calls at once
+        assert len(stub.requests) == calls_needed
+        assert stub.chats - calls_needed <= repeats_allowed <= 3 * 8  # four calls at once, of policy and judge
 
     for name in ("data/codes.jsonl", "run/pairs.jsonl"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert (tmp_path / "killed/data/codes.jsonl").read_bytes()
     for folder in ("whole", "killed"):  # no journal holds a step twice
-        lines = (tmp_path / folder / "run/rollouts.jsonl").read_text().splitlines()
-        assert len(lines) == len(set(lines)) == QUESTIONS * ROUNDS
+        lines = (tmp_path / folder / "run" / journal).read_text().splitlines()
+        assert len(lines) == len(set(lines)) == (QUESTIONS * ROUNDS if journal == "rollouts.jsonl" else 3 * 5)
 
 
 @pytest.mark.slow

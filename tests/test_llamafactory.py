@@ -6,25 +6,26 @@ import sys
 
 import pytest
 import yaml
-from conftest import REPOSITORY, code_questions, run_settings, write_jsonl
+from conftest import REPOSITORY, code_questions, judged, run_settings, write_jsonl
 
 from lf_longpo.config import GenerateConfig
 from lf_longpo.generate import generate
 from lf_longpo.models.embedded import model_path
 from lf_longpo.plugin.encoding import TemplateEncoder
+from lf_longpo.plugin.registry import load_dataset_info
 from lf_longpo.text.prompts import QA_PROMPTS
 
 ENDING = (QA_PROMPTS / "reasoning.txt").read_text(encoding="utf-8").strip()[-60:]
 
 
-def loaded_by_llamafactory(folder, template, cutoff_len):
+def loaded_by_llamafactory(folder, template, cutoff_len, stage="dpo"):
     from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
     from llamafactory.hparams import get_train_args
     from llamafactory.model import load_tokenizer
 
     model_args, data_args, training_args, _, _ = get_train_args(
         {
-            "stage": "dpo",
+            "stage": stage,
             "do_train": True,
             "finetuning_type": "lora",
             "model_name_or_path": str(model_path("smollm2-135m")),
@@ -40,15 +41,36 @@ def loaded_by_llamafactory(folder, template, cutoff_len):
     )
     module = load_tokenizer(model_args)
     fitted = get_template_and_fix_tokenizer(module["tokenizer"], data_args)
-    dataset = get_dataset(fitted, model_args, data_args, training_args, stage="rm", **module)["train_dataset"]
-    return module["tokenizer"], list(dataset)
+    dataset = get_dataset(fitted, model_args, data_args, training_args, **module, stage={"dpo": "rm"}.get(stage, stage))
+    return module["tokenizer"], list(dataset["train_dataset"])
 
 
-@pytest.mark.parametrize(("template", "cutoff_len"), [("smollm2", 300), ("llama3", 301), ("qwen", 410), ("glm4", 260)])
-async def test_no_pair_is_truncated_by_llamafactorys_loader(stub, tmp_path, template, cutoff_len):
-    questions = write_jsonl(tmp_path / "questions.jsonl", code_questions(5))
-    data = run_settings(stub, tmp_path, questions)
+def longmab_run(stub, folder):
+    data = run_settings(stub, folder, write_jsonl(folder / "questions.jsonl", code_questions(5)))
     data["longmab"]["rounds"] = 12
+    return data, ENDING
+
+
+def longreward_run(stub, folder):
+    stub.answer = judged
+    data = run_settings(stub, folder, write_jsonl(folder / "questions.jsonl", code_questions(3)))
+    del data["longmab"]
+    data |= {"method": "longreward", "judge": data["policy"], "longreward": {"num_samples": 5, "chunk_size": 512}}
+    return data, ""
+
+
+@pytest.mark.parametrize(
+    ("run", "template", "cutoff_len"),
+    [
+        (longmab_run, "smollm2", 300),
+        (longmab_run, "llama3", 301),
+        (longmab_run, "qwen", 410),
+        (longmab_run, "glm4", 260),
+        (longreward_run, "llama3", 200),
+    ],
+)
+async def test_no_pair_is_truncated_by_llamafactorys_loader(stub, tmp_path, run, template, cutoff_len):
+    data, ending = run(stub, tmp_path)
     data["pairs"] = {"template": template, "cutoff_len": cutoff_len}
     result = await generate(GenerateConfig.model_validate(data))
     pairs = [json.loads(line) for line in (tmp_path / "data/codes.jsonl").read_text().splitlines()]
@@ -64,8 +86,29 @@ async def test_no_pair_is_truncated_by_llamafactorys_loader(stub, tmp_path, temp
             assert labels.count(-100) == prompt_length
             longest = max(longest, len(ids))
             text = tokenizer.decode(ids)
-            assert pair["input"] in text and ENDING in text and pair[side] in text
+            assert pair["input"] in text and ending in text and pair[side] in text
         assert longest > cutoff_len - 12  # no more is cut than has to be
+
+
+@pytest.mark.parametrize(("name", "stage"), [("longreward_sft", "sft"), ("longreward_dpo_glm4", "dpo")])
+def test_the_entries_of_longreward_10k_fit_its_columns(tmp_path, name, stage):
+    """The released data, with its columns but from a file: no hub is in reach of the tests."""
+    info = load_dataset_info(REPOSITORY / "dataset_info")
+    assert info["longreward_dpo_llama3"] == info["longreward_dpo_glm4"] | {"split": "dpo_llama3.1_8b"}
+    assert {info[f"longreward_{part}"]["hf_hub_url"] for part in ("sft", "dpo_glm4")} == {"THUDM/LongReward-10k"}
+    entry = {key: value for key, value in info[name].items() if key not in ("hf_hub_url", "split")}
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"codes": entry | {"file_name": "rows.jsonl"}}))
+    row = {"idx": 1, "context": "The lamp is lit.", "query": "Is it?", "answer": "It is."}
+    row |= {"win_response": "Yes.", "lose_response": "No."} if stage == "dpo" else {}
+    write_jsonl(tmp_path / "rows.jsonl", [row, row])
+    tokenizer, examples = loaded_by_llamafactory(tmp_path, "smollm2", 128, stage)
+    first = examples[0]
+    texts = [
+        tokenizer.decode(first[key]) for key in ("chosen_input_ids", "rejected_input_ids", "input_ids") if key in first
+    ]
+    answers = ["Yes.", "No."] if stage == "dpo" else ["It is."]
+    for text, answer in zip(texts, answers, strict=True):
+        assert f"user\nThe lamp is lit.\nIs it?<|im_end|>\n<|im_start|>assistant\n{answer}" in text
 
 
 @pytest.mark.slow

@@ -24,6 +24,15 @@ def test_generation_and_training_recipes_fit_each_other(path):
     assert training["dataset_dir"] == str(config.dataset_dir)
 
 
+def test_the_small_longreward_recipe_fits_the_small_training_recipe():
+    config = load_config(GenerateConfig, REPOSITORY / "yaml/smollm2_longreward.yaml")
+    training = yaml.safe_load((REPOSITORY / "yaml/smollm2_dpo.yaml").read_text())
+    assert (training["template"], training["cutoff_len"]) == (config.pairs.template, config.pairs.cutoff_len)
+    assert config.judge == config.policy  # or the model is loaded twice
+    quickstart = (REPOSITORY / "scripts/quickstart.sh").read_text()
+    assert config.dataset_name == "smollm2_longreward_dpo" and "smollm2_${method}_dpo" in quickstart
+
+
 @pytest.mark.parametrize(
     "path", [path for path in RECIPES if path.stem.endswith("_longqa")], ids=lambda path: path.stem
 )
