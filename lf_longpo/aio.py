@@ -7,20 +7,39 @@ from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from lf_longpo.errors import BudgetSpent, CallFailed
+
 T = TypeVar("T")
 
 
 async def all_settled(*work: Awaitable[T]) -> list[T]:
-    """The results, in order. Where some fail, the first error, once all have ended: what finishes is kept and paid for.
+    """The results, in order. Where calls fail, the others end first: what finishes is kept and paid for.
 
     Raises:
-        BaseException: the first error.
+        BudgetSpent: some work met the end of the budget, once all has ended.
+        CallFailed: the first that failed, once all has ended.
+        Exception: any other error, at once; the rest is cancelled.
     """
-    results = await asyncio.gather(*work, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return results
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        pending = set(tasks)
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                if not isinstance(_error(task), BudgetSpent | CallFailed | None):
+                    raise _error(task)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    errors = [error for error in map(_error, tasks) if error is not None]
+    if errors:
+        raise next((error for error in errors if isinstance(error, BudgetSpent)), errors[0])
+    return [task.result() for task in tasks]
+
+
+def _error(task: "asyncio.Future[Any]") -> BaseException | None:
+    return asyncio.CancelledError() if task.cancelled() else task.exception()
 
 
 @dataclass(slots=True)
@@ -49,15 +68,18 @@ class Once(Generic[T]):
         if begun is None:
             begun = self._begun[key] = _Begun(asyncio.create_task(make()))
         self._begun.move_to_end(key)
-        while len(self._begun) > self._remembered:
-            self._begun.popitem(last=False)  # those who wait for it hold it themselves
         begun.waiting += 1
         try:
             return await asyncio.shield(begun.task)  # one who gives up must not take it from the others
         finally:
             begun.waiting -= 1
-            if not begun.task.done() and not begun.waiting:
-                begun.task.cancel()
-            failed = begun.task.done() and (begun.task.cancelled() or begun.task.exception() is not None)
-            if (failed or not begun.task.done()) and not begun.waiting and self._begun.get(key) is begun:
-                del self._begun[key]
+            if not begun.waiting:
+                self._settle(key, begun)
+
+    def _settle(self, key: Hashable, begun: _Begun[T]) -> None:
+        begun.task.cancel()
+        if (not begun.task.done() or _error(begun.task) is not None) and self._begun.get(key) is begun:
+            del self._begun[key]
+        idle = [key for key, begun in self._begun.items() if not begun.waiting]
+        for key in idle[: max(len(idle) - self._remembered, 0)]:
+            del self._begun[key]

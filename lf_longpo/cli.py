@@ -136,7 +136,9 @@ def _score(options: argparse.Namespace) -> int:
 
     # JSON is YAML; it keeps a name with special characters one text.
     config = load_config(
-        ScoreConfig, options.config, [f"responses={json.dumps(options.responses)}", *options.overrides]
+        ScoreConfig,
+        options.config,
+        [f"responses={json.dumps(options.responses, ensure_ascii=False)}", *options.overrides],
     )
     from lf_longpo.longreward.score_file import score_file
     from lf_longpo.reporting import print_scores

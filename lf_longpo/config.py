@@ -41,6 +41,8 @@ class PriceConfig(Config):
 class ServedConfig(Config):
     """A model that may stand behind a server."""
 
+    backend: str
+
     base_url: str | None = None
     """Address of the server, with its /v1. Default: the provider's, or OpenAI's."""
     api_key_env: str = "OPENAI_API_KEY"
@@ -51,11 +53,18 @@ class ServedConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_provider(cls, data: Any) -> Any:
-        known = PROVIDERS.get(data.get("provider")) if isinstance(data, dict) else None
-        if not known:
+        name = data.get("provider") if isinstance(data, dict) else None
+        if not isinstance(name, str) or name not in PROVIDERS:
             return data
+        known = PROVIDERS[name]
         filled = {name: value for name, value in known.items() if name in cls.model_fields}
         return {"backend": "openai", **filled, **{name: value for name, value in data.items() if value is not None}}
+
+    @model_validator(mode="after")
+    def _address_needs_a_server(self) -> "ServedConfig":
+        if self.backend != "openai" and self.base_url:
+            raise ValueError("base_url and provider go with backend: openai; remove them or change the backend")
+        return self
 
 
 class ChatConfig(ServedConfig):
@@ -64,7 +73,8 @@ class ChatConfig(ServedConfig):
     backend: Literal["openai", "transformers"] = "openai"
     """`openai`: any server that speaks the OpenAI API (vLLM, SGLang, a paid one). `transformers`: in this process."""
     provider: Literal["openai", "zhipu", "anthropic", "deepseek", "local"] | None = None
-    """Fills in base_url and api_key_env of a known server (`local`: port 8000 of this machine); no other effect."""
+    """A known server (`local`: port 8000 of this machine): fills in base_url, api_key_env and send_seed where they are
+    not set."""
     model: str
     """The name the server knows; or for transformers a folder, a hub name, or the embedded `smollm2-135m`."""
     adapter: str | None = None
@@ -85,8 +95,6 @@ class ChatConfig(ServedConfig):
 
     @model_validator(mode="after")
     def _backend_fields(self) -> "ChatConfig":
-        if self.backend == "transformers" and self.base_url:
-            raise ValueError("base_url and provider go with backend: openai; remove them or change the backend")
         if self.backend == "openai" and self.adapter:
             raise ValueError("adapter goes with backend: transformers; a server names its adapters in model")
         return self
@@ -97,7 +105,7 @@ class EmbedderConfig(ServedConfig):
 
     backend: Literal["sentence-transformers", "openai"] = "sentence-transformers"
     provider: Literal["openai", "zhipu", "local"] | None = None
-    """Fills in base_url and api_key_env of a known server; no other effect."""
+    """A known server: fills in backend, base_url and api_key_env where they are not set."""
     model: str = "minilm"
     """A folder, a hub name, or the embedded `minilm`; for openai the name the server knows."""
     batch_size: Positive = 32
@@ -229,7 +237,7 @@ class GenerateConfig(Config):
                 raise ValueError("longreward.num_samples is below longreward.min_responses: no question gives a pair")
         elif self.policy is None:
             raise ValueError("method: longmab needs a policy; add the section policy")
-        _check_budget(self.max_cost, self.policy, self.judge, self.embedder)
+        _check_budget(self.max_cost, None if self.responses else self.policy, self.judge, self.embedder)
         return self
 
 
@@ -239,7 +247,7 @@ class ScoreConfig(Config):
     responses: str
     """Responses, as {"idx": "<context's idx>-<sample>", "query", "answer"} lines, or with a `context` of their own."""
     contexts: str | None = None
-    """Rows with `idx` and `context` that the responses refer to. Default: each response carries its context."""
+    """Rows with `idx`, `query` and `context` that the responses refer to. Default: each response has its context."""
     output_dir: Path
     """Scores and what is needed to carry on. Default: runs/score_ and the name of the responses' file."""
     judge: ChatConfig = ChatConfig(backend="transformers", model="smollm2-135m", max_concurrency=16)
@@ -300,5 +308,9 @@ class LongQAConfig(Config):
 
 
 def _check_budget(max_cost: float | None, *models: ServedConfig | None) -> None:
-    if max_cost is not None and not any(model and model.price for model in models):
-        raise ValueError("max_cost needs a price: set price.prompt and price.completion beside the model")
+    for model in models:
+        if max_cost is not None and model and model.backend == "openai" and model.price is None:
+            raise ValueError(
+                f"max_cost needs the price of {model.model}: set price.prompt and price.completion beside it (0 for a "
+                "server of your own)"
+            )

@@ -11,7 +11,16 @@ class UserError(Exception):
 
 
 class CallFailed(Exception):
-    """A model call that failed after all retries, or whose reply cannot be used."""
+    """A model call that failed after all retries, or whose reply cannot be used.
+
+    Args:
+        message: what happened.
+        used: prompt and new tokens that were paid for all the same.
+    """
+
+    def __init__(self, message: str, used: tuple[int, int] = (0, 0)) -> None:
+        super().__init__(message)
+        self.used = used
 
 
 class BudgetSpent(Exception):

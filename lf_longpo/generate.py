@@ -77,8 +77,8 @@ async def generate(config: GenerateConfig) -> Result:
             finally:
                 pairs.close()
     finally:
+        await method.close()  # before the cache: what still comes back is kept
         cache.close()
-        await method.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ async def run_questions(
     Args:
         questions: read only as fast as they are taken up.
         work: raises `CallFailed` where a question cannot be done; its failure is written down and the others go on.
-            `BudgetSpent` keeps further questions from being taken up; those under way may still finish.
+            `BudgetSpent` leaves one unfinished; the others go on, since what they need may be there already.
         in_flight: bound on questions at once.
         failures: told of every question that cannot be done.
         progress: told of every question that ends.
@@ -109,10 +109,6 @@ async def run_questions(
             # In a thread, since reading may wait for a disk or a hub.
             while (question := await asyncio.to_thread(next, source, None)) is not None:
                 await slots.acquire()
-                if tally.unfinished:
-                    tally.unfinished += 1
-                    slots.release()
-                    continue
                 group.create_task(one(question))
     except* Exception as errors:
         raise _first(errors) from None

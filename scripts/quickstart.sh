@@ -12,8 +12,9 @@ cd "$(dirname "$0")/.."
 method=longmab
 [ "${1:-}" = --method ] && method=${2:-}
 case "$#:$method" in
-    0:longmab | 2:longmab) demo=runs/demo questions=20 ;;
-    2:longreward) demo=runs/demo_longreward questions=8 ;;  # each costs five responses and their judging
+    0:longmab | 2:longmab) demo=runs/demo size="--train 20" ;;
+    # Each question costs five responses, which read the whole document, and their judging.
+    2:longreward) demo=runs/demo_longreward size="--train 8 --people 12 24" ;;
     *) echo "usage: bash scripts/quickstart.sh [--method longmab|longreward]" >&2; exit 2 ;;
 esac
 
@@ -24,7 +25,7 @@ adapter=saves/smollm2_${method}_dpo before=runs/smollm2_${method}_before after=r
 step() { printf '\n[quickstart] %s\n' "$*"; }
 
 step "1/5 demo questions -> $demo/train.jsonl, $demo/held_out.jsonl"
-[ -f "$demo/held_out.jsonl" ] || python -m lf_longpo.synthesis.demo "$demo" --train "$questions" --held-out 8
+[ -f "$demo/held_out.jsonl" ] || python -m lf_longpo.synthesis.demo "$demo" $size --held-out 8
 
 step "2/5 held-out score before training -> $before/results.json"
 longpo evaluate longqa yaml/smollm2_longqa.yaml input="$demo/held_out.jsonl" output_dir="$before"

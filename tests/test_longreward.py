@@ -1,5 +1,6 @@
 """LongReward against a judge whose answers are scripted, computed by hand beside it."""
 
+import asyncio
 import json
 import re
 from collections import Counter
@@ -9,9 +10,10 @@ from aiohttp import web
 from conftest import write_jsonl
 from stub import KEY, MODEL
 
+from lf_longpo.aio import Once, all_settled
 from lf_longpo.cli import main
 from lf_longpo.config import ChatConfig, EmbedderConfig, GenerateConfig, JudgingConfig
-from lf_longpo.errors import CallFailed, UserError
+from lf_longpo.errors import BudgetSpent, CallFailed, UserError
 from lf_longpo.generate import estimate, generate
 from lf_longpo.longreward.judge import LongRewardJudge
 from lf_longpo.longreward.pairs import best_and_worst
@@ -153,8 +155,6 @@ async def test_what_cannot_be_read_is_no_score(stub, stage, reply, calls):
 
 
 async def test_a_context_is_read_and_embedded_once_for_all_responses(stub):
-    import asyncio
-
     stub.answer = judge = Judge(statements=split)
     async with judge_on(stub) as longreward:
         answers = [f"Answer {number}." for number in range(10)]
@@ -400,11 +400,15 @@ async def test_the_run_stops_before_it_costs_too_much(stub, tmp_path):
     half = tmp_path / "half"
     half.mkdir()
     made = stub.chats
-    limit = {"judge": price, "max_cost": expected / 2}
+    limit = {"judge": price, "embedder": {"price": {"prompt": 0.0}}, "max_cost": expected / 2}
     stopped = await generate(settings(stub, half, question_rows(4), responses, **limit))
     assert stopped.exit_code == 1 and stopped.summary["unfinished"] > 0
     assert expected / 4 < stopped.summary["cost"] <= expected / 2
     assert stopped.summary["failed"] == stopped.summary["not_scored"] == 0
+    made_by_then = (half / "data/judged.jsonl").read_text() if stopped.summary["pairs"] else ""
+    again = await generate(settings(stub, half, question_rows(4), responses, **limit))
+    assert again.summary["pairs"] == stopped.summary["pairs"] and stub.chats - made <= made  # nothing is lost by trying
+    assert not made_by_then or (half / "data/judged.jsonl").read_text() == made_by_then
     carried = await generate(settings(stub, half, question_rows(4), responses, judge=price))
     assert carried.exit_code == 0 and carried.summary["cost"] == pytest.approx(expected)
     assert stub.chats - made == made  # no call was made twice
@@ -466,18 +470,20 @@ async def test_expected_ratings_need_no_readable_verdict(stub):
     assert list(result.details["faithfulness"]["facts"]) == ["The lamp hangs."]
 
 
-async def test_expected_ratings_are_read_from_a_verdict_that_is_there(stub):
+async def test_expected_ratings_are_read_from_a_verdict_that_is_there(stub, monkeypatch):
     """A hosted model tells probabilities, but starts no reply where another one stopped."""
     stub.weights = lambda prompt, start: {"Fully": 0.25, "Part": 0.75} if "<claim>" in prompt else {"9": 0.5, "10": 0.5}
     stub.answer = judge = Judge()
-    settings = JudgingConfig(chunk_size=256, rating="expected")
-    async with judge_on(stub, settings, provider="openai") as longreward:
+    settings, no_analysis = JudgingConfig(chunk_size=256, rating="expected"), JudgingConfig(analysis_tokens=0)
+    async with judge_on(stub, settings) as longreward:
+        longreward._calls._model.continues_replies = False  # as at a hosted provider's own address
         result = await longreward.score(EN, "Who lit the lamp?", "Mara.")
     assert result.scores["helpfulness"] == result.scores["completeness"] == 9.5
     assert result.scores["faithfulness"] == pytest.approx(6.25)
     assert judge.count()["helpfulness"] == 1
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
     with pytest.raises(UserError, match="analysis_tokens: 0 needs rating: expected and a judge that goes on"):
-        judge_on(stub, JudgingConfig(analysis_tokens=0), provider="openai")
+        LongRewardJudge(ChatConfig(provider="openai", model="m"), tokenizer="smollm2-135m", longreward=no_analysis)
 
 
 @pytest.mark.parametrize(
@@ -504,11 +510,125 @@ async def test_a_refusal_is_a_named_failure_and_no_storm(stub, status, error, me
     assert len(refused) == 1 and judge.count()["logicality"] == 1
 
 
-async def test_no_credit_ends_the_run(stub, tmp_path):
+@pytest.mark.parametrize(("code", "status"), [("insufficient_quota", 429), ("1113", 429), (None, 402)])
+async def test_no_credit_ends_the_run_at_once(stub, tmp_path, code, status):
     stub.answer = Judge()
-    stub.fail = lambda body: web.json_response({"error": {"code": "1113", "message": "broke"}}, status=400)
+    asked = []
+    stub.fail = lambda body: asked.append(1) or web.json_response({"error": {"code": code}}, status=status)
+    config = settings(stub, tmp_path, question_rows(1), response_rows(0, dict.fromkeys(range(5), 5)))
+    config = config.model_copy(update={"judge": config.judge.model_copy(update={"max_retries": 8})})
     with pytest.raises(UserError, match="no credit left"):
-        await generate(settings(stub, tmp_path, question_rows(1), response_rows(0, dict.fromkeys(range(5), 5))))
+        await generate(config)
+    assert len(asked) <= 8  # the first of each slot
+
+
+async def test_what_was_paid_for_counts_though_it_is_lost(stub):
+    """A reply that a filter withheld has used tokens."""
+    stub.answer = Judge()
+    usage = {"prompt_tokens": 70, "completion_tokens": 5, "total_tokens": 75}
+    choice = {"index": 0, "message": {"role": "assistant", "content": None}, "finish_reason": "content_filter"}
+    reply = {"id": "c", "object": "chat.completion", "created": 0, "model": MODEL, "choices": [choice], "usage": usage}
+    stub.fail = lambda body: (
+        web.json_response(reply) if "You rate how helpful" in body["messages"][0]["content"] else None
+    )
+    async with judge_on(stub, price={"prompt": 1.0, "completion": 2.0}) as longreward:
+        with pytest.raises(CallFailed, match="content filter"):
+            await longreward.score(EN, "Who lit the lamp?", "Mara.")
+        assert longreward.ledger.stages["helpfulness"] == (1, 70, 5, pytest.approx(80e-6))
+
+
+async def test_samples_that_all_fail_leave_nothing_running(stub, tmp_path):
+    """The extraction that was begun beside them is waited for and kept."""
+    judge = Judge()
+    stub.answer = judge
+    stub.fail = lambda body: (
+        None if "---" in body["messages"][0]["content"] else web.json_response({"error": {"message": "no"}}, status=400)
+    )
+    result = await generate(settings(stub, tmp_path, question_rows(2)))
+    assert result.exit_code == 1 and result.summary["failed"] == 2
+    assert result.summary["calls"]["extract"]["calls"] == judge.count()["extract"] == 8
+    assert len(rows(tmp_path / "run/failures.jsonl")) == 2 * 10 + 2
+
+
+async def test_fewer_samples_than_an_earlier_start_wanted(stub, tmp_path):
+    """Scores of other samples do not stand for those that are owed."""
+    stub.answer = Judge(helpfulness=by_worth)
+    responses = response_rows(0, dict(enumerate((1, 2, 3, 4, 5, 6, 7, 8))))
+    folder = tmp_path / "run"
+    folder.mkdir()
+    write_jsonl(folder / "sampled_responses.jsonl", responses)
+    scores = {"helpfulness": 5, "logicality": 5, "faithfulness": 5, "completeness": 5, "total": 20}
+    write_jsonl(folder / "scored_responses.jsonl", [row | {"scores": scores} for row in responses[3:]])
+    result = await generate(settings(stub, tmp_path, question_rows(1), longreward={"num_samples": 5}))
+    assert result.summary["failed"] == 0 and result.summary["pairs"] == 1 and result.summary["scored"] == 8
+
+
+async def test_changed_responses_are_refused_before_anything_is_touched(stub, tmp_path):
+    stub.answer = Judge(helpfulness=by_worth)
+    responses = response_rows(0, dict(enumerate((1, 2, 3, 4, 5))))
+    await generate(settings(stub, tmp_path, question_rows(1), responses))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("run/*.jsonl")}
+    responses[2]["answer"] = "Somebody else, worth 9."
+    with pytest.raises(UserError, match=r"line 3: the response '0-2' has changed"):
+        await generate(settings(stub, tmp_path, question_rows(1), responses))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("run/*.jsonl")} == before
+
+
+async def test_expected_ratings_need_a_server_that_tells_probabilities(stub):
+    stub.answer = Judge()
+    async with judge_on(stub, JudgingConfig(rating="expected")) as longreward:
+        longreward._calls._model.continues_replies = False  # as at a hosted provider's own address
+        with pytest.raises(UserError, match="tells no token probabilities"):
+            await longreward.score(EN, "Who lit the lamp?", "Mara.")
+
+
+async def test_once_makes_once_and_lets_go():
+    made = []
+
+    async def make(value, delay=0.01):
+        made.append(value)
+        await asyncio.sleep(delay)
+        if value == "bad":
+            raise CallFailed("no")
+        return value
+
+    once = Once(1)
+    assert await asyncio.gather(*(once.get("a", lambda: make("a")) for _ in range(3))) == ["a"] * 3
+    assert await once.get("a", lambda: make("a")) == "a" and made == ["a"]
+    for _ in range(2):
+        with pytest.raises(CallFailed):
+            await once.get("bad", lambda: make("bad"))
+    assert made == ["a", "bad", "bad"]
+    one = asyncio.create_task(once.get("slow", lambda: make("slow", 30)))
+    two = asyncio.create_task(once.get("slow", lambda: make("slow", 30)))
+    await asyncio.sleep(0.01)
+    one.cancel()
+    await asyncio.sleep(0.01)
+    assert not two.done()
+    two.cancel()
+    await asyncio.gather(one, two, return_exceptions=True)
+    await asyncio.sleep(0.01)
+    assert len(asyncio.all_tasks()) == 1  # nobody waited for it any more
+
+
+async def test_a_fatal_error_cancels_what_failed_calls_wait_for():
+    async def fail(error, delay=0.0):
+        await asyncio.sleep(delay)
+        raise error
+
+    ended = []
+
+    async def slow(delay):
+        await asyncio.sleep(delay)
+        ended.append(delay)
+
+    with pytest.raises(CallFailed):
+        await all_settled(fail(CallFailed("x")), slow(0.02))
+    assert ended == [0.02]
+    with pytest.raises(UserError):
+        await all_settled(fail(CallFailed("x")), fail(UserError("disk"), 0.01), slow(30))
+    with pytest.raises(BudgetSpent):
+        await all_settled(fail(CallFailed("x")), fail(BudgetSpent("y")))
 
 
 def test_providers_fill_in_what_is_not_set(monkeypatch):
@@ -555,7 +675,7 @@ def test_longpo_score_end_to_end(stub, tmp_path, capsys):
         ({"longmab": {"rounds": 3}}, "longmab: not for method: longreward"),
         ({"longreward": {"num_samples": 3}}, "below longreward.min_responses"),
         ({"longreward": {"analysis_tokens": 0, "rating": "parsed"}}, "leaves a parsed verdict no room"),
-        ({"max_cost": 1.0}, "max_cost needs a price"),
+        ({"max_cost": 1.0}, "max_cost needs the price of m"),
     ],
 )
 def test_settings_that_cannot_work(tmp_path, changes, message):

@@ -4,6 +4,7 @@ A context is cut and embedded once, however many responses and statements ask (t
 every response).
 """
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +19,11 @@ from lf_longpo.text.chunking import chunk_tokens
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Contexts whose passages stay in memory: about a megabyte each for 64k tokens.
-_REMEMBERED = 64
-
 
 @dataclass(frozen=True, slots=True)
-class _Passages:
+class Passages:
+    """A context in passages, embedded: about a megabyte for 64k tokens."""
+
     texts: list[str]
     vectors: np.ndarray  # float32, (passages, dimensions), unit length
 
@@ -36,18 +36,24 @@ class Evidence:
         tokenizer: counts the tokens of passages.
         passage_tokens: tokens a passage.
         top_k: passages a statement.
+        remembered: contexts whose passages stay in memory.
     """
 
     def __init__(
-        self, embedder: Embedder, tokenizer: "PreTrainedTokenizerBase", passage_tokens: int, top_k: int
+        self,
+        embedder: Embedder,
+        tokenizer: "PreTrainedTokenizerBase",
+        passage_tokens: int,
+        top_k: int,
+        remembered: int,
     ) -> None:
         self._embedder = embedder
         self._tokenizer = tokenizer
         self._passage_tokens = passage_tokens
         self._top_k = top_k
-        self._contexts: Once[_Passages] = Once(_REMEMBERED)
+        self._contexts: Once[Passages] = Once(remembered)
 
-    async def prepare(self, context: str) -> _Passages:
+    async def prepare(self, context: str) -> Passages:
         """Cuts and embeds a context, once.
 
         Raises:
@@ -55,24 +61,24 @@ class Evidence:
         """
         name = hashlib.sha256(context.encode()).hexdigest()[:16]
 
-        async def embed() -> _Passages:
-            texts = [text for text in chunk_tokens(context, self._tokenizer, self._passage_tokens) if text.strip()]
-            return _Passages(texts, await self._embedder.embed(name, texts))
+        async def embed() -> Passages:
+            cut = await asyncio.to_thread(chunk_tokens, context, self._tokenizer, self._passage_tokens)
+            texts = [text for text in cut if text.strip()]
+            return Passages(texts, await self._embedder.embed(name, texts))
 
         return await self._contexts.get(name, embed)
 
-    async def find(self, id: str, context: str, statements: Sequence[str]) -> list[list[tuple[int, str]]]:
+    async def find(self, id: str, passages: Passages, statements: Sequence[str]) -> list[list[tuple[int, str]]]:
         """For each statement its `top_k` most similar passages, in document order, each with its number from 0.
 
         Args:
             id: whose statements they are; names the calls that are kept.
-            context: where to look.
+            passages: where to look.
             statements: at least one.
 
         Raises:
             CallFailed: the embedder lost a call.
         """
-        passages = await self.prepare(context)
         vectors = await self._embedder.embed(id, list(statements))
         similar = vectors @ passages.vectors.T
         best = np.argsort(-similar, axis=1, kind="stable")[:, : self._top_k]

@@ -4,8 +4,8 @@ A response's `idx` is its question's id, a dash and the number of the sample. Ro
 the published fields, which tells whether the question or the prompts have changed since.
 """
 
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+import hashlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,6 +31,11 @@ class Response:
     query: str
     answer: str
 
+    @classmethod
+    def of(cls, row: Row) -> "Response":
+        """The response that a row is about."""
+        return cls(row["idx"], row["query"], row["answer"])
+
     @property
     def number(self) -> int:
         """Which of its question's responses it is; -1 where its idx does not end in a number."""
@@ -48,7 +53,7 @@ class Files:
 
     def __init__(self, output_dir: Path, ids: Collection[str]) -> None:
         keys = Keys(ids)
-        self._notes = Journal(output_dir / NOTES, _FIELDS[NOTES], keys.question)
+        self._notes = Journal(output_dir / NOTES, _FIELDS[NOTES], keys.notes)
         self._samples = Journal(output_dir / SAMPLES, _FIELDS[SAMPLES], keys.of_response)
         self._scores = Journal(output_dir / SCORES, _FIELDS[SCORES], keys.of_score)
 
@@ -64,7 +69,7 @@ class Files:
 
     def responses(self, id: str) -> dict[str, Response]:
         """A question's responses by idx, in the order of their numbers."""
-        rows = [Response(row["idx"], row["query"], row["answer"]) for row in self._samples.rows(id)]
+        rows = map(Response.of, self._samples.rows(id))
         return {response.idx: response for response in sorted(rows, key=lambda response: response.number)}
 
     def scores(self, id: str) -> dict[str, Row]:
@@ -75,9 +80,9 @@ class Files:
         """Keeps an extraction."""
         self._notes.append({"idx": id, "query": query, "info_list": dict(notes), "digest": digest})
 
-    def add_response(self, response: Response) -> None:
-        """Keeps a response."""
-        self._samples.append(asdict(response))
+    def add_response(self, response: Response, digest: str | None = None) -> None:
+        """Keeps a response; with the question's digest if it was sampled here."""
+        self._samples.append(asdict(response) | ({"digest": digest} if digest else {}))
 
     def add_score(self, response: Response, score: Score, digest: str) -> None:
         """Keeps a response's scores, reward and details."""
@@ -106,6 +111,12 @@ class Keys:
         idx = row["idx"]
         return str(idx) if isinstance(idx, str | int) and not isinstance(idx, bool) else None
 
+    def notes(self, row: Row) -> str | None:
+        """Of a row with what was extracted; one that holds something else cannot be used."""
+        notes = row["info_list"]
+        usable = isinstance(notes, dict) and all(isinstance(text, str) for text in notes.values())
+        return self.question(row) if usable else None
+
     def of_response(self, row: Row) -> str | None:
         """Of a row that stands for a response."""
         idx = row["idx"]
@@ -128,7 +139,7 @@ class Keys:
 def look_into(output_dir: Path, name: str, ids: Collection[str]) -> Iterator[tuple[str, Row]]:
     """The rows of one file of a run by question id, from outside; opens nothing for writing."""
     keys = Keys(ids)
-    key = {NOTES: keys.question, SAMPLES: keys.of_response, SCORES: keys.of_score}[name]
+    key = {NOTES: keys.notes, SAMPLES: keys.of_response, SCORES: keys.of_score}[name]
     for row in read_rows(output_dir / name, _FIELDS[name], key):
         yield key(row), row
 
@@ -157,73 +168,89 @@ def read_responses(source: str, ids: Collection[str]) -> Iterator[tuple[str, str
         yield place, id, Response(row["idx"], query, row["answer"])
 
 
-def check_files(
-    output_dir: Path, responses: str | None, queries: Mapping[str, str], digests: Mapping[str, str]
-) -> Counter[str]:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question as the files of a run must have it."""
+
+    query: str
+    sampled: str
+    """Digest of what the policy is asked."""
+    judged: str
+    """Digest of what the judge is asked."""
+
+
+def check_files(output_dir: Path, responses: str | None, asked: Mapping[str, Asked]) -> dict[str, list[Response]]:
     """Finds rows, given or left by an earlier start, that were made for other questions than those of the input.
 
     Args:
         output_dir: the run's folder.
         responses: file or hub data set of given responses, if any.
-        queries: the questions' texts by id.
-        digests: the questions' digests by id.
+        asked: the questions by id.
 
     Returns:
-        How many responses are given for each question.
+        The given responses by question, without their texts (a hash stands for each).
 
     Raises:
-        UserError: such a row, a response that cannot be read or stands twice, or none for any question.
+        UserError: such a row; a response that cannot be read, stands twice or has changed; or none for any question.
     """
+    known: dict[str, str] = {}
     for name in _FIELDS:
-        for id, row in look_into(output_dir, name, queries):
-            _refuse_other(f"{output_dir / name}, idx {row['idx']!r}", queries.get(id), row["query"])
-            if "digest" in row and digests.get(id, row["digest"]) != row["digest"]:
+        for id, row in look_into(output_dir, name, asked):
+            if id not in asked:
+                continue
+            _refuse_other(f"{output_dir / name}, idx {row['idx']!r}", asked[id].query, row["query"])
+            digest = asked[id].sampled if name == SAMPLES else asked[id].judged
+            if row.get("digest", digest) != digest:
                 raise UserError(
                     f"question {id!r}, or a prompt of the judge, has changed since the run in {output_dir} began; set "
                     "another output_dir"
                 )
-    given: Counter[str] = Counter()
+            if name == SAMPLES:
+                known[row["idx"]] = _hash(row["answer"])
+    given: dict[str, list[Response]] = {}
     seen: dict[str, str] = {}
-    for place, id, response in read_responses(responses, queries) if responses else ():
-        _refuse_other(place, queries.get(id), response.query)
+    for place, id, response in read_responses(responses, asked) if responses else ():
+        if id in asked:
+            _refuse_other(place, asked[id].query, response.query)
         if response.idx in seen:
             raise UserError(f"{place}: the idx {response.idx!r} stands already in {seen[response.idx]}; make it unique")
+        if known.get(response.idx, _hash(response.answer)) != _hash(response.answer):
+            raise UserError(
+                f"{place}: the response {response.idx!r} has changed since the run in {output_dir} began; set another "
+                "output_dir"
+            )
         seen[response.idx] = place
-        given[id] += 1
-    if responses and not any(id in queries for id in given):
+        given.setdefault(id, []).append(Response(response.idx, "", _hash(response.answer)))
+    if responses and not any(id in asked for id in given):
         raise UserError(
             f"{responses}: no response belongs to a question of the input; an idx is <question's id>-<number>"
         )
     return given
 
 
+def unscored(output_dir: Path, given: Mapping[str, Sequence[Response]]) -> bool:
+    """Whether any of the responses that `check_files` gave has no score in a run's folder yet."""
+    there = {(row["idx"], _hash(row["answer"])) for _, row in look_into(output_dir, SCORES, given)}
+    return any((response.idx, response.answer) not in there for each in given.values() for response in each)
+
+
 def import_responses(files: Files, source: str, ids: Collection[str]) -> None:
-    """Takes given responses into a run's files.
-
-    Raises:
-        UserError: a response is another than in an earlier start.
-    """
-    known: dict[str, dict[str, Response]] = {}
-    for place, id, response in read_responses(source, ids):
-        if id not in ids:
-            continue
-        if id not in known:
-            known = {id: files.responses(id)}  # responses to one question mostly stand together
-        there = known[id].get(response.idx)
-        if there is None:
+    """Takes given responses, which `check_files` has seen, into a run's files."""
+    for _, id, response in read_responses(source, ids):
+        if id in ids and response.idx not in files.responses(id):
             files.add_response(response)
-        elif there.answer != response.answer:
-            raise UserError(
-                f"{place}: the response {response.idx!r} has changed since this run began; set another output_dir"
-            )
 
 
-def _refuse_other(place: str, asked: str | None, query: str) -> None:
-    if asked is not None and query and query != asked:
+def _refuse_other(place: str, asked: str, query: str) -> None:
+    if query and query != asked:
         raise UserError(
             f"{place}: its query is not that of its question in the input; put files together that belong together, "
             "or set another output_dir"
         )
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _reward(scores: Mapping[str, float]) -> float:

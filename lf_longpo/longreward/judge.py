@@ -6,6 +6,7 @@ from types import TracebackType
 
 from lf_longpo.aio import Once, all_settled
 from lf_longpo.config import ChatConfig, EmbedderConfig, JudgingConfig
+from lf_longpo.errors import UserError
 from lf_longpo.longreward.scorer import Score, Scorer, prompts_for
 from lf_longpo.models.cache import CallCache
 from lf_longpo.models.calls import Calls
@@ -13,6 +14,9 @@ from lf_longpo.models.chat import make_chat
 from lf_longpo.models.embedders import make_embedder
 from lf_longpo.models.ledger import Ledger
 from lf_longpo.models.tokenizers import load_tokenizer
+
+# Contexts whose passages and notes stay in memory.
+_REMEMBERED = 64
 
 
 class LongRewardJudge:
@@ -52,7 +56,8 @@ class LongRewardJudge:
         self._cache = CallCache(cache)
         self._calls = Calls(make_chat(judge), judge, counts, self._cache, self.ledger, seed)
         self._embedder = make_embedder(embedder, self._cache, self.ledger)
-        self._scorer = Scorer(longreward, judge, prompts_for(longreward, judge), self._calls, self._embedder, counts)
+        prompts = prompts_for(longreward, judge)
+        self._scorer = Scorer(longreward, judge, prompts, self._calls, self._embedder, counts, _REMEMBERED)
         self._started: Once[None] = Once(1)
 
     async def score(self, context: str, query: str, answer: str) -> Score:
@@ -66,16 +71,18 @@ class LongRewardJudge:
         Raises:
             Unreadable: the judge gave no verdict on a dimension, or found no statement in the response.
             CallFailed: a call was lost.
-            UserError: a model cannot be used.
+            UserError: a model cannot be used, or context or query is empty.
         """
+        if not context.strip() or not query.strip():
+            raise UserError("context and query must not be empty")
         await self._started.get(None, self._start)
         id = hashlib.sha256(f"{len(context)} {context}{query}".encode()).hexdigest()[:16]
         return await self._scorer.score(id, context, query, answer)
 
     async def close(self) -> None:
         """Lets go of models and connections."""
-        self._cache.close()
         await all_settled(self._calls.close(), self._embedder.close())
+        self._cache.close()
 
     async def __aenter__(self) -> "LongRewardJudge":
         return self

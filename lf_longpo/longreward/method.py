@@ -4,11 +4,10 @@ Each response goes its own way: it is scored as soon as it is there and the cont
 be scored costs only itself.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
-from lf_longpo.aio import all_settled
+from lf_longpo.aio import Once, all_settled
 from lf_longpo.config import LongRewardConfig
 from lf_longpo.errors import CallFailed
 from lf_longpo.longreward.files import Files, Response
@@ -66,10 +65,9 @@ class Scoring:
             CallFailed: the extraction was lost, without which none can be scored.
         """
         known = self._files.scores(question.id)
-        notes: asyncio.Task[dict[str, str]] | None = None
+        notes: Once[dict[str, str]] = Once(1)
 
         async def one(idx: str) -> Rewarded | None:
-            nonlocal notes
             response = await respond(idx)
             if response is None:
                 return None
@@ -77,14 +75,15 @@ class Scoring:
             if row is not None and row["answer"] == response.answer:
                 self._progress.skip(1)
                 return Rewarded(response, row["reward"])
-            notes = notes or asyncio.create_task(self._notes(question))
-            return await self._score(question, response, await notes)
+            return await self._score(question, response, await notes.get(None, lambda: self._notes(question)))
 
-        if all(idx in known for idx in wanted):
-            self._progress.skip(1)
-        else:
-            notes = asyncio.create_task(self._notes(question))  # while the first responses are fetched
-        settled = await all_settled(*(one(idx) for idx in wanted))
+        async def read_ahead() -> None:
+            if all(idx in known for idx in wanted):
+                self._progress.skip(1)
+            else:  # while the first responses are fetched
+                await notes.get(None, lambda: self._notes(question))
+
+        _, *settled = await all_settled(read_ahead(), *(one(idx) for idx in wanted))
         return [rewarded for rewarded in settled if rewarded is not None]
 
     async def _notes(self, question: Question) -> dict[str, str]:
@@ -99,8 +98,6 @@ class Scoring:
 
     async def _score(self, question: Question, response: Response, notes: dict[str, str]) -> Rewarded | None:
         try:
-            if not response.answer.strip():
-                raise CallFailed("the response is empty")
             score = await self._scorer.score(question.id, question.context, question.question, response.answer, notes)
         except CallFailed as error:
             self._failures.record(response.idx, error)
@@ -153,7 +150,8 @@ class LongReward:
         responses = self._files.responses(question.id)
         wanted = list(responses)
         if self._policy:
-            wanted = [f"{question.id}-{number}" for number in range(self._config.num_samples)]
+            there = {response.number: idx for idx, response in responses.items()}
+            wanted = [there.get(number, f"{question.id}-{number}") for number in range(self._config.num_samples)]
 
         async def respond(idx: str) -> Response | None:
             if self._policy is None:
@@ -195,6 +193,6 @@ class LongReward:
             self._progress.skip(2)
             return None
         response = Response(idx, question.question, completion.text)
-        self._files.add_response(response)
+        self._files.add_response(response, question.digest())
         self._progress.step()
         return response

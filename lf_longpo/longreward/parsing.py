@@ -14,8 +14,9 @@ _LEVEL = re.compile(r"\[\[([ /a-zA-Z]+)\]\]")
 _STATEMENT = re.compile(r"<statement>(.*?)</statement>", re.DOTALL)
 _TAG = re.compile(r"</?statement>")
 _WHOLE_LINE = re.compile(r"<statement>(.*)</statement>")
-# A verdict's line: at most a short label before the brackets, nothing but marks behind them.
-_VERDICT_LINE = re.compile(r"[^\[\]\"'“”‘’「」『』`]{0,40}\[\[[^\[\]]*\]\][^\w\"'“”‘’「」『』`]*")
+# A verdict's line: nothing but marks around the brackets, or a label with a colon before them.
+_MARKS = r"[^\w\[\]\"'“”‘’「」『』`]*"
+_VERDICT_LINE = re.compile(rf"{_MARKS}(?:[\w ]{{1,40}}[:：]{_MARKS})?\[\[[^\[\]]*\]\]{_MARKS}")
 
 BEST_RATING = 10.0
 

@@ -54,4 +54,7 @@ def shares(weights: Mapping[str, float], verdicts: Mapping[str, float], begun: s
 def mean(settled: Mapping[str, float], verdicts: Mapping[str, float]) -> float | None:
     """The expected value of a verdict; None where no probability fell on any."""
     total = sum(settled.values())
-    return sum(verdicts[label] * share for label, share in settled.items()) / total if total > 0 else None
+    if not total:
+        return None
+    value = sum(verdicts[label] * share for label, share in settled.items()) / total
+    return min(value, max(verdicts.values()))  # rounding

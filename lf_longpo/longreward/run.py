@@ -1,6 +1,5 @@
 """LongReward as a generation method: its models, files and summary around the chain of one question."""
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +10,14 @@ from lf_longpo.longreward.files import (
     NOTES,
     SAMPLES,
     SCORES,
+    Asked,
     Files,
+    Response,
     check_files,
     import_responses,
     look_into,
     read_responses,
+    unscored,
 )
 from lf_longpo.longreward.method import LongReward, Scoring
 from lf_longpo.longreward.scorer import Scorer, prompts_for
@@ -48,64 +50,68 @@ class LongRewardRun:
         self._prompts = prompts_for(config.longreward, config.judge)
         self._files: Files | None = None
         self.asked = self._prompts.texts
-        self.in_flight = 2 * config.judge.max_concurrency
+        # Each question has dozens of calls.
+        self.in_flight = config.judge.max_concurrency
 
     def check(self, digests: Mapping[str, str]) -> int:
         """The rows that are there or given must belong to the questions as they are."""
         config = self._config
-        self._ids = list(digests)
         questions = read_questions(config.input, config.input_split, needs_answers=False)
-        asked = {question.id: question.question for question in questions}
-        given = check_files(config.output_dir, config.responses, asked, digests)
-        each = config.longreward.num_samples
-        self._wanted = {id: given[id] if config.responses else each for id in self._ids}
-        scores, samples = sum(self._wanted.values()), 0 if config.responses else each * len(self._ids)
-        return len(self._ids) + samples + scores
+        self._asked = {
+            question.id: Asked(question.question, question.digest(), digests[question.id]) for question in questions
+        }
+        self._given = check_files(config.output_dir, config.responses, self._asked)
+        if config.responses:
+            return sum(1 + len(self._given.get(id, ())) for id in self._asked)
+        return len(self._asked) * (1 + 2 * config.longreward.num_samples)
 
     def equip(self, tools: Tools) -> None:
-        """Policy, judge and embedder; a policy that is its own judge is loaded once."""
+        """Policy, judge and embedder; a policy that is its own judge is one."""
         config = self._config
         self._tools = tools
         shared = tools.tokenizer, tools.cache, tools.ledger, config.seed
-        judge = make_chat(config.judge)
-        self._judge_calls = Calls(judge, config.judge, *shared)
+        self._judge = Calls(make_chat(config.judge), config.judge, *shared)
         self._policy = None
         if config.responses is None:
-            policy = judge if config.policy == config.judge else make_chat(config.policy)
-            self._policy = Calls(policy, config.policy, *shared)
+            same = config.policy == config.judge
+            self._policy = self._judge if same else Calls(make_chat(config.policy), config.policy, *shared)
         self._embedder = make_embedder(config.embedder, tools.cache, tools.ledger)
         self._scorer = Scorer(
-            config.longreward, config.judge, self._prompts, self._judge_calls, self._embedder, tools.tokenizer
+            config.longreward,
+            config.judge,
+            self._prompts,
+            self._judge,
+            self._embedder,
+            tools.tokenizer,
+            remembered=self.in_flight,
         )
 
     async def start(self) -> None:
         """The policy where samples are missing, judge and embedder where scores are."""
-        scored, sampled = self._there(SCORES), self._there(SAMPLES)
-        if any(scored[id] < self._wanted[id] for id in self._ids):
-            await self._judge_calls.start()
-            await self._embedder.start()
-        if self._policy and any(sampled[id] < self._wanted[id] for id in self._ids):
+        folder = self._config.output_dir
+        if self._policy:
+            numbers = range(self._config.longreward.num_samples)
+            sampled, scored = (
+                {(id, Response.of(row).number) for id, row in look_into(folder, name, self._asked)}
+                for name in (SAMPLES, SCORES)
+            )
+            wanted = {(id, number) for id in self._asked for number in numbers}
+            lacks_samples, lacks_scores = not wanted <= sampled, not wanted <= scored
+        else:
+            given = {id: responses for id, responses in self._given.items() if id in self._asked}
+            lacks_samples, lacks_scores = False, unscored(folder, given)
+        if lacks_samples:
             await self._policy.start()
-
-    def estimate(self, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Usage]:
-        """Of a run from its beginning."""
-        given: dict[str, list[str]] = {}
-        if self._config.responses:
-            for _, id, response in read_responses(self._config.responses, self._wanted):
-                given.setdefault(id, []).append(response.answer)
-        return estimate_longreward(self._config, self._prompts, tokenizer, given)
-
-    def _there(self, name: str) -> Counter[str]:
-        """How many responses of each question a file of the run has."""
-        rows = {(id, row["idx"]) for id, row in look_into(self._config.output_dir, name, self._ids)}
-        return Counter(id for id, _ in rows)
+        if lacks_scores:
+            await self._judge.start()
+            await self._embedder.start()
 
     def open(self, pairs: Pairs, failures: Failures) -> list[str]:
         """Responses, notes and scores."""
         config, progress = self._config, self._tools.progress
-        self._files = Files(config.output_dir, self._ids)
+        self._files = Files(config.output_dir, self._asked)
         if config.responses:
-            import_responses(self._files, config.responses, self._ids)
+            import_responses(self._files, config.responses, self._asked)
         scoring = Scoring(self._scorer, self.asked, self._files, failures, progress)
         self._chain = LongReward(config.longreward, self._policy, scoring, self._files, pairs, failures, progress)
         skipped = self._files.skipped
@@ -120,6 +126,14 @@ class LongRewardRun:
             f"  score    -> {config.output_dir / SCORES}",
         ]
 
+    def estimate(self, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Usage]:
+        """Of a run from its beginning."""
+        given: dict[str, list[str]] = {}
+        if self._config.responses:
+            for _, id, response in read_responses(self._config.responses, self._asked):
+                given.setdefault(id, []).append(response.answer)
+        return estimate_longreward(self._config, self._prompts, tokenizer, given)
+
     async def work(self, question: Question) -> None:
         """The chain of one question."""
         await self._chain.work(question)
@@ -131,12 +145,12 @@ class LongRewardRun:
             "all_equal": counts["all equal"],
             "too_few_responses": counts["too few responses"],
             "not_scored": counts["not scored"],
-            **score_summary(self._files, self._ids),
+            **score_summary(self._files, self._asked),
         }
 
     async def close(self) -> None:
         """Files and models."""
         if self._files:
             self._files.close()
-        policy = [self._policy.close()] if self._policy else []
-        await all_settled(self._judge_calls.close(), self._embedder.close(), *policy)
+        policy = [self._policy.close()] if self._policy and self._policy is not self._judge else []
+        await all_settled(self._judge.close(), self._embedder.close(), *policy)

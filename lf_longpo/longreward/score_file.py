@@ -9,7 +9,7 @@ from lf_longpo.aio import all_settled
 from lf_longpo.config import ScoreConfig
 from lf_longpo.errors import UserError
 from lf_longpo.journal import check_folder, write_whole
-from lf_longpo.longreward.files import SCORES, Files, Keys, Response, check_files, import_responses, look_into
+from lf_longpo.longreward.files import SCORES, Asked, Files, Keys, Response, check_files, import_responses, unscored
 from lf_longpo.longreward.method import Scoring
 from lf_longpo.longreward.scorer import Scorer, prompts_for
 from lf_longpo.longreward.summary import score_summary
@@ -21,7 +21,7 @@ from lf_longpo.models.ledger import Ledger
 from lf_longpo.models.tokenizers import load_tokenizer
 from lf_longpo.pipeline import Failures, run_questions
 from lf_longpo.progress import Progress
-from lf_longpo.questions import read_questions
+from lf_longpo.questions import check_questions, read_questions
 from lf_longpo.records import Question
 from lf_longpo.run_dir import changed_settings, locked, refuse_changes, save_settings
 from lf_longpo.tables import places_and_rows
@@ -39,33 +39,33 @@ async def score_file(config: ScoreConfig) -> tuple[dict[str, Any], int]:
     began = time.monotonic()
     output_dir = config.output_dir
     prompts = prompts_for(config.longreward, config.judge)
-    queries, digests = {}, {}
+    asked: dict[str, Asked] = {}
     for question in _questions(config):
-        queries[question.id], digests[question.id] = question.question, question.digest(*prompts.texts)
+        asked[question.id] = Asked(question.question, question.digest(), question.digest(*prompts.texts))
     refuse_changes(changed_settings(config, output_dir), output_dir)
     check_folder(output_dir, "output_dir")
-    given = check_files(output_dir, config.responses, queries, digests)
-    if strangers := [id for id in given if id not in queries]:
+    given = check_files(output_dir, config.responses, asked)
+    if strangers := [id for id in given if id not in asked]:
         raise UserError(f"{config.responses}: no context for {strangers[0]!r} ({len(strangers)} such); set contexts")
-    ids = list(given)
+    total = sum(map(len, given.values()))
     tokenizer = load_tokenizer(config.tokenizer or config.judge.model, "tokenizer", config.judge.trust_remote_code)
 
     cache, ledger = CallCache(output_dir / "calls.sqlite"), Ledger(config.max_cost)
-    progress = Progress("score", len(ids), len(ids) + given.total(), ledger)
+    progress = Progress("score", len(given), len(given) + total, ledger)
     calls = Calls(make_chat(config.judge), config.judge, tokenizer, cache, ledger, config.seed)
     embedder = make_embedder(config.embedder, cache, ledger)
-    scorer = Scorer(config.longreward, config.judge, prompts, calls, embedder, tokenizer)
+    in_flight = config.judge.max_concurrency  # each question has dozens of calls
+    scorer = Scorer(config.longreward, config.judge, prompts, calls, embedder, tokenizer, remembered=in_flight)
     try:
-        there = {row["idx"] for _, row in look_into(output_dir, SCORES, queries)}
-        if len(there) < given.total():
+        if unscored(output_dir, given):
             await all_settled(calls.start(), embedder.start())
         with locked(output_dir), Failures(output_dir / "failures.jsonl") as failures:
             cache.open()
             ledger.carry_over(cache.totals())
             save_settings(config, output_dir)
-            files = Files(output_dir, queries)
+            files = Files(output_dir, asked)
             try:
-                import_responses(files, config.responses, queries)
+                import_responses(files, config.responses, asked)
                 scoring = Scoring(scorer, prompts.texts, files, failures, progress)
 
                 async def work(question: Question) -> None:
@@ -77,16 +77,15 @@ async def score_file(config: ScoreConfig) -> tuple[dict[str, Any], int]:
                     await scoring.rewards(question, list(responses), respond)
 
                 with progress:
-                    progress.note(f"{given.total()} responses to {len(ids)} questions -> {output_dir / SCORES}")
-                    asked = (question for question in _questions(config) if question.id in given)
-                    in_flight = 2 * config.judge.max_concurrency
-                    tally = await run_questions(asked, work, in_flight, failures, progress)
+                    progress.note(f"{total} responses to {len(given)} questions -> {output_dir / SCORES}")
+                    answered = (question for question in _questions(config) if question.id in given)
+                    tally = await run_questions(answered, work, in_flight, failures, progress)
                 summary = {
-                    "questions": len(ids),
+                    "questions": len(given),
                     "failed": tally.failed,
                     "unfinished": tally.unfinished,
                     "not_scored": progress.counts["not scored"],
-                    **score_summary(files, ids),
+                    **score_summary(files, given),
                     "calls": {stage: totals._asdict() for stage, totals in ledger.stages.items()},
                     "cost": ledger.spent,
                     "seconds": round(time.monotonic() - began, 1),
@@ -94,16 +93,17 @@ async def score_file(config: ScoreConfig) -> tuple[dict[str, Any], int]:
             finally:
                 files.close()
             write_whole(output_dir / "summary.json", [json.dumps(summary, indent=2), "\n"])
-            lost = summary["not_scored"] > config.max_failure_rate * given.total()
+            lost = summary["not_scored"] > config.max_failure_rate * total
             return summary, int(lost or tally.exit_code(summary["scored"], config.max_failure_rate))
     finally:
+        await all_settled(calls.close(), embedder.close())  # before the cache: what still comes back is kept
         cache.close()
-        await all_settled(calls.close(), embedder.close())
 
 
 def _questions(config: ScoreConfig) -> Iterator[Question]:
     """What the responses answer, each once: from the contexts' file, or from the responses' own contexts."""
     if config.contexts:
+        check_questions(config.contexts, needs_answers=False)  # for duplicates
         yield from read_questions(config.contexts, needs_answers=False)
         return
     seen: dict[str, str] = {}

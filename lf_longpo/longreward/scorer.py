@@ -37,12 +37,13 @@ DIMENSIONS = ("helpfulness", "logicality", "faithfulness", "completeness")
 
 # First try nearly greedy, then up to four that may come out otherwise (the published code's values).
 _TEMPERATURES = (0.01, 0.95, 0.95, 0.95, 0.95)
-# Most new tokens of an extraction and of a list of statements (the published code's values).
+# Most new tokens of an extraction and of a list of statements (the published code's values). Neither makes its source
+# much longer, and a small judge that repeats itself is stopped earlier.
 _EXTRACT_TOKENS = 1024
+_EXTRACT_SHARE, _EXTRACT_AT_LEAST = 4, 256  # a quarter of the part that was read
 _STATEMENTS_TOKENS = 2048
 # With more parts than this, whole percents would give two of them the same name.
 _MOST_WHOLE_PERCENTS = 100
-_REMEMBERED = 64
 _PASSAGE = {"en": "[Passage {}]", "zh": "[段落 {}]"}
 
 T = TypeVar("T")
@@ -103,6 +104,7 @@ class Scorer:
         calls: the judge.
         embedder: finds the passages to check a statement against.
         tokenizer: counts the tokens of chunks.
+        remembered: contexts whose passages and notes stay in memory; at least as many as are worked on at once.
     """
 
     def __init__(
@@ -113,15 +115,17 @@ class Scorer:
         calls: Calls,
         embedder: Embedder,
         tokenizer: "PreTrainedTokenizerBase",
+        remembered: int,
     ) -> None:
         self._config = config
         self._expected = rates_by_expectation(config, judge)
         self._prompts = prompts
         self._calls = calls
         self._tokenizer = tokenizer
-        self._evidence = Evidence(embedder, tokenizer, config.evidence_chunk_size, config.evidence_top_k)
-        self._notes: Once[dict[str, str]] = Once(_REMEMBERED)
-        self._scores: Once[Score] = Once(_REMEMBERED)
+        passages = config.evidence_chunk_size, config.evidence_top_k
+        self._evidence = Evidence(embedder, tokenizer, *passages, remembered)
+        self._notes: Once[dict[str, str]] = Once(remembered)
+        self._scores: Once[Score] = Once(remembered)
         if not config.analysis_tokens and not (self._expected and calls.continues_replies):
             raise UserError(
                 "longreward.analysis_tokens: 0 needs rating: expected and a judge that goes on with a reply that was "
@@ -155,8 +159,10 @@ class Scorer:
 
         Raises:
             Unreadable: the judge gave no verdict on a dimension, or found no statement in the response.
-            CallFailed: a call was lost.
+            CallFailed: a call was lost, or the response is empty.
         """
+        if not answer.strip():
+            raise CallFailed("the response is empty")
         key = (context, query, answer)
         return await self._scores.get(key, lambda: self._score(id, context, query, answer, notes))
 
@@ -169,8 +175,11 @@ class Scorer:
 
         async def one(index: int, chunk: str) -> tuple[str, str]:
             begin, end = index * size / total, min((index + 1) * size / total, 1.0)
-            asked = _Asked("extract", id, render, _EXTRACT_TOKENS, chunk + query, context=chunk)
-            return f"{begin:.{digits}%} - {end:.{digits}%}", await self._ask(asked, find_information)
+            tokens = min(size, total - index * size)
+            limit = min(_EXTRACT_TOKENS, max(tokens // _EXTRACT_SHARE, _EXTRACT_AT_LEAST))
+            asked = _Asked("extract", id, render, limit, chunk + query, context=chunk)
+            found = await self._ask(asked, lambda completion: find_information(completion.text, asked.material))
+            return f"{begin:.{digits}%} - {end:.{digits}%}", found
 
         return dict(await all_settled(*(one(index, chunk) for index, chunk in enumerate(chunks))))
 
@@ -200,8 +209,8 @@ class Scorer:
     async def _faithfulness(self, id: str, context: str, query: str, answer: str) -> dict[str, Any]:
         """10 x the mean support of the response's statements (arXiv 2410.21252, section 3.3)."""
         # The context is embedded while the judge splits the response.
-        statements, _ = await all_settled(self._statements(id, query, answer), self._evidence.prepare(context))
-        passages = await self._evidence.find(id, context, statements)
+        statements, known = await all_settled(self._statements(id, query, answer), self._evidence.prepare(context))
+        passages = await self._evidence.find(id, known, statements)
         language = detect_language(query)
 
         async def check(statement: str, evidence: list[tuple[int, str]]) -> dict[str, Any]:
@@ -228,21 +237,20 @@ class Scorer:
     async def _statements(self, id: str, query: str, answer: str) -> list[str]:
         begun = self._expected and self._calls.continues_replies
 
-        def read(reply: str, material: str) -> list[str] | None:
-            return find_statements(reply, material, begun) or None
+        def read(completion: Completion) -> list[str] | None:
+            return find_statements(completion.text, query + answer, begun) or None
 
-        # Splitting does not make an answer much longer; a small judge that repeats itself is stopped.
         limit = min(_STATEMENTS_TOKENS, 256 + 3 * count_tokens(answer, self._tokenizer))
         render = self._prompts.render("statements", detect_language(query), query=query, answer=answer)
         start = "<statement>" if begun else ""
         return await self._ask(_Asked("statements", id, render, limit, query + answer, reply_start=start), read)
 
-    async def _ask(self, asked: _Asked, read: Callable[[str, str], T | None]) -> T:
-        """Asks until `read` makes something of a reply (and of the material that it may quote)."""
+    async def _ask(self, asked: _Asked, read: Callable[[Completion], T | None]) -> T:
+        """Asks until `read` makes something of a reply."""
         completion = None
         for attempt in range(len(_TEMPERATURES)):
             completion = await self._complete(asked, attempt, asked.reply_start)
-            result = read(completion.text, asked.material)
+            result = read(completion)
             if result is not None:
                 return result
         raise Unreadable(asked.stage, completion.text)
@@ -254,9 +262,9 @@ class Scorer:
         if self._expected:
             return await self._expectation(asked, verdicts)
 
-        def read(reply: str, material: str) -> dict[str, Any] | None:
-            score = parse(own_verdict(reply, material))
-            return None if score is None else {"analysis": reply, "score": score}
+        def read(completion: Completion) -> dict[str, Any] | None:
+            score = parse(_verdict_in(completion, asked))
+            return None if score is None else {"analysis": completion.text, "score": score}
 
         return await self._ask(asked, read)
 
@@ -267,7 +275,8 @@ class Scorer:
             if asked.max_tokens:
                 completion = await self._complete(asked, attempt, weigh_after=OPENING)
                 analysis = completion.text
-                if completion.weights and own_verdict(analysis, asked.material):
+                if _verdict_in(completion, asked):
+                    self._refuse_without_weights(completion)
                     settled = await self._settle(asked, attempt, analysis.rpartition(OPENING)[0], completion, verdicts)
             if not settled and self._calls.continues_replies:
                 start = analysis.rstrip() + "\n" if analysis.strip() else ""
@@ -279,6 +288,13 @@ class Scorer:
                 distribution = {label: round(settled.get(label, 0.0) / total, 4) for label in verdicts}
                 return {"analysis": analysis, "score": score, "distribution": distribution}
         raise Unreadable(asked.stage, analysis)
+
+    def _refuse_without_weights(self, completion: Completion) -> None:
+        if OPENING in completion.text and completion.weights is None and not self._calls.continues_replies:
+            raise UserError(
+                "the judge's server tells no token probabilities, which rating: expected needs; set "
+                "longreward.rating: parsed"
+            )
 
     async def _settle(
         self, asked: _Asked, attempt: int, before: str, completion: Completion, verdicts: Mapping[str, float]
@@ -292,9 +308,10 @@ class Scorer:
                 mark = OPENING + begun
                 next_one = await self._complete(asked, attempt, before + mark, weigh_after=mark)
                 follow = shares(next_one.weights or {}, verdicts, begun).settled
-            follow = follow or ({begun: 1.0} if begun in verdicts else {})
+            total = sum(follow.values())
+            follow = follow if total else ({begun: 1.0} if begun in verdicts else {})
             for label, share in follow.items():
-                settled[label] = settled.get(label, 0.0) + weight * share / sum(follow.values())
+                settled[label] = settled.get(label, 0.0) + weight * share / (total or 1.0)
         return settled
 
     async def _complete(self, asked: _Asked, attempt: int, start: str = "", weigh_after: str = "") -> Completion:
@@ -313,3 +330,10 @@ class Scorer:
             reply_start=start,
             weigh_after=weigh_after,
         )
+
+
+def _verdict_in(completion: Completion, asked: _Asked) -> str:
+    """The part of a reply to look for the verdict in; one that was cut short may end in a quote."""
+    if completion.finish_reason == "length" and OPENING in asked.material:
+        return ""
+    return own_verdict(completion.text, asked.material)

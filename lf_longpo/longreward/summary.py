@@ -1,7 +1,7 @@
 """What the scores of a run amount to."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Any
 
 from lf_longpo.longreward.files import Files
@@ -11,7 +11,7 @@ from lf_longpo.longreward.scorer import DIMENSIONS
 _BINS = 5
 
 
-def score_summary(files: Files, question_ids: Sequence[str]) -> dict[str, Any]:
+def score_summary(files: Files, question_ids: Collection[str]) -> dict[str, Any]:
     """Means and spread of all scored responses.
 
     Args:

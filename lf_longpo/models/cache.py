@@ -54,8 +54,8 @@ class CallCache:
         Raises:
             UserError: the file is there but is no call cache.
         """
-        self._db = sqlite3.connect(self._path or ":memory:", isolation_level=None)
         try:
+            self._db = sqlite3.connect(self._path or ":memory:", isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute(
@@ -67,7 +67,7 @@ class CallCache:
             if "cost" not in columns:  # a cache from before costs were kept
                 self._db.execute("ALTER TABLE calls ADD COLUMN cost REAL NOT NULL DEFAULT 0")
         except sqlite3.DatabaseError as error:
-            self._db.close()
+            self.close()
             raise UserError(
                 f"{self._path} is not a readable call cache ({error}); move it away, the journals keep finished rounds"
             ) from None

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lf_longpo.aio import Once
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 # More tokens than any chat template adds to a user's message.
 _TEMPLATE_MARGIN = 512
-# Calls that are known to be under way; the same one asked for twice at once is made once.
-_REMEMBERED = 65_536
 
 
 class Calls:
@@ -52,15 +51,19 @@ class Calls:
         self._seed = seed
         self._ledger = ledger
         self._slots = asyncio.Semaphore(config.max_concurrency)
-        self._under_way: Once[Completion] = Once(_REMEMBERED)
+        self._under_way: Once[Completion] = Once(0)
+        self._started: Once[None] = Once(1)
         self._window = 0
 
     async def start(self) -> None:
-        """Starts the model and settles its context window.
+        """Starts the model and settles its context window, once; otherwise the first call does it.
 
         Raises:
             UserError: the model cannot be used, or nobody knows its window.
         """
+        await self._started.get(None, self._start)
+
+    async def _start(self) -> None:
         told = await self._model.start()
         known = self._tokenizer.model_max_length
         window = self._config.context_window or told or (known if known < 100_000_000 else None)
@@ -98,6 +101,8 @@ class Calls:
             BudgetSpent: the call could cost more than the budget leaves.
             UserError: no call can work.
         """
+        if not self._window:
+            await self.start()
         limit = self._window - sampling.max_new_tokens - len(self._tokenizer.tokenize(reply_start))
         if max_prompt_tokens is not None:
             limit = min(limit, max_prompt_tokens)
@@ -121,12 +126,24 @@ class Calls:
 
     async def _make(self, key: CallKey, request: ChatRequest) -> Completion:
         async with self._slots, self._ledger.set_aside(self._most(request)):
-            completion = await self._model.complete(request)
-            tokens = completion.prompt_tokens, completion.completion_tokens
-            cost = cost_of(self._config.price, *tokens)
-            self._cache.put(key, completion.plain(), cost)
-            self._ledger.add(key.stage, *tokens, cost)
+            try:
+                completion = await self._model.complete(request)
+            except CallFailed as error:
+                if any(error.used):
+                    lost = {"prompt_tokens": error.used[0], "completion_tokens": error.used[1], "lost": str(error)}
+                    self._keep(key._replace(request=f"{key.request}/lost"), lost)
+                raise
+            if not completion.prompt_tokens:  # a server that does not tell; what it charges for is counted here
+                used = chat_tokens(request.prompt, self._tokenizer), len(self._tokenizer.tokenize(completion.text))
+                completion = replace(completion, prompt_tokens=used[0], completion_tokens=used[1])
+            self._keep(key, completion.plain())
         return completion
+
+    def _keep(self, key: CallKey, result: dict[str, Any]) -> None:
+        tokens = result["prompt_tokens"], result["completion_tokens"]
+        cost = cost_of(self._config.price, *tokens)
+        self._cache.put(key, result, cost)
+        self._ledger.add(key.stage, *tokens, cost)
 
     def _most(self, request: ChatRequest) -> float:
         """The most a request can cost, whatever tokens its server counts: a token is at least one byte."""

@@ -14,6 +14,8 @@ from lf_longpo.models.calls import request_hash
 from lf_longpo.models.embedded import resolve
 from lf_longpo.models.ledger import Ledger, cost_of
 
+_END_MARKS = 8
+
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
@@ -59,13 +61,17 @@ class LocalEmbedder:
         self._config = config
         # A model's forward passes take turns: threads beside each other would fight for the same cores.
         self._turn = asyncio.Lock()
+        self._model: SentenceTransformer | None = None
 
     async def start(self) -> None:
         """Loads the model; see `Embedder.start`."""
-        self._model = await asyncio.to_thread(self._load)
+        async with self._turn:
+            self._model = self._model or await asyncio.to_thread(self._load)
 
     async def embed(self, question: str, texts: Sequence[str]) -> np.ndarray:
         """See `Embedder.embed`."""
+        if self._model is None:
+            await self.start()
         async with self._turn:
             return await asyncio.to_thread(
                 self._model.encode,
@@ -125,7 +131,7 @@ class OpenAIEmbedder:
         key = CallKey("embed", question, index, request_hash({"model": self._config.model, "texts": texts}))
         kept = self._cache.get(key)
         if kept is None:
-            most = cost_of(self._config.price, sum(len(text.encode()) for text in texts), 0)
+            most = cost_of(self._config.price, _most_tokens(texts), 0)
             async with self._slots, self._ledger.set_aside(most):
                 kept = await self._create(texts)
                 cost = cost_of(self._config.price, kept["prompt_tokens"], 0)
@@ -140,7 +146,12 @@ class OpenAIEmbedder:
             reply = await self._client.embeddings.create(model=self._config.model, input=texts, encoding_format="float")
             ordered = sorted(reply.data, key=lambda item: item.index)
             vectors = [item.embedding for item in ordered]
-            tokens = reply.usage.prompt_tokens if reply.usage else 0
+            tokens = reply.usage.prompt_tokens if reply.usage else _most_tokens(texts)
         if len(vectors) != len(texts):
             raise CallFailed(f"the embedding server sent {len(vectors)} vectors for {len(texts)} texts")
         return {"vectors": vectors, "prompt_tokens": tokens}
+
+
+def _most_tokens(texts: Sequence[str]) -> int:
+    """A bound on the tokens of texts, whatever the model counts: a token is at least a byte, and some mark the ends."""
+    return sum(len(text.encode()) + _END_MARKS for text in texts)

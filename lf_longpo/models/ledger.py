@@ -34,7 +34,9 @@ class Ledger:
         self._stages: dict[str, StageTotals] = {}
         self._spent = 0.0
         self._set_aside = 0.0
+        self._under_way = 0
         self._ended = asyncio.Condition()
+        self._stopped = False
 
     @property
     def stages(self) -> Mapping[str, StageTotals]:
@@ -61,22 +63,26 @@ class Ledger:
         """Keeps `most` back while one call is made.
 
         Raises:
-            BudgetSpent: the call could exceed the budget even when no other is under way.
+            BudgetSpent: the call could exceed the budget even when no other is under way, or an earlier one could.
         """
         if self._max_cost is None:
             yield
             return
         async with self._ended:
-            while self._spent + self._set_aside + most > self._max_cost:
-                if not self._set_aside:
-                    raise BudgetSpent(f"the next call could exceed max_cost = {self._max_cost:g}")
-                await self._ended.wait()
+            while not self._stopped and self._spent + self._set_aside + most > self._max_cost:
+                if self._under_way:
+                    await self._ended.wait()
+                else:
+                    self._stopped = True
+            if self._stopped:
+                self._ended.notify_all()
+                raise BudgetSpent(f"the next call could exceed max_cost = {self._max_cost:g}")
             self._set_aside += most
+            self._under_way += 1
         try:
             yield
         finally:
+            self._under_way -= 1
+            self._set_aside = self._set_aside - most if self._under_way else 0.0
             async with self._ended:
-                self._set_aside -= most
-                if self._set_aside < 1e-12:  # rounding
-                    self._set_aside = 0.0
                 self._ended.notify_all()

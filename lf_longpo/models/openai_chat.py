@@ -7,6 +7,7 @@ from lf_longpo.config import ChatConfig
 from lf_longpo.errors import CallFailed, UserError
 from lf_longpo.models.chat import ChatRequest, Completion, token_behind, weights_behind
 from lf_longpo.models.openai_client import make_client, plain_errors
+from lf_longpo.providers import is_hosted
 
 if TYPE_CHECKING:
     from openai.types.chat.chat_completion import Choice
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 _ALTERNATIVES = 20
 # Reasons for an ended reply that mean a provider's filter ended it (OpenAI's and Zhipu's words).
 _FILTERED = {"content_filter", "sensitive"}
+# Providers whose list of models is none, or wants another kind of key than the calls.
+_UNLISTED = {"anthropic", "zhipu"}
 
 
 class OpenAIChat:
@@ -23,7 +26,7 @@ class OpenAIChat:
     def __init__(self, config: ChatConfig) -> None:
         self._config = config
         # vLLM and SGLang go on with a reply that was begun; hosted providers start a new one.
-        self.continues_replies = config.provider in (None, "local") and config.base_url is not None
+        self.continues_replies = not is_hosted(config.base_url)
         self._client = make_client(config.base_url, config.api_key_env, config.timeout, config.max_retries)
 
     async def start(self) -> int | None:
@@ -31,6 +34,8 @@ class OpenAIChat:
         import openai
 
         config = self._config
+        if config.provider in _UNLISTED:
+            return None
         try:
             with plain_errors(config.base_url, config.api_key_env):
                 try:
@@ -41,7 +46,8 @@ class OpenAIChat:
                 windows = {model.id: getattr(model, "max_model_len", None) for model in listed.data or []}
         except CallFailed as error:
             raise UserError(f"{error}; start the server or mend base_url") from None
-        if windows and config.model not in windows:
+        # Hosted providers serve aliases and older models that they do not list.
+        if windows and config.model not in windows and not is_hosted(config.base_url):
             served = ", ".join(sorted(map(str, windows))[:10])
             raise UserError(f"{config.base_url or 'OpenAI'} does not serve {config.model!r}; it serves {served}")
         return windows.get(config.model)
@@ -51,17 +57,17 @@ class OpenAIChat:
         config = self._config
         with plain_errors(config.base_url, config.api_key_env):
             reply = await self._client.chat.completions.create(**_arguments(config, request))
-            choice = reply.choices[0] if reply.choices else None
+            choice, usage = reply.choices[0] if reply.choices else None, reply.usage
+            used = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
             if choice is not None and choice.finish_reason in _FILTERED:
-                raise CallFailed("the server's content filter withheld the reply")
+                raise CallFailed("the server's content filter withheld the reply", used)
             if choice is None or choice.message.content is None:
                 refusal = choice.message.refusal if choice else None
-                raise CallFailed(f"the server's reply holds no text{f': {refusal}' if refusal else ''}")
-            usage = reply.usage
+                raise CallFailed(f"the server's reply holds no text{f': {refusal}' if refusal else ''}", used)
             return Completion(
                 text=choice.message.content,
-                prompt_tokens=usage.prompt_tokens if usage else 0,
-                completion_tokens=usage.completion_tokens if usage else 0,
+                prompt_tokens=used[0],
+                completion_tokens=used[1],
                 finish_reason=choice.finish_reason or "unknown",
                 weights=_weights(choice, request) if request.weigh_after else None,
             )
@@ -74,7 +80,6 @@ class OpenAIChat:
 def _arguments(config: ChatConfig, request: ChatRequest) -> dict[str, Any]:
     """The call's arguments; what would only repeat the API's defaults is left out where a server may not know it."""
     sampling = request.sampling
-    hosted = config.provider not in (None, "local")
     messages = [{"role": "user", "content": request.prompt}]
     arguments: dict[str, Any] = {
         "model": config.model,
@@ -82,7 +87,8 @@ def _arguments(config: ChatConfig, request: ChatRequest) -> dict[str, Any]:
         "temperature": sampling.temperature,
         "max_tokens": sampling.max_new_tokens,
     }
-    if sampling.top_p < 1 or not hosted:  # vLLM has the model's own defaults in the place of what is left out
+    # What is left out vLLM takes from the model's own defaults.
+    if sampling.top_p < 1 or not is_hosted(config.base_url):
         arguments["top_p"] = sampling.top_p
     if sampling.presence_penalty:
         arguments["presence_penalty"] = sampling.presence_penalty

@@ -1,25 +1,26 @@
 """The official OpenAI client, set up once for chat and embeddings, with its errors in words that people can act on."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from lf_longpo.errors import CallFailed, UserError, first_line
-from lf_longpo.providers import PROVIDERS
+from lf_longpo.providers import OPENAI_URL, is_hosted
 
 if TYPE_CHECKING:
+    import httpx
     from openai import AsyncOpenAI
 
 # Local servers accept any key, but the client insists on one.
 _NO_KEY = "none"
-_HOSTED = {settings["base_url"] for name, settings in PROVIDERS.items() if name != "local"}
 
 # What providers say in `error.code` (OpenAI, Azure, Zhipu, DeepSeek) when a call can never succeed.
 _POLICY_CODES = {"content_filter", "content_policy_violation", "1301"}
 _LENGTH_CODES = {"context_length_exceeded", "string_above_max_length", "1261"}
 _CREDIT_CODES = {"insufficient_quota", "billing_hard_limit_reached", "1113"}
-_PAYMENT_REQUIRED = 402
+_PAYMENT_REQUIRED, _TOO_MANY_REQUESTS = 402, 429
 
 
 def make_client(base_url: str | None, api_key_env: str, timeout: float, max_retries: int) -> "AsyncOpenAI":
@@ -31,7 +32,7 @@ def make_client(base_url: str | None, api_key_env: str, timeout: float, max_retr
     from openai import AsyncOpenAI, DefaultAioHttpClient
 
     key = os.environ.get(api_key_env)
-    if not key and (base_url is None or base_url in _HOSTED):
+    if not key and is_hosted(base_url):
         raise UserError(f"the environment variable {api_key_env} is not set; put the API key there, or set base_url")
     if base_url is not None and not base_url.startswith(("http://", "https://")):
         raise UserError(f"base_url {base_url!r} must begin with http:// or https://")
@@ -41,10 +42,18 @@ def make_client(base_url: str | None, api_key_env: str, timeout: float, max_retr
             base_url=base_url,
             timeout=timeout,
             max_retries=max_retries,
-            http_client=DefaultAioHttpClient(timeout=timeout),
+            http_client=DefaultAioHttpClient(timeout=timeout, event_hooks={"response": [_settle_credit]}),
         )
     except Exception as error:  # the client's URL parser has errors of its own
         raise UserError(f"base_url {base_url!r} is no address: {first_line(error)}") from None
+
+
+async def _settle_credit(response: "httpx.Response") -> None:
+    """Keeps the client from asking again where a "too many requests" means that there is no credit."""
+    if response.status_code == _TOO_MANY_REQUESTS:
+        body = (await response.aread()).decode("utf-8", "replace")
+        if any(re.search(rf'"{code}"|: *{code}\b', body) for code in _CREDIT_CODES):
+            response.headers["x-should-retry"] = "false"
 
 
 @contextmanager
@@ -55,7 +64,7 @@ def plain_errors(base_url: str | None, api_key_env: str) -> Iterator[None]:
     """
     import openai
 
-    server = base_url or "https://api.openai.com/v1"
+    server = base_url or OPENAI_URL
     try:
         yield
     except (openai.AuthenticationError, openai.PermissionDeniedError) as error:

@@ -112,10 +112,18 @@ def main() -> None:
     parser.add_argument("output", type=Path, help="folder for train.jsonl and held_out.jsonl")
     parser.add_argument("--train", type=int, default=20, help="training questions (%(default)s)")
     parser.add_argument("--held-out", type=int, default=8, help="held-out questions (%(default)s)")
+    parser.add_argument(
+        "--people",
+        type=int,
+        nargs=2,
+        default=(30, 72),
+        metavar=("FEWEST", "MOST"),
+        help="people in a document; one takes about 80 tokens (30 72)",
+    )
     parser.add_argument("--seed", type=int, default=7, help="(%(default)s)")
     options = parser.parse_args()
     for name, number in (("train", options.train), ("held_out", options.held_out)):
-        questions = demo_questions(number, options.seed, prefix=name)
+        questions = demo_questions(number, options.seed, tuple(options.people), prefix=name)
         write_whole(options.output / f"{name}.jsonl", (json.dumps(question) + "\n" for question in questions))
         print(f"{number} questions -> {options.output / f'{name}.jsonl'}")
 

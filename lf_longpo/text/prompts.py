@@ -31,7 +31,10 @@ def load_prompt(name: str, directory: Path, fields: Collection[str], setting: st
     if not path.is_file():
         names = ", ".join(sorted(file.stem for file in directory.glob("*.txt")))
         raise UserError(f"{setting}: no prompt {name!r}; use one of {names}, or the path of a text file")
-    template = path.read_text(encoding="utf-8").rstrip("\n")
+    try:
+        template = path.read_text(encoding="utf-8").rstrip("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{setting}: {path} is not UTF-8 ({error.reason}); convert the file") from None
     found = set(_PLACEHOLDER.findall(template))
     if found != set(fields):
         wanted = ", ".join(f"{{{field}}}" for field in fields)
