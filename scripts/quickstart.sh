@@ -14,7 +14,7 @@ method=longmab
 case "$#:$method" in
     0:longmab | 2:longmab) demo=runs/demo size="--train 20" ;;
     # Each question costs five responses, which read the whole document, and their judging.
-    2:longreward) demo=runs/demo_longreward size="--train 8 --people 12 24" ;;
+    2:longreward) demo=runs/demo_longreward size="--train 6 --people 10 20" ;;
     *) echo "usage: bash scripts/quickstart.sh [--method longmab|longreward]" >&2; exit 2 ;;
 esac
 
