@@ -53,6 +53,12 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("config", help=_CONFIG_HELP)
     generate.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES_HELP)
     generate.add_argument(
+        "--stage",
+        default="pairs",
+        metavar="STAGE",
+        help="stop after this stage: probe, rollout, pairs; or sample, extract, score, pairs (default: pairs)",
+    )
+    generate.add_argument(
         "--estimate", action="store_true", help="only tell what calls, tokens and cost are to be expected"
     )
     generate.set_defaults(run=_generate)
@@ -122,7 +128,7 @@ def _generate(options: argparse.Namespace) -> int:
     if options.estimate:
         print_estimate(config, estimate(config))
         return 0
-    result = asyncio.run(generate(config))
+    result = asyncio.run(generate(config, options.stage))
     print_generation(config, result.summary)
     return result.exit_code
 

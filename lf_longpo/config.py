@@ -192,6 +192,10 @@ class GenerateConfig(Config):
     """Questions: a .jsonl, .json or .parquet file, or a data set on the Hugging Face hub."""
     input_split: str = "train"
     """Split of a hub data set."""
+    start: Annotated[int, Field(ge=0, strict=True)] = 0
+    """Questions of the input to work on: from this one on, counted from 0 ..."""
+    end: Positive | None = None
+    """... up to this one, which is left out. Default: to the last."""
     responses: str | None = None
     """Sampled responses, as {"idx": "<question's id>-<sample>", "query", "answer"} lines; none are sampled then
     (longreward only)."""
@@ -217,6 +221,12 @@ class GenerateConfig(Config):
     """The run stops before its calls cost more than this, at the models' `price`; it can be carried on."""
     max_failure_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
     """The run exits with 1 when a larger share of the questions failed."""
+
+    @model_validator(mode="after")
+    def _range_holds_something(self) -> "GenerateConfig":
+        if self.end is not None and self.end <= self.start:
+            raise ValueError(f"end {self.end} leaves no question behind start {self.start}; end itself is left out")
+        return self
 
     @model_validator(mode="after")
     def _fields_of_the_method(self) -> "GenerateConfig":

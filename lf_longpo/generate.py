@@ -37,16 +37,20 @@ class Result:
     exit_code: int
 
 
-async def generate(config: GenerateConfig) -> Result:
+async def generate(config: GenerateConfig, until: str = "pairs") -> Result:
     """Runs or carries on one generation, and registers its pairs.
+
+    Args:
+        config: the run's.
+        until: the stage after which to stop; the same call carries on with a later one.
 
     Raises:
         UserError: input, settings or models that cannot work; nothing was written unless a model gave out midway.
     """
     began = time.monotonic()
     output_dir = config.output_dir
-    method: Method = _METHODS[config.method](config)
-    digests = check_questions(config.input, config.input_split, method.asked, method.needs_answers)
+    method = _method(config, until)
+    digests = check_questions(method.source, method.asked)
     changed = changed_settings(config, output_dir)
     refuse_changes(_not_about_pairs(changed, method), output_dir)
     steps = method.check(digests)
@@ -71,9 +75,10 @@ async def generate(config: GenerateConfig) -> Result:
                 announced = method.open(pairs, failures)
                 with progress:
                     _announce(config, len(digests), pairs, announced, progress)
-                    questions = read_questions(config.input, config.input_split, method.needs_answers)
+                    questions = read_questions(method.source)
                     tally = await run_questions(questions, method.work, method.in_flight, failures, progress)
-                return _finish(config, list(digests), pairs, method, ledger, tally, time.monotonic() - began)
+                seconds = time.monotonic() - began
+                return _finish(config, list(digests), until, pairs, method, ledger, tally, seconds)
             finally:
                 pairs.close()
     finally:
@@ -96,8 +101,8 @@ def estimate(config: GenerateConfig) -> list[Expected]:
     Raises:
         UserError: input or settings cannot work.
     """
-    method: Method = _METHODS[config.method](config)
-    digests = check_questions(config.input, config.input_split, method.asked, method.needs_answers)
+    method = _method(config)
+    digests = check_questions(method.source, method.asked)
     method.check(digests)
     tokenizer = load_tokenizer(config.tokenizer or config.policy.model, "tokenizer", _trusts(config))
     prices = {"embed": config.embedder.price, "sample": config.policy and config.policy.price}
@@ -107,6 +112,13 @@ def estimate(config: GenerateConfig) -> list[Expected]:
         for stage, usage in method.estimate(tokenizer).items()
         if usage.calls
     ]
+
+
+def _method(config: GenerateConfig, until: str = "pairs") -> Method:
+    kind = _METHODS[config.method]
+    if until not in kind.stages:
+        raise UserError(f"method: {config.method} has no stage {until!r}; it has {', '.join(kind.stages)}")
+    return kind(config, until)
 
 
 def _trusts(config: GenerateConfig) -> bool:
@@ -141,6 +153,7 @@ def _announce(config: GenerateConfig, total: int, pairs: Pairs, announced: list[
 def _finish(
     config: GenerateConfig,
     ids: list[str],
+    until: str,
     pairs: Pairs,
     method: Method,
     ledger: Ledger,
@@ -155,6 +168,7 @@ def _finish(
     summary = {
         "method": config.method,
         "questions": len(ids),
+        "stage": until,
         "failed": tally.failed,
         "unfinished": tally.unfinished,
         "pairs": len(pairs),
@@ -164,7 +178,8 @@ def _finish(
         "seconds": round(seconds, 1),
     }
     write_whole(config.output_dir / "summary.json", [json.dumps(summary, indent=2, ensure_ascii=False), "\n"])
-    return Result(summary, tally.exit_code(len(pairs), config.max_failure_rate))
+    made = len(pairs) if until == method.stages[-1] else tally.done
+    return Result(summary, tally.exit_code(made, config.max_failure_rate))
 
 
 def _file_name(config: GenerateConfig) -> str:

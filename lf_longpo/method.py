@@ -9,6 +9,7 @@ from lf_longpo.models.ledger import Ledger
 from lf_longpo.pairs import Pairs
 from lf_longpo.pipeline import Failures
 from lf_longpo.progress import Progress
+from lf_longpo.questions import Source
 from lf_longpo.records import Question
 
 if TYPE_CHECKING:
@@ -50,8 +51,10 @@ class Method(Protocol):
 
     asked: Sequence[str]
     """What beside the question determines what is asked (prompt templates); goes into the questions' digests."""
-    needs_answers: bool
-    """Whether questions must have gold answers."""
+    source: Source
+    """Where the questions come from."""
+    stages: Sequence[str]
+    """Its stages in order; the last one makes the pairs."""
     in_flight: int
     """Questions to work on at once."""
     repairs: Collection[str]

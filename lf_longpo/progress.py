@@ -5,6 +5,7 @@ late, and a bar of questions would stand still for hours.
 """
 
 import sys
+import threading
 import time
 from collections import Counter
 from types import TracebackType
@@ -40,7 +41,8 @@ class Progress:
         self._steps = 0
         self._total = steps
         self._ledger = ledger
-        self._began = self._last_line = time.monotonic()
+        self._began = time.monotonic()
+        self._ended_all = threading.Event()
         self._carried = 0
         self._live: Live | None = None
         if sys.stderr.isatty():
@@ -62,11 +64,14 @@ class Progress:
         self._carried = self._new_tokens()  # of earlier starts, which say nothing about this one's speed
         if self._live:
             self._live.start()
+        else:
+            threading.Thread(target=self._print_lines, daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._ended_all.set()
         if self._live:
             self._live.stop()
         elif kind is None:
@@ -106,12 +111,14 @@ class Progress:
     def _show(self) -> None:
         if self._live:
             self._bar.update(self._task, total=self._total, completed=self._steps, state=self._state())
-        elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
+
+    def _print_lines(self) -> None:
+        """From a thread, since a small machine may work on one call for minutes."""
+        while not self._ended_all.wait(_SECONDS_BETWEEN_LINES):
             self._print_line()
 
     def _print_line(self) -> None:
         now = time.monotonic()
-        self._last_line = now
         left = (now - self._began) / self._steps * (self._total - self._steps) if self._steps else 0.0
         print(
             f"{self._title}: {self._steps}/{self._total} steps, {self._state()}, "
@@ -129,11 +136,11 @@ class Progress:
         return ", ".join(parts)
 
     def _new_tokens(self) -> int:
-        return sum(totals.completion_tokens for totals in self._ledger.stages.values())
+        return sum(totals.completion_tokens for totals in list(self._ledger.stages.values()))
 
     def _stages(self) -> list[str]:
         """Calls, tokens and cost of each stage."""
-        return [f"{stage}: {totals_line(totals)}" for stage, totals in self._ledger.stages.items()]
+        return [f"{stage}: {totals_line(totals)}" for stage, totals in list(self._ledger.stages.items())]
 
 
 def totals_line(totals: StageTotals) -> str:

@@ -5,6 +5,8 @@ Both papers' names are accepted: `id`, `question` (or `input`), `answer`, `conte
 """
 
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from lf_longpo.errors import UserError
@@ -14,45 +16,57 @@ from lf_longpo.tables import places_and_rows
 _FIELDS = {"id": ("id", "idx"), "question": ("question", "input", "query"), "context": ("context",)}
 
 
-def read_questions(source: str, split: str = "train", needs_answers: bool = True) -> Iterator[Question]:
-    """Streams the questions of a file or a hub data set, in order.
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where questions come from, and which of them are meant."""
 
-    Args:
-        source: a .jsonl, .json (a list) or .parquet file, or a hub name such as `org/name`.
-        split: the split of a hub data set.
-        needs_answers: whether a question without a gold answer is a fault.
+    name: str
+    """A .jsonl, .json (a list) or .parquet file, or a hub name such as `org/name`."""
+    split: str = "train"
+    """The split of a hub data set."""
+    needs_answers: bool = True
+    """Whether a question without a gold answer is a fault."""
+    start: int = 0
+    """The first question that is meant, from 0."""
+    end: int | None = None
+    """The first that is not meant any more."""
+
+    def rows(self) -> Iterator[tuple[str, Any]]:
+        """The rows that are meant, each behind its place."""
+        return islice(places_and_rows(self.name, self.split), self.start, self.end)
+
+
+def read_questions(source: Source) -> Iterator[Question]:
+    """Streams questions, in order.
 
     Raises:
         UserError: on the first fault, naming the file, the line or record, the field and the mend.
     """
-    for place, row in places_and_rows(source, split):
-        yield _question(row, place, needs_answers)
+    for place, row in source.rows():
+        yield _question(row, place, source.needs_answers)
 
 
-def check_questions(
-    source: str, split: str = "train", asked: Collection[str] = (), needs_answers: bool = True
-) -> dict[str, str]:
+def check_questions(source: Source, asked: Collection[str] = ()) -> dict[str, str]:
     """Reads all questions once, so that no fault appears after hours of work; gives their digests by id, in order.
 
     Args:
-        source: as for `read_questions`.
-        split: as for `read_questions`.
+        source: where they come from.
         asked: what else determines what is asked; goes into the digests.
-        needs_answers: as for `read_questions`.
 
     Raises:
         UserError: the first fault, a duplicate id, or no questions at all.
     """
     seen: dict[str, str] = {}
     digests: dict[str, str] = {}
-    for place, row in places_and_rows(source, split):
-        question = _question(row, place, needs_answers)
+    for place, row in source.rows():
+        question = _question(row, place, source.needs_answers)
         if question.id in seen:
             raise UserError(f"{place}: id {question.id!r} stands already in {seen[question.id]}; make ids unique")
         seen[question.id] = place
         digests[question.id] = question.digest(*asked)
     if not seen:
-        raise UserError(f"{source} holds no questions")
+        behind = f" from the one with number {source.start} on" if source.start else ""
+        raise UserError(f"{source.name} holds no questions{behind}")
     return digests
 
 

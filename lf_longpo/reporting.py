@@ -40,7 +40,9 @@ def print_generation(config: GenerateConfig, summary: dict[str, Any]) -> None:
         table.add_row("data set", escape(str(config.dataset_dir / f"{config.dataset_name}.jsonl")))
     console.print(table)
     _tell_budget(console, config.max_cost, summary)
-    if summary["pairs"]:
+    if summary["stage"] != "pairs":
+        console.print(f"Stopped after the stage {summary['stage']}; the same command with a later --stage carries on.")
+    elif summary["pairs"]:
         console.print(f"Next: llamafactory-cli train {_recipe_of(config)}", markup=False)
     else:
         console.print("No pairs: nothing was registered.")

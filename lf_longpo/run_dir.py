@@ -19,6 +19,8 @@ CONFIG = "config.yaml"
 _FREE = {
     "input",
     "input_split",
+    "start",
+    "end",
     "output_dir",
     "dataset_dir",
     "dataset_name",

@@ -4,7 +4,7 @@ import pytest
 from conftest import REAL_DATA, write_jsonl
 
 from lf_longpo.errors import UserError
-from lf_longpo.questions import check_questions, read_questions
+from lf_longpo.questions import Source, check_questions, read_questions
 
 GOOD = {"id": "a", "question": "Why?", "answer": "So.", "context": "Text."}
 
@@ -14,7 +14,7 @@ def test_both_families_lists_and_integer_ids(tmp_path):
         {"id": 7, "input": "Why?", "answer": ["So.", "Thus."], "context": "Text.", "extra": 1},
         {"idx": "b", "query": "Who?", "answer": "She.", "context": "Text."},
     ]
-    first, second = read_questions(str(write_jsonl(tmp_path / "q.jsonl", rows)))
+    first, second = read_questions(Source(str(write_jsonl(tmp_path / "q.jsonl", rows))))
     assert (first.id, first.question, first.answers) == ("7", "Why?", ("So.", "Thus."))
     assert (second.id, second.question, second.answers) == ("b", "Who?", ("She.",))
 
@@ -23,7 +23,7 @@ def test_bom_crlf_and_blank_lines(tmp_path):
     path = tmp_path / "q.jsonl"
     second = b'{"id":"b","question":"Q","answer":"A","context":"C\\r\\nD"}'
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(GOOD).encode() + b"\r\n\r\n" + second + b"\r\n")
-    assert [question.context for question in read_questions(str(path))] == ["Text.", "C\r\nD"]
+    assert [question.context for question in read_questions(Source(str(path)))] == ["Text.", "C\r\nD"]
 
 
 def test_json_and_parquet(tmp_path):
@@ -34,7 +34,7 @@ def test_json_and_parquet(tmp_path):
     listed.write_text(json.dumps([GOOD]), encoding="utf-8-sig")
     parquet = tmp_path / "q.parquet"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([GOOD]), parquet)
-    assert list(read_questions(str(listed))) == list(read_questions(str(parquet)))
+    assert list(read_questions(Source(str(listed)))) == list(read_questions(Source(str(parquet))))
 
 
 @pytest.mark.parametrize(
@@ -55,28 +55,28 @@ def test_bad_lines_are_named(tmp_path, line, message):
     path = tmp_path / "q.jsonl"
     path.write_text(json.dumps(GOOD) + "\n" + line + "\n")
     with pytest.raises(UserError, match=message) as error:
-        check_questions(str(path))
+        check_questions(Source(str(path)))
     assert str(path) in str(error.value)
 
 
 def test_bad_files_are_named(tmp_path):
     with pytest.raises(UserError, match=r"no file .*nowhere\.jsonl"):
-        check_questions(str(tmp_path / "nowhere.jsonl"))
+        check_questions(Source(str(tmp_path / "nowhere.jsonl")))
     (tmp_path / "q.txt").write_text("x")
     with pytest.raises(UserError, match=r"is none of \.jsonl, \.json, \.parquet"):
-        check_questions(str(tmp_path / "q.txt"))
+        check_questions(Source(str(tmp_path / "q.txt")))
     (tmp_path / "q.parquet").write_text("x")
     with pytest.raises(UserError, match="is not a Parquet file that can be read"):
-        check_questions(str(tmp_path / "q.parquet"))
+        check_questions(Source(str(tmp_path / "q.parquet")))
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(UserError, match="holds no questions"):
-        check_questions(str(tmp_path / "empty.jsonl"))
+        check_questions(Source(str(tmp_path / "empty.jsonl")))
     (tmp_path / "latin.jsonl").write_bytes('{"id": "é"}'.encode("latin-1"))
     with pytest.raises(UserError, match="line 1 is not UTF-8"):
-        check_questions(str(tmp_path / "latin.jsonl"))
+        check_questions(Source(str(tmp_path / "latin.jsonl")))
 
 
 @pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real data is not beside the checkout")
 def test_longreward_data_is_read_as_it_is():
-    (question,) = read_questions(str(REAL_DATA / "longreward_sft.jsonl"))
+    (question,) = read_questions(Source(str(REAL_DATA / "longreward_sft.jsonl")))
     assert len(question.context) > 40_000

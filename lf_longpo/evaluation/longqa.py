@@ -22,7 +22,7 @@ from lf_longpo.models.ledger import Ledger
 from lf_longpo.models.tokenizers import load_tokenizer
 from lf_longpo.pipeline import Failures, run_questions
 from lf_longpo.progress import Progress
-from lf_longpo.questions import check_questions, read_questions
+from lf_longpo.questions import Source, check_questions, read_questions
 from lf_longpo.records import Question
 from lf_longpo.run_dir import changed_settings, locked, refuse_changed_questions, refuse_changes, save_settings
 from lf_longpo.text.answers import exact_match, extract_answer, f1, sub_exact_match
@@ -77,7 +77,8 @@ async def evaluate_longqa(config: LongQAConfig) -> tuple[dict[str, Any], int]:
     """
     output_dir = config.output_dir
     template = load_prompt(config.prompt, QA_PROMPTS, QA_FIELDS, "prompt")
-    digests = check_questions(config.input, config.input_split, (template, _fingerprint(config.model.adapter)))
+    source = Source(config.input, config.input_split)
+    digests = check_questions(source, (template, _fingerprint(config.model.adapter)))
     refuse_changes(changed_settings(config, output_dir), output_dir)
     refuse_changed_questions(digests, output_dir / PREDICTIONS)
     check_folder(output_dir, "output_dir")
@@ -103,7 +104,7 @@ async def evaluate_longqa(config: LongQAConfig) -> tuple[dict[str, Any], int]:
             with progress:
                 progress.note(f"{len(digests)} questions from {config.input} -> {output_dir / PREDICTIONS}")
                 tally = await run_questions(
-                    read_questions(config.input, config.input_split),
+                    read_questions(source),
                     answer,
                     in_flight=2 * config.model.max_concurrency,
                     failures=failures,

@@ -7,7 +7,7 @@ from lf_longpo.longmab.method import Prompts
 from lf_longpo.method import Usage
 from lf_longpo.models.embedded import is_embedded
 from lf_longpo.models.tokenizers import chat_tokens
-from lf_longpo.questions import read_questions
+from lf_longpo.questions import Source, read_questions
 from lf_longpo.text.chunking import chunk_sentences, count_tokens
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ _OUTPUT_SHARE = 0.3
 
 
 def estimate_longmab(
-    config: GenerateConfig, prompts: Prompts, tokenizer: "PreTrainedTokenizerBase"
+    config: GenerateConfig, source: Source, prompts: Prompts, tokenizer: "PreTrainedTokenizerBase"
 ) -> dict[str, Usage]:
     """Calls and tokens by stage, if every question's probe is kept.
 
@@ -30,7 +30,7 @@ def estimate_longmab(
     window = config.policy.context_window or tokenizer.model_max_length
     limit = window - settings.sampling.max_new_tokens
     probe, rollouts, embed = Usage(), Usage(), Usage()
-    for question in read_questions(config.input, config.input_split):
+    for question in read_questions(source):
         chunks = chunk_sentences(question.context, tokenizer, settings.chunk_size, settings.chunk_overlap)
         sizes = [count_tokens(chunk, tokenizer) for chunk in chunks]
         shown = min(settings.top_k, len(chunks)) * sum(sizes) // len(chunks)

@@ -89,6 +89,7 @@ class LongMab:
         journals: where finished steps are.
         pairs: where pairs go.
         progress: told of every round; its counts end in the summary.
+        until: the stage after which to stop: `probe`, `rollout` or `pairs`.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class LongMab:
         journals: Journals,
         pairs: Pairs,
         progress: Progress,
+        until: str = "pairs",
     ) -> None:
         self._config = config
         self._seed = seed
@@ -112,6 +114,7 @@ class LongMab:
         self._journals = journals
         self._pairs = pairs
         self._progress = progress
+        self._until = until
 
     async def work(self, question: Question) -> None:
         """Takes one question from wherever it stands to its pair, or to the knowledge that it gives none.
@@ -135,10 +138,12 @@ class LongMab:
             self._progress.step()
         if not probe.kept:
             self._progress.count("left out")
-            self._progress.skip(self._config.rounds)
+            self._progress.skip(0 if self._until == "probe" else self._config.rounds)
+        if not probe.kept or self._until == "probe":
             return
         rollouts = await self._roll_out(question, probe, chunks, finished)
-        await self._pair(question, rollouts)
+        if self._until == "pairs":
+            await self._pair(question, rollouts)
 
     async def _probe(self, question: Question, chunks: list[str]) -> Probe:
         config = self._config

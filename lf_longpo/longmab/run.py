@@ -13,6 +13,7 @@ from lf_longpo.models.chat import make_chat
 from lf_longpo.models.embedders import make_embedder
 from lf_longpo.pairs import Pairs
 from lf_longpo.pipeline import Failures
+from lf_longpo.questions import Source
 from lf_longpo.records import Question
 from lf_longpo.run_dir import refuse_changed_questions
 
@@ -27,11 +28,13 @@ class LongMabRun:
         UserError: a prompt template cannot be used.
     """
 
-    needs_answers = True
+    stages = ("probe", "rollout", "pairs")
     repairs = ()
 
-    def __init__(self, config: GenerateConfig) -> None:
+    def __init__(self, config: GenerateConfig, until: str) -> None:
         self._config = config
+        self._until = until
+        self.source = Source(config.input, config.input_split, True, config.start, config.end)
         self._prompts = Prompts(config.longmab)
         self._journals: Journals | None = None
         self.asked = self._prompts.texts
@@ -42,11 +45,11 @@ class LongMabRun:
         """A probe and the rounds of each question."""
         refuse_changed_questions(digests, self._config.output_dir / PROBES)
         self._ids = list(digests)
-        return len(digests) * (self._config.longmab.rounds + 1)
+        return len(digests) * (1 if self._until == "probe" else self._config.longmab.rounds + 1)
 
     def estimate(self, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Usage]:
         """Of a run in which every probe is kept."""
-        return estimate_longmab(self._config, self._prompts, tokenizer)
+        return estimate_longmab(self._config, self.source, self._prompts, tokenizer)
 
     def equip(self, tools: Tools) -> None:
         """Policy and embedder."""
@@ -78,6 +81,7 @@ class LongMabRun:
             self._journals,
             pairs,
             tools.progress,
+            self._until,
         )
         skipped = self._journals.skipped()
         lost = [f"{skipped} lines of the journals cannot be read; their work is done again"] if skipped else []

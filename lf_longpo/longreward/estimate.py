@@ -15,7 +15,7 @@ from lf_longpo.longreward.scorer import rates_by_expectation
 from lf_longpo.method import Usage
 from lf_longpo.models.embedded import is_embedded
 from lf_longpo.models.tokenizers import chat_tokens
-from lf_longpo.questions import read_questions
+from lf_longpo.questions import Source, read_questions
 from lf_longpo.records import Question
 from lf_longpo.text.chunking import count_tokens, split_sentences
 from lf_longpo.text.language import Language, detect_language
@@ -32,6 +32,7 @@ _ANALYSIS = 100
 
 def estimate_longreward(
     config: GenerateConfig,
+    source: Source,
     prompts: JudgePrompts,
     tokenizer: "PreTrainedTokenizerBase",
     given: Mapping[str, Sequence[str]],
@@ -40,6 +41,7 @@ def estimate_longreward(
 
     Args:
         config: the run's.
+        source: its questions.
         prompts: the judge's.
         tokenizer: counts.
         given: responses by question id, where they are given; otherwise gold answers stand for them.
@@ -52,7 +54,7 @@ def estimate_longreward(
         return chat_tokens(prompts.render(stage, language, **empty)(""), tokenizer)
 
     stages: dict[str, Usage] = {}
-    for question in read_questions(config.input, config.input_split, needs_answers=False):
+    for question in read_questions(source):
         for stage, usage in _of_question(config, bare, tokenizer, question, given.get(question.id)):
             stages[stage] = stages.get(stage, Usage()) + usage
     return stages

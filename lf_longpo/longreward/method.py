@@ -75,18 +75,23 @@ class Scoring:
             if row is not None and row["answer"] == response.answer:
                 self._progress.skip(1)
                 return Rewarded(response, row["reward"])
-            return await self._score(question, response, await notes.get(None, lambda: self._notes(question)))
+            return await self._score(question, response, await notes.get(None, lambda: self.notes(question)))
 
         async def read_ahead() -> None:
             if all(idx in known for idx in wanted):
                 self._progress.skip(1)
             else:  # while the first responses are fetched
-                await notes.get(None, lambda: self._notes(question))
+                await notes.get(None, lambda: self.notes(question))
 
         _, *settled = await all_settled(read_ahead(), *(one(idx) for idx in wanted))
         return [rewarded for rewarded in settled if rewarded is not None]
 
-    async def _notes(self, question: Question) -> dict[str, str]:
+    async def notes(self, question: Question) -> dict[str, str]:
+        """What the question's context says about it.
+
+        Raises:
+            CallFailed: a call was lost.
+        """
         known = self._files.notes(question.id)
         if known is not None:
             self._progress.skip(1)
@@ -120,6 +125,7 @@ class LongReward:
         pairs: where pairs go.
         failures: told of responses that are lost.
         progress: told of every step; its counts end in the summary.
+        until: the stage after which to stop: `sample`, `extract`, `score` or `pairs`.
     """
 
     def __init__(
@@ -131,6 +137,7 @@ class LongReward:
         pairs: Pairs,
         failures: Failures,
         progress: Progress,
+        until: str = "pairs",
     ) -> None:
         self._config = config
         self._policy = policy
@@ -139,6 +146,7 @@ class LongReward:
         self._pairs = pairs
         self._failures = failures
         self._progress = progress
+        self._until = until
 
     async def work(self, question: Question) -> None:
         """Takes one question from wherever it stands to its pair, or to the knowledge that it gives none.
@@ -161,7 +169,13 @@ class LongReward:
                 return responses[idx]
             return await self._sample(self._policy, question, idx)
 
+        if self._until in ("sample", "extract"):
+            read = [self._scoring.notes(question)] if self._until == "extract" else []
+            await all_settled(*read, *map(respond, wanted))
+            return
         rewarded = await self._scoring.rewards(question, wanted, respond)
+        if self._until == "score":
+            return
         if len(rewarded) < self._config.min_responses:
             if len(wanted) >= self._config.min_responses:
                 raise CallFailed(
@@ -190,7 +204,7 @@ class LongReward:
             )
         except CallFailed as error:
             self._failures.record(idx, error)
-            self._progress.skip(2)
+            self._progress.skip(2 if self._until in ("score", "pairs") else 1)
             return None
         response = Response(idx, question.question, completion.text)
         self._files.add_response(response, question.digest())

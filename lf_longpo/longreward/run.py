@@ -28,7 +28,7 @@ from lf_longpo.models.chat import make_chat
 from lf_longpo.models.embedders import make_embedder
 from lf_longpo.pairs import Pairs
 from lf_longpo.pipeline import Failures
-from lf_longpo.questions import read_questions
+from lf_longpo.questions import Source, read_questions
 from lf_longpo.records import Question
 
 if TYPE_CHECKING:
@@ -42,11 +42,13 @@ class LongRewardRun:
         UserError: a prompt template cannot be used.
     """
 
-    needs_answers = False
+    stages = ("sample", "extract", "score", "pairs")
     repairs = ("longreward.min_responses", "longreward.num_samples")
 
-    def __init__(self, config: GenerateConfig) -> None:
+    def __init__(self, config: GenerateConfig, until: str) -> None:
         self._config = config
+        self._until = until
+        self.source = Source(config.input, config.input_split, False, config.start, config.end)
         self._prompts = prompts_for(config.longreward, config.judge)
         self._files: Files | None = None
         self.asked = self._prompts.texts
@@ -56,14 +58,15 @@ class LongRewardRun:
     def check(self, digests: Mapping[str, str]) -> int:
         """The rows that are there or given must belong to the questions as they are."""
         config = self._config
-        questions = read_questions(config.input, config.input_split, needs_answers=False)
         self._asked = {
-            question.id: Asked(question.question, question.digest(), digests[question.id]) for question in questions
+            question.id: Asked(question.question, question.digest(), digests[question.id])
+            for question in read_questions(self.source)
         }
         self._given = check_files(config.output_dir, config.responses, self._asked)
-        if config.responses:
-            return sum(1 + len(self._given.get(id, ())) for id in self._asked)
-        return len(self._asked) * (1 + 2 * config.longreward.num_samples)
+        samples = 0 if config.responses else len(self._asked) * config.longreward.num_samples
+        scores = samples or sum(len(self._given.get(id, ())) for id in self._asked)
+        steps = {"sample": samples, "extract": len(self._asked), "score": scores}
+        return sum(steps[stage] for stage in self.stages[: self.stages.index(self._until) + 1] if stage in steps)
 
     def equip(self, tools: Tools) -> None:
         """Policy, judge and embedder; a policy that is its own judge is one."""
@@ -100,6 +103,7 @@ class LongRewardRun:
         else:
             given = {id: responses for id, responses in self._given.items() if id in self._asked}
             lacks_samples, lacks_scores = False, unscored(folder, given)
+        lacks_scores = lacks_scores and self._until != "sample"
         if lacks_samples:
             await self._policy.start()
         if lacks_scores:
@@ -113,7 +117,9 @@ class LongRewardRun:
         if config.responses:
             import_responses(self._files, config.responses, self._asked)
         scoring = Scoring(self._scorer, self.asked, self._files, failures, progress)
-        self._chain = LongReward(config.longreward, self._policy, scoring, self._files, pairs, failures, progress)
+        self._chain = LongReward(
+            config.longreward, self._policy, scoring, self._files, pairs, failures, progress, self._until
+        )
         skipped = self._files.skipped
         lost = [f"{skipped} lines of the journals cannot be used; their work is done again"] if skipped else []
         policy = f"policy {config.policy.model} ({config.policy.backend}), " if self._policy else ""
@@ -132,7 +138,7 @@ class LongRewardRun:
         if self._config.responses:
             for _, id, response in read_responses(self._config.responses, self._asked):
                 given.setdefault(id, []).append(response.answer)
-        return estimate_longreward(self._config, self._prompts, tokenizer, given)
+        return estimate_longreward(self._config, self.source, self._prompts, tokenizer, given)
 
     async def work(self, question: Question) -> None:
         """The chain of one question."""

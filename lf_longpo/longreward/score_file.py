@@ -21,7 +21,7 @@ from lf_longpo.models.ledger import Ledger
 from lf_longpo.models.tokenizers import load_tokenizer
 from lf_longpo.pipeline import Failures, run_questions
 from lf_longpo.progress import Progress
-from lf_longpo.questions import check_questions, read_questions
+from lf_longpo.questions import Source, check_questions, read_questions
 from lf_longpo.records import Question
 from lf_longpo.run_dir import changed_settings, locked, refuse_changes, save_settings
 from lf_longpo.tables import places_and_rows
@@ -103,8 +103,9 @@ async def score_file(config: ScoreConfig) -> tuple[dict[str, Any], int]:
 def _questions(config: ScoreConfig) -> Iterator[Question]:
     """What the responses answer, each once: from the contexts' file, or from the responses' own contexts."""
     if config.contexts:
-        check_questions(config.contexts, needs_answers=False)  # for duplicates
-        yield from read_questions(config.contexts, needs_answers=False)
+        source = Source(config.contexts, needs_answers=False)
+        check_questions(source)  # for duplicates
+        yield from read_questions(source)
         return
     seen: dict[str, str] = {}
     keys = Keys(())
