@@ -2,7 +2,6 @@
 something once for all who need it."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -57,7 +56,8 @@ class Once(Generic[T]):
 
     def __init__(self, remembered: int) -> None:
         self._remembered = remembered
-        self._begun: OrderedDict[Hashable, _Begun[T]] = OrderedDict()
+        self._begun: dict[Hashable, _Begun[T]] = {}
+        self._idle: dict[Hashable, None] = {}  # finished and waited for by nobody, the latest last
 
     async def get(self, key: Hashable, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """The result of `make()`, or of the one that was begun for this key before.
@@ -67,7 +67,7 @@ class Once(Generic[T]):
         begun = self._begun.get(key)
         if begun is None:
             begun = self._begun[key] = _Begun(asyncio.create_task(make()))
-        self._begun.move_to_end(key)
+        self._idle.pop(key, None)
         begun.waiting += 1
         try:
             return await asyncio.shield(begun.task)  # one who gives up must not take it from the others
@@ -77,9 +77,13 @@ class Once(Generic[T]):
                 self._settle(key, begun)
 
     def _settle(self, key: Hashable, begun: _Begun[T]) -> None:
-        begun.task.cancel()
-        if (not begun.task.done() or _error(begun.task) is not None) and self._begun.get(key) is begun:
+        begun.task.cancel()  # no effect where it is done
+        if self._begun.get(key) is not begun:
+            return
+        if not begun.task.done() or _error(begun.task) is not None:
             del self._begun[key]
-        idle = [key for key, begun in self._begun.items() if not begun.waiting]
-        for key in idle[: max(len(idle) - self._remembered, 0)]:
-            del self._begun[key]
+            return
+        self._idle[key] = None
+        if len(self._idle) > self._remembered:
+            oldest = next(iter(self._idle))
+            del self._idle[oldest], self._begun[oldest]
