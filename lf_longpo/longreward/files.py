@@ -236,8 +236,13 @@ def unscored(output_dir: Path, given: Mapping[str, Sequence[Response]]) -> bool:
 
 def import_responses(files: Files, source: str, ids: Collection[str]) -> None:
     """Takes given responses, which `check_files` has seen, into a run's files."""
+    known: dict[str, set[str]] = {}
     for _, id, response in read_responses(source, ids):
-        if id in ids and response.idx not in files.responses(id):
+        if id not in ids:
+            continue
+        if id not in known:
+            known[id] = set(files.responses(id))
+        if response.idx not in known[id]:
             files.add_response(response)
 
 
