@@ -93,6 +93,26 @@ def _parser() -> argparse.ArgumentParser:
     longqa.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES_HELP)
     longqa.set_defaults(run=_longqa)
 
+    check = commands.add_parser(
+        "check",
+        help="what would go wrong in a training run, before it starts",
+        description="Checks a training recipe with LLaMA-Factory's own parser, loader and templates: settings, data, "
+        "lengths, DeepSpeed, memory. Exits with 2 where it finds an error.",
+    )
+    check.add_argument("recipe", help="LLaMA-Factory recipe, as for llamafactory-cli train")
+    check.add_argument("overrides", nargs="*", metavar="key=value", help="settings on top of the file")
+    check.add_argument("--json", action="store_true", help="print the report as one JSON object")
+    check.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs in all (this machine's, or 8)")
+    check.add_argument(
+        "--gpu-memory", type=float, default=0, metavar="GIB", help="memory of one GPU (this machine's, or 80)"
+    )
+    check.add_argument(
+        "--fix-lengths",
+        action="store_true",
+        help="also write and register a copy of each data set with too long contexts cut in their middle",
+    )
+    check.set_defaults(run=_check)
+
     register = commands.add_parser(
         "register",
         help="add a data set to dataset_info.json",
@@ -168,6 +188,27 @@ def _longqa(options: argparse.Namespace) -> int:
     results, exit_code = asyncio.run(evaluate_longqa(config))
     print_longqa([*before, results], config.output_dir)
     return exit_code
+
+
+def _check(options: argparse.Namespace) -> int:
+    from contextlib import redirect_stdout
+
+    with redirect_stdout(sys.stderr):  # libraries greet on stdout, which belongs to the report
+        from lf_longpo.plugin.check.fix_lengths import fix_lengths
+        from lf_longpo.plugin.check.printing import as_json, print_copies, print_report
+        from lf_longpo.plugin.check.recipe_check import check
+        from lf_longpo.reporting import stdout_console
+
+        checked = check(options.recipe, options.overrides, options.gpus, options.gpu_memory)
+        copies = []
+        if options.fix_lengths:
+            copies = [fix_lengths(*dataset, checked.run, checked.encoding) for dataset in checked.datasets]
+    if options.json:
+        print(as_json(options.recipe, checked.findings, copies))
+    else:
+        print_report(stdout_console(), options.recipe, checked.findings)
+        print_copies(stdout_console(), copies)
+    return 2 if checked.findings.errors else 0
 
 
 def _register(options: argparse.Namespace) -> int:

@@ -20,14 +20,14 @@ from lf_longpo.progress import totals_line
 _METHODS = {"longmab": "LongMab-PO", "longreward": "LongReward"}
 
 
-def _console() -> Console:
+def stdout_console() -> Console:
     """Writes to stdout; wide enough for whole tables where that is a file or a pipe."""
     return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
 
 
 def print_generation(config: GenerateConfig, summary: dict[str, Any]) -> None:
     """The end of `longpo generate`."""
-    console = _console()
+    console = stdout_console()
     table = _table(f"{_METHODS[config.method]}: {config.dataset_name}")
     rows = _longmab_rows if config.method == "longmab" else _longreward_rows
     for row in rows(summary):
@@ -50,7 +50,7 @@ def print_generation(config: GenerateConfig, summary: dict[str, Any]) -> None:
 
 def print_estimate(config: GenerateConfig, expected: Sequence[Expected]) -> None:
     """What a run is expected to take."""
-    console = _console()
+    console = stdout_console()
     table = Table(title=escape(f"{_METHODS[config.method]}: {config.dataset_name}, expected"), title_justify="left")
     table.add_column("stage")
     for column in ("calls", "prompt tokens", "new tokens", "cost"):
@@ -69,7 +69,7 @@ def print_estimate(config: GenerateConfig, expected: Sequence[Expected]) -> None
 
 def print_scores(summary: dict[str, Any], config: ScoreConfig) -> None:
     """The end of `longpo score`."""
-    console = _console()
+    console = stdout_console()
     table = _table("LongReward scores")
     for row in _score_rows(summary):
         table.add_row(*row)
@@ -163,7 +163,7 @@ def _recipe_of(config: GenerateConfig) -> str:
 
 def print_longqa(results: Sequence[dict[str, Any]], output_dir: Path) -> None:
     """The end of `longpo evaluate longqa`: one row an evaluation, scores in percent."""
-    console = _console()
+    console = stdout_console()
     table = Table(title="Long-context QA, percent", title_justify="left")
     for column in ("model", "adapter", "questions", "EM", "F1", "SubEM", "SubEM in output", "answered"):
         table.add_column(column, justify="left" if column in ("model", "adapter") else "right")

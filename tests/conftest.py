@@ -20,6 +20,21 @@ def tokenizer():
     return load_tokenizer("smollm2-135m", "tokenizer")
 
 
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """Folders of the tiny models, made when first asked for."""
+    from tiny_models import tiny_model
+
+    made = {}
+
+    def model(family):
+        if family not in made:
+            made[family] = tiny_model(family, tmp_path_factory.mktemp(family))
+        return made[family]
+
+    return model
+
+
 @pytest.fixture
 def key(monkeypatch):
     monkeypatch.setenv("STUB_KEY", KEY)

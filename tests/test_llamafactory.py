@@ -18,7 +18,7 @@ from lf_longpo.text.prompts import QA_PROMPTS
 ENDING = (QA_PROMPTS / "reasoning.txt").read_text(encoding="utf-8").strip()[-60:]
 
 
-def loaded_by_llamafactory(folder, template, cutoff_len, stage="dpo"):
+def loaded_by_llamafactory(folder, template, cutoff_len, stage="dpo", model=None, dataset="codes"):
     from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
     from llamafactory.hparams import get_train_args
     from llamafactory.model import load_tokenizer
@@ -28,9 +28,9 @@ def loaded_by_llamafactory(folder, template, cutoff_len, stage="dpo"):
             "stage": stage,
             "do_train": True,
             "finetuning_type": "lora",
-            "model_name_or_path": str(model_path("smollm2-135m")),
+            "model_name_or_path": str(model or model_path("smollm2-135m")),
             "dataset_dir": str(folder),
-            "dataset": "codes",
+            "dataset": dataset,
             "template": template,
             "cutoff_len": cutoff_len,
             "output_dir": str(folder / "out"),
@@ -41,8 +41,10 @@ def loaded_by_llamafactory(folder, template, cutoff_len, stage="dpo"):
     )
     module = load_tokenizer(model_args)
     fitted = get_template_and_fix_tokenizer(module["tokenizer"], data_args)
-    dataset = get_dataset(fitted, model_args, data_args, training_args, **module, stage={"dpo": "rm"}.get(stage, stage))
-    return module["tokenizer"], list(dataset["train_dataset"])
+    module_of_data = get_dataset(
+        fitted, model_args, data_args, training_args, **module, stage={"dpo": "rm"}.get(stage, stage)
+    )
+    return module["tokenizer"], list(module_of_data["train_dataset"])
 
 
 def longmab_run(stub, folder):

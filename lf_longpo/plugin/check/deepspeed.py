@@ -1,0 +1,90 @@
+"""The DeepSpeed configuration that a recipe names: there, readable, and of one mind with the recipe."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from lf_longpo.errors import first_line
+from lf_longpo.plugin.check.findings import Findings
+from lf_longpo.plugin.recipe import Arguments
+
+
+class Zero(NamedTuple):
+    """What DeepSpeed splits over the GPUs or moves to the CPU.
+
+    Attributes:
+        stage: 0 nothing, 1 optimizer states, 2 and gradients, 3 and weights.
+        optimizer_on_cpu: optimizer states lie in the CPU's memory.
+        weights_on_cpu: weights lie in the CPU's memory.
+    """
+
+    stage: int = 0
+    optimizer_on_cpu: bool = False
+    weights_on_cpu: bool = False
+
+
+def read_deepspeed(settings: Mapping[str, Any], findings: Findings) -> dict[str, Any] | None:
+    """The configuration that the recipe's `deepspeed` names, or None where there is none to be had."""
+    named = settings.get("deepspeed")
+    if named is None:
+        return None
+    if settings.get("use_cpu"):
+        findings.error("use_cpu", "DeepSpeed's ranks do not find each other with it; leave it out, the CPU is found")
+    if isinstance(named, Mapping):
+        return dict(named)
+    path = Path(str(named))
+    if not path.is_file():
+        findings.error("deepspeed", f"no file {path}; the shipped ones lie in yaml/deepspeed")
+        return None
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        findings.error("deepspeed", f"{path} is not JSON: {error}")
+        return None
+    if not isinstance(config, dict):
+        findings.error("deepspeed", f"{path} must hold a JSON object")
+        return None
+    return config
+
+
+def zero_of(config: Mapping[str, Any] | None) -> Zero:
+    """What a DeepSpeed configuration splits and moves."""
+    zero = (config or {}).get("zero_optimization") or {}
+
+    def on_cpu(part: str) -> bool:
+        return (zero.get(part) or {}).get("device", "none") in ("cpu", "nvme")
+
+    return Zero(zero.get("stage", 0), on_cpu("offload_optimizer"), on_cpu("offload_param"))
+
+
+def check_deepspeed(config: dict[str, Any], run: Arguments, world: int, steps: int, findings: Findings) -> None:
+    """Reports where DeepSpeed's values contradict the recipe's, by transformers' own comparison.
+
+    Args:
+        config: DeepSpeed's configuration.
+        run: the recipe.
+        world: processes in all.
+        steps: optimizer steps of the run.
+        findings: takes what is found.
+    """
+    from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
+
+    try:
+        compared = HfTrainerDeepSpeedConfig(json.loads(json.dumps(config)))
+    except (ImportError, ValueError) as error:
+        findings.error("deepspeed", f"{first_line(error)}; pip install -e '.[deepspeed]'")
+        return
+    arguments = SimpleNamespace(**vars(run.training) | {"world_size": world})
+    arguments.get_warmup_steps = run.training.get_warmup_steps
+    model = SimpleNamespace(config=SimpleNamespace(hidden_size=1))
+    compared.trainer_config_process(arguments)
+    try:
+        compared.trainer_config_finalize(arguments, model, steps)
+    except ValueError:
+        for mismatch in compared.mismatches:
+            ours, _, theirs = mismatch.removeprefix("- ds ").partition(" vs hf ")
+            findings.error("deepspeed", f'{ours} contradicts the recipe\'s {theirs}; write "auto" there')
+    if run.model.quantization_bit not in (None, 4) and zero_of(config).stage == 3:
+        findings.error("deepspeed", "ZeRO-3 splits 4-bit weights only; use yaml/deepspeed/ds_z2.json")

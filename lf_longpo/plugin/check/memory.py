@@ -1,0 +1,187 @@
+"""How much memory one GPU needs at the peak of a training step of plain LLaMA-Factory, part by part.
+
+With R rows of T tokens a step (two rows a pair), c bytes a number of the compute type, L layers of width h with
+feed-forward width f, key and value width k, V entries in the vocabulary, P parameters of which P_t are trained, and G
+GPUs. What is there all the time:
+
+- weights: cP, those that are trained 4 P_t instead where no DeepSpeed holds their float32 copy; ZeRO-3 splits by G.
+- optimizer: Adam's two moments 8 P_t, under DeepSpeed also the float32 weights 4 P_t; every ZeRO stage splits by G.
+- reference model: cP for full and freeze tuning, split under ZeRO-3; none for LoRA, whose adapter is switched off.
+- activations kept for the backward pass: the input of every layer, LRThc, with checkpointing; without it
+  LRT((10c + 8)h + 3ck + 4cf).
+- attention mask: RT^2 (1 + c) where rows are padded and the kernel is PyTorch's: a boolean mask and the same in the
+  compute type.
+
+What comes and goes; the peak is the larger of two moments, the loss (logits) and the backward pass of a layer (layer at
+work and gradients; gradients also at the loss where several batches accumulate or DeepSpeed holds them):
+
+- logits: of DPO 20 RTV with a reference (float32 logits and log-softmax of the policy, then of the reference, whose
+  shifted logits are copied), 12 RTV without; of SFT (8 + c)RTV; with liger's fused loss only a chunk of about cRTh.
+- layer at work: RT((14c + 8)h + 4ck + 7cf), recomputed and with its gradients.
+- gradients: 4 P_t (c P_t under DeepSpeed); ZeRO-2 and -3 split by G.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lf_longpo.plugin.check.deepspeed import Zero
+from lf_longpo.plugin.recipe import Arguments
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+GIB = 1 << 30
+# What CUDA, NCCL and the allocator's gaps take beside what is asked for.
+_CONTEXT = 1.5 * GIB
+
+
+class Machine(NamedTuple):
+    """Where the run is to happen.
+
+    Attributes:
+        gpus: devices in all, over every node.
+        memory: bytes of one.
+        told: how that is known.
+    """
+
+    gpus: int
+    memory: int
+    told: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model's sizes, in numbers (not bytes).
+
+    Attributes:
+        parameters: all of them.
+        trained: those that the optimizer changes.
+        layers: decoder layers.
+        hidden: width of the residual stream.
+        feed_forward: width inside the MLP.
+        key_value: width of all keys of a token.
+        vocabulary: rows of the language-model head.
+    """
+
+    parameters: int
+    trained: int
+    layers: int
+    hidden: int
+    feed_forward: int
+    key_value: int
+    vocabulary: int
+
+
+def measure_model(config: "PretrainedConfig", run: Arguments) -> Model:
+    """Counts parameters on a model without memory behind it, so of any size in a moment."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=run.model.trust_remote_code)
+    text = config.get_text_config()
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return Model(
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        trained=_trained(model, run),
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        feed_forward=text.intermediate_size,
+        key_value=head_dim * (getattr(text, "num_key_value_heads", None) or text.num_attention_heads),
+        vocabulary=text.vocab_size,
+    )
+
+
+def _trained(model: Any, run: Arguments) -> int:
+    import torch
+
+    tuning = run.finetuning
+    if tuning.finetuning_type == "full":
+        return sum(parameter.numel() for parameter in model.parameters())
+    if tuning.finetuning_type == "lora":
+        everything = tuning.lora_target == ["all"]
+        return sum(
+            tuning.lora_rank * (module.in_features + module.out_features)
+            for name, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear)
+            and (name.split(".")[-1] != "lm_head" if everything else name.split(".")[-1] in tuning.lora_target)
+        )
+    layers = model.config.get_text_config().num_hidden_layers
+    share = min(abs(tuning.freeze_trainable_layers), layers) / layers
+    return int(share * sum(parameter.numel() for name, parameter in model.named_parameters() if ".layers." in name))
+
+
+class Estimate(NamedTuple):
+    """Bytes on one GPU.
+
+    Attributes:
+        parts: by part, see above.
+        total: at the peak; less than all parts together, since not all are there at once.
+    """
+
+    parts: dict[str, float]
+    total: float
+
+
+def estimate(model: Model, run: Arguments, zero: Zero | None, gpus: int, tokens: int, padded: bool) -> Estimate:
+    """The peak of a step.
+
+    Args:
+        model: sizes.
+        run: the recipe.
+        zero: DeepSpeed's splitting, None without DeepSpeed.
+        gpus: how many share what is split.
+        tokens: of the longest row.
+        padded: whether rows of one step differ in length.
+    """
+    c = run.model.compute_dtype.itemsize if run.model.compute_dtype else 4
+    rows = run.training.per_device_train_batch_size * (2 if run.data_stage == "rm" else 1)
+    tokens = -(-tokens // 8) * 8  # collators pad to multiples of 8
+    every = rows * tokens
+    stage = zero.stage if zero else 0
+
+    def split(size: float, least_stage: int) -> float:
+        return size / gpus if stage >= least_stage else size
+
+    stored = {4: 0.5, 8: 1.0}.get(run.model.quantization_bit, float(c))
+    frozen = model.parameters - (0 if run.finetuning.finetuning_type == "lora" else model.trained)
+    weights = stored * frozen + (c if zero else 4) * model.trained
+    kept = every * model.layers * model.hidden * c
+    if run.model.disable_gradient_checkpointing:
+        kept = (10 * c + 8) * model.hidden + 3 * c * model.key_value + 4 * c * model.feed_forward
+        kept *= every * model.layers
+    lasting = {
+        "weights": 0 if zero and zero.weights_on_cpu else split(weights, 3),
+        "optimizer": 0 if zero and zero.optimizer_on_cpu else split((12 if zero else 8) * model.trained, 1),
+        "reference model": split(c * model.parameters, 3) if _has_reference_model(run) else 0,
+        "activations": kept,
+        "attention mask": rows * tokens**2 * (1 + c) if padded and _attention(run) == "sdpa" else 0,
+        "CUDA context": 0 if run.training.use_cpu else _CONTEXT,
+    }
+    gradients = split((c if zero else 4) * model.trained, 2)
+    logits = _logits(model, run, every, c)
+    layer = every * ((14 * c + 8) * model.hidden + 4 * c * model.key_value + 7 * c * model.feed_forward)
+    accumulates = zero is not None or run.training.gradient_accumulation_steps > 1
+    peak = max(logits + accumulates * gradients, layer + gradients)
+    parts = lasting | {"gradients": gradients, "logits": logits, "layer at work": layer}
+    return Estimate(parts, sum(lasting.values()) + peak)
+
+
+def _has_reference_model(run: Arguments) -> bool:
+    """LoRA has none of its own: its adapter is switched off instead."""
+    tuning = run.finetuning
+    return tuning.use_ref_model and (tuning.ref_model is not None or tuning.finetuning_type != "lora")
+
+
+def _attention(run: Arguments) -> str:
+    """The kernel that `flash_attn` chooses; `auto` leaves it to transformers, which takes PyTorch's."""
+    named = str(getattr(run.model.flash_attn, "value", run.model.flash_attn))
+    return {"auto": "sdpa", "disabled": "eager"}.get(named, named)
+
+
+def _logits(model: Model, run: Arguments, every: int, c: int) -> float:
+    if run.data_stage == "rm":
+        return (20 if run.finetuning.use_ref_model else 12) * every * model.vocabulary
+    if run.model.enable_liger_kernel:
+        return c * every * model.hidden
+    return (8 + c) * every * model.vocabulary

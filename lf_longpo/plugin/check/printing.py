@@ -1,0 +1,78 @@
+"""A checked recipe, for people and for machines."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from lf_longpo.plugin.check.findings import Findings
+from lf_longpo.plugin.check.fix_lengths import Fixed
+from lf_longpo.plugin.check.memory import GIB
+
+
+def as_json(recipe: str, findings: Findings, copies: Sequence[Fixed]) -> str:
+    """The report as one JSON object: recipe, errors, warnings (each with where and message), facts and copies."""
+    told = {"recipe": recipe} | {
+        kind: [finding._asdict() for finding in found]
+        for kind, found in (("errors", findings.errors), ("warnings", findings.warnings))
+    }
+    told |= {"facts": findings.facts, "copies": [copy._asdict() | {"path": str(copy.path)} for copy in copies]}
+    return json.dumps(told, ensure_ascii=False, indent=2)
+
+
+def print_report(console: Console, recipe: str, findings: Findings) -> None:
+    """The report in tables, what has to be mended last, where the eye is."""
+    facts = findings.facts
+    for name, told in facts.get("datasets", {}).items():
+        console.print(_dataset_table(name, told))
+    if memory := facts.get("memory"):
+        console.print(_memory_table(memory))
+    for name in ("steps", "resumes from"):
+        if told := facts.get(name):
+            line = ", ".join(f"{key}: {value:,}" for key, value in told.items()) if isinstance(told, dict) else told
+            console.print(f"{name}: {line}", markup=False)
+    for kind, style, found in (("warning", "yellow", findings.warnings), ("error", "red", findings.errors)):
+        for finding in found:
+            console.print(f"[{style}]{kind}[/]  [bold]{escape(finding.where)}[/]: {escape(finding.message)}")
+    console.print(f"{escape(recipe)}: {len(findings.errors)} errors, {len(findings.warnings)} warnings")
+
+
+def print_copies(console: Console, copies: Sequence[Fixed]) -> None:
+    """What `--fix-lengths` wrote, and how to train on it."""
+    for copy in copies:
+        left_out = (
+            f"; {len(copy.left_out)} rows left out, too long without context or unusable" if copy.left_out else ""
+        )
+        console.print(f"{copy.path}: {copy.cut} contexts cut in their middle{left_out}", markup=False)
+    if copies:
+        console.print(f"Train with: dataset={','.join(copy.name for copy in copies)}", markup=False)
+
+
+def _dataset_table(name: str, told: dict[str, Any]) -> Table:
+    table = Table(title=f"data set {escape(name)}", title_justify="left", show_header=False)
+    for key, value in told.items():
+        if isinstance(value, dict):
+            value = "  ".join(f"{part} {number:,}" for part, number in value.items())
+        else:
+            value = f"{value:,}"
+        table.add_row(key, value)
+    return table
+
+
+def _memory_table(memory: dict[str, Any]) -> Table:
+    title = f"memory of one GPU by part, rows of {memory['longest row']:,} tokens (llamafactory-cli train)"
+    table = Table(title=title, title_justify="left", show_header=False)
+    for part, size in memory["parts"].items():
+        table.add_row(part, _gib(size))
+    table.add_section()
+    verdict = "fits" if memory["fits"] else "does not fit"
+    table.add_row("at the peak", f"{_gib(memory['total'])}: {verdict} {_gib(memory['gpu memory'])}")
+    table.add_row("GPUs", f"{memory['gpus']} ({escape(memory['told'])})")
+    return table
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:,.2f} GiB"

@@ -1,0 +1,156 @@
+"""`longpo check RECIPE`: everything that can be known before training, in one report."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lf_longpo.errors import UserError
+from lf_longpo.plugin.check.datasets import RawDataset, load_datasets
+from lf_longpo.plugin.check.deepspeed import Zero, check_deepspeed, read_deepspeed, zero_of
+from lf_longpo.plugin.check.examples import Measured, measure, report
+from lf_longpo.plugin.check.findings import Findings
+from lf_longpo.plugin.check.memory import GIB, Machine, estimate, measure_model
+from lf_longpo.plugin.check.settings import check_ignored, check_values
+from lf_longpo.plugin.check.template import Encoding, load_encoding, load_model_config
+from lf_longpo.plugin.recipe import Arguments, parse_recipe, read_recipe
+
+# What is assumed where there is no GPU and none is told: the machine that the recipes' headers name.
+_ASSUMED = (8, 80 * GIB)
+# Settings that LLaMA-Factory takes only where a GPU is; they do not bear on what is checked.
+_GPU_ONLY = ("pure_bf16", "tf32", "fp8")
+
+
+class Checked(NamedTuple):
+    """A recipe, checked.
+
+    Attributes:
+        findings: what was found.
+        run: the recipe as LLaMA-Factory sees it; None where it refuses it.
+        encoding: its tokenizer and template; None where they are not to be had.
+        datasets: those that could be loaded, with their lengths.
+    """
+
+    findings: Findings
+    run: Arguments | None = None
+    encoding: Encoding | None = None
+    datasets: Sequence[tuple[RawDataset, Measured]] = ()
+
+
+def check(path: str | Path, overrides: Sequence[str] = (), gpus: int = 0, gpu_memory: float = 0) -> Checked:
+    """Checks a training recipe without training, on any machine.
+
+    Args:
+        path: the recipe.
+        overrides: key=value on top of it.
+        gpus: how many GPUs will share the run; 0: this machine's, or 8 where it has none.
+        gpu_memory: memory of one in GiB; 0: this machine's, or 80.
+
+    Raises:
+        UserError: the recipe is missing or not YAML.
+    """
+    findings = Findings()
+    settings = read_recipe(path, overrides)
+    check_values(settings, findings)
+    deepspeed = read_deepspeed(settings, findings)
+    if findings.errors:  # LLaMA-Factory's parser would stop at the first of them
+        return Checked(findings)
+    try:
+        anywhere = {key: value for key, value in settings.items() if key not in (*_GPU_ONLY, "deepspeed")}
+        run = parse_recipe(anywhere | {"use_cpu": True})
+    except UserError as error:
+        findings.error(str(path), f"LLaMA-Factory refuses it: {error}")
+        return Checked(findings)
+    run.training.use_cpu = bool(settings.get("use_cpu"))
+    check_ignored(settings, run, findings)
+    if run.training.resume_from_checkpoint:
+        findings.facts["resumes from"] = str(run.training.resume_from_checkpoint)
+    datasets = load_datasets(run, findings)
+    config = load_model_config(run, findings)
+    encoding = load_encoding(run, config, findings) if config else None
+    measured = [(dataset, measure(dataset, run, encoding)) for dataset in datasets] if encoding else []
+    for dataset, lengths in measured:
+        report(dataset.name, lengths, run, findings)
+    machine = _machine(run, gpus, gpu_memory)
+    steps = _report_steps(measured, run, machine, findings)
+    if deepspeed is not None:
+        check_deepspeed(deepspeed, run, machine.gpus, steps, findings)
+    if config:
+        zero = zero_of(deepspeed) if deepspeed is not None else None
+        findings.facts["memory"] = _memory(config, run, zero, machine, measured, findings)
+    return Checked(findings, run, encoding, measured)
+
+
+def _machine(run: Arguments, gpus: int, gpu_memory: float) -> Machine:
+    import torch
+
+    if run.training.use_cpu and not gpus:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return Machine(1, memory, "this machine's CPU")
+    there, size = _ASSUMED
+    told = "assumed; --gpus and --gpu-memory tell otherwise"
+    if torch.cuda.is_available():
+        there, size = torch.cuda.device_count(), torch.cuda.get_device_properties(0).total_memory
+        told = torch.cuda.get_device_name(0)
+    if gpus or gpu_memory:
+        told = "as told"
+    return Machine(gpus or there, int(gpu_memory * GIB) or size, told)
+
+
+def _report_steps(
+    measured: Sequence[tuple[RawDataset, Measured]], run: Arguments, machine: Machine, findings: Findings
+) -> int:
+    names = set(run.data.dataset or [])
+    examples = sum(len(lengths.kept) for dataset, lengths in measured if dataset.name in names)
+    if not examples:
+        return max(run.training.max_steps, 1)
+    held_out = run.data.val_size if run.data.val_size >= 1 else run.data.val_size * examples
+    batch = run.training.per_device_train_batch_size * run.training.gradient_accumulation_steps * machine.gpus
+    epoch = -(-int(examples - held_out) // batch)
+    steps = run.training.max_steps if run.training.max_steps > 0 else int(epoch * run.training.num_train_epochs)
+    findings.facts["steps"] = {"examples a step": batch, "steps an epoch": epoch, "steps in all": steps}
+    return max(steps, 1)
+
+
+def _memory(
+    config: Any,
+    run: Arguments,
+    zero: Zero | None,
+    machine: Machine,
+    measured: Sequence[tuple[RawDataset, Measured]],
+    findings: Findings,
+) -> dict[str, Any]:
+    kept = [lengths for _, examples in measured for lengths in examples.kept]
+    longest = max((lengths.total for lengths in kept), default=run.data.cutoff_len)
+    # One pair's responses are hardly ever of one length, and PyTorch's fast kernel knows no padding.
+    padded = run.data_stage == "rm" or run.training.per_device_train_batch_size > 1
+    parts, total = estimate(measure_model(config, run), run, zero, machine.gpus, longest, padded)
+    fits = total <= machine.memory
+    if not fits:
+        needed = f"a step needs about {total / GIB:.0f} GiB on each of {machine.gpus} GPUs"
+        there = f"of {machine.memory / GIB:.0f} GiB ({machine.told})"
+        findings.warn("memory", f"{needed} {there}; {_advice(parts, run, zero)}")
+    return {
+        "parts": {part: int(size) for part, size in parts.items() if size},
+        "total": int(total),
+        "longest row": longest,
+        "gpus": machine.gpus,
+        "gpu memory": machine.memory,
+        "told": machine.told,
+        "fits": fits,
+    }
+
+
+def _advice(parts: dict[str, float], run: Arguments, zero: Zero | None) -> str:
+    """What lowers the largest part most."""
+    largest = max(parts, key=lambda part: parts[part])
+    stage = zero.stage if zero else 0
+    if largest in ("logits", "attention mask"):
+        return f"the {largest} grow with the rows' length: lower cutoff_len"
+    if largest in ("activations", "layer at work"):
+        if run.model.disable_gradient_checkpointing:
+            return "activations are largest: leave out disable_gradient_checkpointing"
+        return "activations are largest: lower cutoff_len or per_device_train_batch_size"
+    if stage < 3:
+        return f"the {largest} are largest: deepspeed=yaml/deepspeed/ds_z3.json splits them over the GPUs"
+    return f"the {largest} are largest: more GPUs, or deepspeed=yaml/deepspeed/ds_z3_offload.json"

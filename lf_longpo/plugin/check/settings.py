@@ -1,0 +1,129 @@
+"""A recipe's keys and values: what LLaMA-Factory would reject, and what it would take and then ignore."""
+
+import re
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from lf_longpo.plugin.check.findings import Findings, nearest
+from lf_longpo.plugin.recipe import Arguments
+
+
+class _Use(NamedTuple):
+    """Keys that LLaMA-Factory reads only in some runs."""
+
+    keys: str
+    used: Callable[[Arguments], bool]
+    only: str
+
+
+def _evaluates(run: Arguments) -> bool:
+    return run.training.do_eval or run.training.eval_strategy != "no" or run.training.do_predict
+
+
+_USES = [
+    _Use("pref_(beta|ftx)", lambda run: run.finetuning.stage in ("dpo", "kto"), "in the stages dpo and kto"),
+    _Use("pref_(loss|bco_weight)|dpo_label_smoothing|ld_alpha", lambda run: run.finetuning.stage == "dpo", "by dpo"),
+    _Use("simpo_gamma", lambda run: run.finetuning.pref_loss == "simpo", "by pref_loss: simpo"),
+    _Use(
+        "ref_model.*",
+        lambda run: run.finetuning.use_ref_model or run.finetuning.stage in ("kto", "ppo"),
+        "where the loss has a reference model (dpo with sigmoid, hinge, ipo or kto_pair; kto; ppo)",
+    ),
+    _Use("kto_.*", lambda run: run.finetuning.stage == "kto", "in the stage kto"),
+    _Use("ppo_.*|reward_model.*", lambda run: run.finetuning.stage == "ppo", "in the stage ppo"),
+    _Use(
+        "lora_.*|loraplus_.*|create_new_adapter|adapter_name_or_path",
+        lambda run: run.finetuning.finetuning_type == "lora",
+        "by finetuning_type: lora",
+    ),
+    _Use(
+        "additional_target",
+        lambda run: run.finetuning.finetuning_type in ("lora", "oft"),
+        "by finetuning_type: lora and oft",
+    ),
+    _Use("freeze_(trainable|extra).*", lambda run: run.finetuning.finetuning_type == "freeze", "by type freeze"),
+    _Use("oft_.*|module_dropout", lambda run: run.finetuning.finetuning_type == "oft", "by finetuning_type: oft"),
+    _Use("galore_.*", lambda run: run.finetuning.use_galore, "with use_galore: true"),
+    _Use("apollo_.*", lambda run: run.finetuning.use_apollo, "with use_apollo: true"),
+    _Use("badam_.*", lambda run: run.finetuning.use_badam, "with use_badam: true"),
+    _Use("swanlab_.*", lambda run: run.finetuning.use_swanlab, "with use_swanlab: true"),
+    _Use(
+        "quantization_(type|device_map)|double_quantization",
+        lambda run: run.model.quantization_bit is not None,
+        "with quantization_bit",
+    ),
+    _Use("eval_steps|eval_delay", lambda run: run.training.eval_strategy != "no", "with eval_strategy: steps"),
+    _Use("per_device_eval_batch_size|eval_accumulation_steps", _evaluates, "with eval_strategy: steps or do_eval"),
+    _Use(
+        "val_size|eval_dataset|eval_on_each_dataset",
+        _evaluates,
+        "with eval_strategy: steps or do_eval (but val_size takes its share of the training data away all the same)",
+    ),
+    _Use("save_steps", lambda run: run.training.save_strategy == "steps", "with save_strategy: steps"),
+    _Use("logging_steps", lambda run: run.training.logging_strategy == "steps", "with logging_strategy: steps"),
+    _Use("num_train_epochs", lambda run: run.training.max_steps <= 0, "without max_steps"),
+    _Use("buffer_size", lambda run: run.data.streaming, "with streaming: true"),
+    _Use("interleave_probs", lambda run: run.data.mix_strategy != "concat", "with mix_strategy: interleave_..."),
+    _Use("temperature|top_[pk]|max_new_tokens|num_beams|do_sample|repetition_penalty|length_penalty",
+         lambda run: run.training.predict_with_generate, "with predict_with_generate: true"),
+]  # fmt: skip
+
+
+def check_values(settings: Mapping[str, Any], findings: Findings) -> None:
+    """Reports unknown keys, each with the nearest known one, and values of the wrong kind.
+
+    LLaMA-Factory's parser takes a value of any kind: a misspelt choice fails hours later, and the text "false" counts
+    as true.
+    """
+    from llamafactory.hparams.parser import _TRAIN_ARGS
+
+    kinds = {}
+    for group in _TRAIN_ARGS:
+        hints = get_type_hints(group)
+        kinds |= {field.name: hints[field.name] for field in fields(group) if field.init}
+    for key, value in settings.items():
+        if key not in kinds:
+            findings.error(key, f"LLaMA-Factory has no such setting{nearest(key, kinds)}")
+        elif value is not None and (wrong := _wrong(value, kinds[key])):
+            findings.error(key, wrong)
+
+
+def _wrong(value: Any, kind: Any) -> str:
+    """What is wrong with a value of a setting of this type; nothing where nothing is."""
+    choices = _plain(kind)
+    literals = [choice for option in choices if get_origin(option) is Literal for choice in get_args(option)]
+    if literals and all(get_origin(option) is Literal for option in choices):
+        names = [str(literal) for literal in literals]
+        near = nearest(str(value), names)
+        return "" if value in literals else f"must be one of {', '.join(names)}, not {value!r}{near}"
+    if not set(choices) <= {bool, int, float}:
+        return ""
+    if isinstance(value, bool):
+        fits = bool in choices
+    else:
+        number = isinstance(value, (int, float))
+        fits = number and (float in choices or (int in choices and value == int(value)))
+    if fits:
+        return ""
+    wanted = {bool: "true or false", int: "a whole number", float: "a number"}
+    return f"must be {' or '.join(wanted[choice] for choice in choices)}, not {value!r}" + (
+        " (a text; leave out the quotes)" if isinstance(value, str) else ""
+    )
+
+
+def _plain(kind: Any) -> list[Any]:
+    """The types that a type allows, without None."""
+    if get_origin(kind) in (Union, types.UnionType):
+        return [plain for option in get_args(kind) if option is not type(None) for plain in _plain(option)]
+    return [kind]
+
+
+def check_ignored(settings: Mapping[str, Any], run: Arguments, findings: Findings) -> None:
+    """Warns of settings that this run never reads."""
+    for key in settings:
+        for use in _USES:
+            if settings[key] is not None and re.fullmatch(use.keys, key) and not use.used(run):
+                findings.warn(key, f"is ignored; it is only read {use.only}")
+                break

@@ -1,0 +1,118 @@
+"""The recipe's tokenizer and template, and whether they fit each other and the model."""
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lf_longpo.errors import first_line
+from lf_longpo.plugin.check.findings import Findings, nearest
+from lf_longpo.plugin.recipe import Arguments
+
+if TYPE_CHECKING:
+    from llamafactory.data.template import Template
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+# What templates mark turns with: <|im_end|>, <｜User｜>, <start_of_turn>, [gMASK].
+_MARKER = re.compile(r"<[|｜][^<>\s]+?[|｜]>|<[a-z_]+>|\[gMASK\]")
+
+
+class Encoding(NamedTuple):
+    """What turns text into tokens in this run.
+
+    Attributes:
+        tokenizer: as LLaMA-Factory prepares it for the template.
+        processor: of multi-modal models, else None.
+        template: LLaMA-Factory's.
+    """
+
+    tokenizer: "PreTrainedTokenizerBase"
+    processor: Any
+    template: "Template"
+
+
+def load_model_config(run: Arguments, findings: Findings) -> "PretrainedConfig | None":
+    """The model's configuration, or None, reported, where it cannot be had from here."""
+    from llamafactory.model import load_config
+
+    try:
+        return load_config(run.model)
+    except Exception as error:  # transformers and the hub raise many kinds
+        _report(error, run, findings)
+        return None
+
+
+def load_encoding(run: Arguments, config: "PretrainedConfig", findings: Findings) -> Encoding | None:
+    """Loads tokenizer and template by LLaMA-Factory's functions and reports what does not fit.
+
+    Args:
+        run: the recipe.
+        config: the model's.
+        findings: takes what is found.
+    """
+    from llamafactory.data.template import TEMPLATES, get_template_and_fix_tokenizer
+    from llamafactory.model import load_tokenizer
+
+    named = run.data.template
+    if named is not None and named not in TEMPLATES:
+        findings.error("template", f"LLaMA-Factory has no template {named!r}{nearest(named, TEMPLATES)}")
+        return None
+    try:
+        module = load_tokenizer(run.model)
+    except Exception as error:  # as above
+        _report(error, run, findings)
+        return None
+    tokenizer = module["tokenizer"]
+    if named is None:
+        findings.warn("template", "is not named; LLaMA-Factory guesses it from the tokenizer's chat template")
+    else:
+        _check_markers(TEMPLATES[named], named, tokenizer, findings)
+    try:
+        template = get_template_and_fix_tokenizer(tokenizer, run.data)
+    except ValueError as error:
+        findings.error("template", first_line(error))
+        return None
+    vocabulary = getattr(config.get_text_config(), "vocab_size", None)
+    if vocabulary and len(tokenizer) > vocabulary and not run.model.resize_vocab:
+        findings.error(
+            "template",
+            f"with {named!r} the tokenizer has {len(tokenizer)} tokens, the model embeddings for {vocabulary}; "
+            "choose the model's own template (or set resize_vocab: true)",
+        )
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if positions and run.data.cutoff_len > positions and run.model.rope_scaling is None:
+        findings.warn(
+            "cutoff_len",
+            f"{run.data.cutoff_len} exceeds the model's {positions} positions; set rope_scaling, or lower it",
+        )
+    return Encoding(tokenizer, module["processor"], template)
+
+
+def _check_markers(template: "Template", name: str, tokenizer: "PreTrainedTokenizerBase", findings: Findings) -> None:
+    slots = [template.format_user, template.format_assistant, template.format_prefix]
+    texts = [slot for part in slots for slot in part.slots if isinstance(slot, str)] + template.stop_words
+    tokens = [slot["token"] for part in slots for slot in part.slots if isinstance(slot, dict)]
+    markers = dict.fromkeys(marker for text in texts for marker in _MARKER.findall(text))
+    torn = [marker for marker in markers if len(tokenizer.encode(marker, add_special_tokens=False)) != 1]
+    torn += [token for token in tokens if tokenizer.convert_tokens_to_ids(token) in (None, tokenizer.unk_token_id)]
+    if torn:
+        findings.error(
+            "template",
+            f"{name!r} does not fit the tokenizer, which lacks {', '.join(torn)}: turns would be marked with pieces of "
+            "text that the model has never seen; name the model's own template",
+        )
+
+
+def _report(error: Exception, run: Arguments, findings: Findings) -> None:
+    """A model that does not exist is an error; one that cannot be reached from this machine is not."""
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
+        causes.append(cause)
+    name = run.model.model_name_or_path
+    if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+        findings.error("model_name_or_path", f"no folder {name} here, and no model of that name that you may read")
+    else:
+        findings.warn(
+            "model_name_or_path",
+            f"{name} cannot be loaded from here ({first_line(causes[-1])}); template, lengths and memory go unchecked",
+        )
