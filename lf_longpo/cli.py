@@ -113,6 +113,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.set_defaults(run=_check)
 
+    train = commands.add_parser(
+        "train",
+        help="train a LLaMA-Factory recipe in a fraction of the memory and time",
+        description="Trains any LLaMA-Factory DPO or SFT recipe with the same loss; what it cannot speed up trains as "
+        "plain LLaMA-Factory. Launches like llamafactory-cli train (NPROC_PER_NODE, NNODES, ...).",
+    )
+    train.add_argument("recipe", help="LLaMA-Factory recipe, as for llamafactory-cli train")
+    train.add_argument("overrides", nargs="*", metavar="key=value", help="settings on top of the file")
+    train.add_argument("--stock", action="store_true", help="plain LLaMA-Factory")
+    train.set_defaults(run=_train)
+
     register = commands.add_parser(
         "register",
         help="add a data set to dataset_info.json",
@@ -209,6 +220,12 @@ def _check(options: argparse.Namespace) -> int:
         print_report(stdout_console(), options.recipe, checked.findings)
         print_copies(stdout_console(), copies)
     return 2 if checked.findings.errors else 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from lf_longpo.plugin.train.launch import train
+
+    return train(options.recipe, options.overrides, options.stock)
 
 
 def _register(options: argparse.Namespace) -> int:

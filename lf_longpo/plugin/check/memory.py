@@ -16,7 +16,7 @@ What comes and goes; the peak is the larger of two moments, the loss (logits) an
 work and gradients; gradients also at the loss where several batches accumulate or DeepSpeed holds them):
 
 - logits: of DPO 20 RTV with a reference (float32 logits and log-softmax of the policy, then of the reference, whose
-  shifted logits are copied), 12 RTV without; of SFT (8 + c)RTV; with liger's fused loss only a chunk of about cRTh.
+  shifted logits are copied), 12 RTV without; of SFT 12 RTV (half precision: (12 + c)RTV); with liger's fused loss only a chunk of about cRTh.
 - layer at work: RT((14c + 8)h + 4ck + 7cf), recomputed and with its gradients.
 - gradients: 4 P_t (c P_t under DeepSpeed); ZeRO-2 and -3 split by G.
 """
@@ -174,9 +174,16 @@ def _has_reference_model(run: Arguments) -> bool:
 
 
 def _attention(run: Arguments) -> str:
-    """The kernel that `flash_attn` chooses; `auto` leaves it to transformers, which takes PyTorch's."""
+    """The kernel that `flash_attn` chooses; `auto` leaves it to transformers, which takes PyTorch's.
+
+    `fa2` falls back to PyTorch's where flash-attn is missing; where there is no GPU to ask, it is taken at its word.
+    """
+    import torch
+    from transformers.utils import is_flash_attn_2_available
+
     named = str(getattr(run.model.flash_attn, "value", run.model.flash_attn))
-    return {"auto": "sdpa", "disabled": "eager"}.get(named, named)
+    missing = run.training.use_cpu or (torch.cuda.is_available() and not is_flash_attn_2_available())
+    return "sdpa" if named == "auto" or (named == "fa2" and missing) else named
 
 
 def _logits(model: Model, run: Arguments, every: int, c: int) -> float:
@@ -184,4 +191,4 @@ def _logits(model: Model, run: Arguments, every: int, c: int) -> float:
         return (20 if run.finetuning.use_ref_model else 12) * every * model.vocabulary
     if run.model.enable_liger_kernel:
         return c * every * model.hidden
-    return (8 + c) * every * model.vocabulary
+    return (12 if c == 4 else 12 + c) * every * model.vocabulary

@@ -1,0 +1,114 @@
+"""Attention over packed rows, by exact causal attentions and no mask: registered with transformers beside its own.
+
+Prompt and first response are one causal attention. Every further response attends to the prompt and itself: queries of
+the response against keys of prompt and response, causal from the lower right. Both forms are what fast kernels
+(FlashAttention, through PyTorch or flash-attn) compute without a mask.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention.bias import causal_lower_right
+from transformers import PreTrainedModel
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
+
+# Kernels of transformers that have a packed form here.
+KERNELS = ("sdpa", "flash_attention_2")
+
+
+def use_packed_attention(model: PreTrainedModel) -> None:
+    """Lets a model take packed rows; rows without segments go where they went before.
+
+    Args:
+        model: whose attention implementation is one of `KERNELS`.
+    """
+    kernel = model.config._attn_implementation
+    name = f"packed_{kernel}"
+    stock = ALL_ATTENTION_FUNCTIONS[kernel]
+
+    def attention(
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        segments: Sequence[Sequence[int]] | None = None,
+        scaling: float | None = None,
+        **others: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if segments is None:
+            return stock(module, query, key, value, attention_mask, scaling=scaling, **others)
+        causal = _flash if kernel == "flash_attention_2" else _sdpa
+        return packed_attention(query, key, value, segments, scaling, causal).transpose(1, 2).contiguous(), None
+
+    AttentionInterface.register(name, attention)
+    AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[kernel])
+    model.set_attn_implementation(name)
+
+
+def no_mask(device: torch.device) -> torch.Tensor:
+    """Stands where a mask would: transformers takes four dimensions for a finished mask and makes none of its own."""
+    return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
+
+
+def packed_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    segments: Sequence[Sequence[int]],
+    scaling: float | None,
+    causal: Any = None,
+) -> torch.Tensor:
+    """Attention within each segment: responses see their prompt and themselves, never each other.
+
+    Args:
+        query: (1, heads, S, width).
+        key: (1, key-value heads, S, width); several query heads may share one.
+        value: as key.
+        segments: of each example the tokens of its prompt and of each response, in order; S in all.
+        scaling: factor of the products; None: 1 / sqrt(width).
+        causal: attention of queries against keys that end where they end.
+
+    Returns:
+        (1, heads, S, width).
+    """
+    causal = causal or _sdpa
+    parts, start = [], 0
+    for prompt, first, *others in segments:
+        end = start + prompt + first
+        parts.append(causal(query[:, :, start:end], key[:, :, start:end], value[:, :, start:end], scaling))
+        for length in others:
+            rows = slice(end, end + length)
+            keys, values = (
+                torch.cat((states[:, :, start : start + prompt], states[:, :, rows]), dim=2) for states in (key, value)
+            )
+            parts.append(causal(query[:, :, rows], keys, values, scaling))
+            end += length
+        start = end
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+
+def _sdpa(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None) -> torch.Tensor:
+    if not query.shape[2]:
+        return query
+    grouped = query.shape[1] != key.shape[1]
+    if grouped and query.is_cuda and query.dtype == torch.float32:
+        # The only fast kernel for float32 on CUDA does not share keys; without it all scores would be held.
+        repeats = query.shape[1] // key.shape[1]
+        key, value, grouped = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1), False
+    options = {"scale": scaling, "enable_gqa": grouped}
+    if query.shape[2] == key.shape[2]:
+        return F.scaled_dot_product_attention(query, key, value, is_causal=True, **options)
+    mask = causal_lower_right(query.shape[2], key.shape[2])
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, **options)
+
+
+def _flash(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None) -> torch.Tensor:
+    """flash-attn's own function: causal from the lower right, keys shared."""
+    from flash_attn import flash_attn_func
+
+    states = (part.transpose(1, 2) for part in (query, key, value))
+    return flash_attn_func(*states, softmax_scale=scaling, causal=True).transpose(1, 2)

@@ -1,0 +1,83 @@
+"""Hands our trainers to LLaMA-Factory's workflows, which keep everything else: data, callbacks, logs, checkpoints."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from lf_longpo.plugin.train.support import reason_for_stock
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, Trainer
+
+
+def install() -> None:
+    """From now on, LLaMA-Factory's DPO and SFT workflows in this process build our trainers where a run allows it."""
+    from llamafactory.train.dpo import trainer as dpo
+    from llamafactory.train.dpo import workflow as dpo_workflow
+    from llamafactory.train.sft import workflow as sft_workflow
+
+    from lf_longpo.plugin.train.dpo_trainer import PackedDPOTrainer
+    from lf_longpo.plugin.train.sft_trainer import PackedSFTTrainer
+
+    stock_dpo, stock_sft = dpo.CustomDPOTrainer, sft_workflow.CustomSeq2SeqTrainer
+    reference = _LaterReference(dpo_workflow.create_ref_model)
+
+    def dpo_trainer(model: "PreTrainedModel", ref_model: None, **others: Any) -> "Trainer":
+        if reason := reason_for_stock(model, **others):
+            _tell(others, f"plain LLaMA-Factory, since {reason}")
+            return stock_dpo(model=model, ref_model=reference.now(), **others)
+        how = reference.needed()
+        told = "a reference pass ahead" if how else "reference passes in the first epoch only"
+        if not others["finetuning_args"].use_ref_model:
+            told = "no reference"
+        _tell(others, f"prompts shared by chosen and rejected, logits of responses only, {told}")
+        return PackedDPOTrainer(
+            model=model, ref_model=None, make_reference=how, starts_as_reference=reference.is_start(), **others
+        )
+
+    def sft_trainer(model: "PreTrainedModel", **others: Any) -> "Trainer":
+        if reason := reason_for_stock(model, **others):
+            _tell(others, f"plain LLaMA-Factory, since {reason}")
+            return stock_sft(model=model, **others)
+        _tell(others, "no padding, logits of responses only")
+        return PackedSFTTrainer(model=model, **others)
+
+    dpo_workflow.create_ref_model = reference
+    dpo.CustomDPOTrainer = dpo_trainer
+    sft_workflow.CustomSeq2SeqTrainer = sft_trainer
+
+
+class _LaterReference:
+    """Stands in for LLaMA-Factory's `create_ref_model`: loads the model only if it turns out to be needed."""
+
+    def __init__(self, create: Callable[..., Any]) -> None:
+        self._create = create
+        self._arguments: tuple[Any, ...] | None = None
+
+    def __call__(self, *arguments: Any) -> None:
+        self._arguments = arguments
+
+    def now(self) -> Any:
+        """The reference model; None where the policy's adapter is switched off for it, or the loss has none."""
+        return self._create(*self._arguments) if self._arguments else None
+
+    def needed(self) -> Callable[[], Any] | None:
+        """What loads it, or None as above."""
+        if not self._arguments:
+            return None
+        _, tuning = self._arguments
+        adapter_off = tuning.finetuning_type == "lora" and tuning.ref_model is None
+        return None if adapter_off else partial(self._create, *self._arguments)
+
+    def is_start(self) -> bool:
+        """Whether the policy starts as the reference model."""
+        if not self._arguments:
+            return False
+        model, tuning = self._arguments
+        same = tuning.ref_model in (None, model.model_name_or_path) and tuning.ref_model_adapters is None
+        return same and tuning.finetuning_type in ("full", "freeze") and tuning.ref_model_quantization_bit is None
+
+
+def _tell(others: dict[str, Any], what: str) -> None:
+    if others["args"].should_log:
+        print(f"longpo train: {what}", flush=True)

@@ -1,0 +1,40 @@
+"""LLaMA-Factory's SFT trainer on packed rows: no padding, logits of responses only."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from llamafactory.train.sft.trainer import CustomSeq2SeqTrainer
+
+from lf_longpo.plugin.train.attention import use_packed_attention
+from lf_longpo.plugin.train.forward import kept_logits
+from lf_longpo.plugin.train.logps import token_logps
+from lf_longpo.plugin.train.packing import AnswerCollator
+from lf_longpo.plugin.train.self_check import SelfCheck
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class PackedSFTTrainer(CustomSeq2SeqTrainer):
+    """The same loss as `CustomSeq2SeqTrainer`."""
+
+    def __init__(self, model: "PreTrainedModel", **others: Any) -> None:
+        others["data_collator"] = AnswerCollator()
+        super().__init__(model=model, **others)
+        use_packed_attention(self.accelerator.unwrap_model(model))
+        self.add_callback(SelfCheck(self))
+
+    def compute_loss(
+        self,
+        model: "PreTrainedModel",
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Cross-entropy of the responses' tokens, averaged as transformers' own trainer does."""
+        tokens = token_logps(kept_logits(model, inputs), inputs["targets"])
+        counted = self.model_accepts_loss_kwargs and num_items_in_batch is not None
+        loss = -tokens.sum() / (num_items_in_batch if counted else len(tokens))
+        if counted and self.args.average_tokens_across_devices:
+            loss = loss * self.accelerator.num_processes
+        return (loss, {"loss": loss}) if return_outputs else loss
