@@ -1,17 +1,14 @@
-"""Compares `longpo check`'s memory estimate with what LLaMA-Factory really takes, on small random Llama models.
+"""Compares `longpo check`'s memory estimates with what training really takes, on small random Llama models.
 
     python scripts/bench_memory.py
 
-Each case is a process of its own: LLaMA-Factory trains two steps on pairs of equal prompts. What the second adds at its
-peak is taken from the operating system (resident memory, CPU) or from CUDA's allocator; weights, optimizer states and
-reference model, which are there before, are counted.
+Each case is a process of its own: LLaMA-Factory, plain and as `longpo train`, trains two steps on pairs of equal
+prompts. What the second adds at its peak is taken from the operating system (resident memory, CPU) or from CUDA's
+allocator; weights, optimizer states and reference model, which are there before, are counted.
 """
 
 import argparse
-import ctypes
-import gc
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from measuring import GIB, MEASURABLE, peak, reset_peak
 from rich.console import Console
 from rich.table import Table
 
-GIB = 1 << 30
+from lf_longpo.plugin.check.recipe_check import PACKED, check
+
 BASE = {
     "do_train": True,
     "stage": "dpo",
@@ -69,7 +68,7 @@ def prepare(folder: Path, sizes: dict[str, int]) -> None:
     config = LlamaConfig(vocab_size=len(tokenizer), num_key_value_heads=4, max_position_embeddings=4096, **sizes)
     LlamaForCausalLM(config).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
-    row = {"prompt": "The lamp is lit. " * 188, "chosen": "It is lit. " * 12, "rejected": "It is not lit, or so. " * 6}
+    row = {"prompt": "The lamp is lit. " * 140, "chosen": "It is lit. " * 60, "rejected": "It is not lit, or so. " * 24}
     rows = json.dumps([row] * 4)
     (folder / "rows.json").write_text(rows)
     info = {
@@ -79,7 +78,7 @@ def prepare(folder: Path, sizes: dict[str, int]) -> None:
     (folder / "dataset_info.json").write_text(json.dumps(info))
 
 
-def train(recipe: Path) -> None:
+def train(recipe: Path, ours: bool) -> None:
     """In a process of its own: trains, and prints the peak of the second step in bytes."""
     import torch
     from llamafactory.train.tuner import run_exp
@@ -94,16 +93,20 @@ def train(recipe: Path) -> None:
                 reference = getattr(trainers[0], "ref_model", None)
                 lasting += reference.parameters() if reference is not None else []
                 found["lasting"] = sum(tensor.numel() * tensor.itemsize for tensor in lasting)
-                found["before"] = _reset_peak()
+                found["before"] = reset_peak()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.global_step == 2:
-                print(f"PEAK {_peak() - found['before'] + found['lasting']}", flush=True)
+                print(f"PEAK {peak() - found['before'] + found['lasting']}", flush=True)
 
     trainers = []
     made = Trainer.__init__
     Trainer.__init__ = lambda self, *args, **kwargs: (trainers.append(self), made(self, *args, **kwargs))[1]
     torch.manual_seed(0)
+    if ours:
+        from lf_longpo.plugin.train.install import install
+
+        install()
     run_exp(yaml.safe_load(recipe.read_text()), callbacks=[Peak()])
 
 
@@ -111,41 +114,15 @@ def _tensors(states: dict[Any, dict[str, Any]]) -> Iterator[Any]:
     return (value for state in states.values() for value in state.values() if hasattr(value, "numel"))
 
 
-def _reset_peak() -> int:
-    """Starts a new peak; gives what is in use, in bytes."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
-def _peak() -> int:
-    import torch
-
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _status("VmHWM")
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--only", default="", help="cases with this in their name")
     options = parser.parse_args()
     if options.child:
-        return train(options.child)
+        return train(Path(options.child[0]), options.child[1] == PACKED)
 
-    from lf_longpo.plugin.check.recipe_check import check
-
-    table = Table("case", "estimated GiB", "measured GiB", "ratio", "largest parts (GiB)")
+    table = Table("case", "way", "estimated GiB", "measured GiB", "ratio", "largest parts (GiB)")
     for name, (sizes, changes) in CASES.items():
         if options.only not in name:
             continue
@@ -155,21 +132,24 @@ def main() -> None:
             settings |= changes | {"output_dir": f"{folder}/out"}
             recipe = Path(folder, "recipe.yaml")
             recipe.write_text(yaml.safe_dump(settings))
-            memory = check(recipe).findings.facts["memory"]
-            # Blocks go back to the system when they are freed, so that resident memory is what is in use.
-            environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-            command = [sys.executable, __file__, "--child", str(recipe)]
-            run = subprocess.run(command, capture_output=True, text=True, env=environment)
-            found = [line for line in run.stdout.splitlines() if line.startswith("PEAK")]
-            if not found:
-                raise SystemExit(run.stdout[-2000:] + run.stderr[-2000:])
-            measured = int(found[0].split()[1]) / GIB
-        parts = sorted(memory["parts"].items(), key=lambda part: -part[1])[:3]
-        told = ", ".join(f"{part} {size / GIB:.2f}" for part, size in parts)
-        estimated = memory["total"] / GIB
-        table.add_row(name, f"{estimated:.2f}", f"{measured:.2f}", f"{estimated / measured:.2f}", told)
-        print(f"{name}: {estimated / measured:.2f}", flush=True)
-    Console(width=140).print(table)
+            for way, memory in check(recipe).findings.facts["memory"]["ways"].items():
+                estimated, measured = memory["total"] / GIB, measure(recipe, way) / GIB
+                parts = sorted(memory["parts"].items(), key=lambda part: -part[1])[:3]
+                told = ", ".join(f"{part} {size / GIB:.2f}" for part, size in parts)
+                figures = (f"{estimated:.2f}", f"{measured:.2f}", f"{estimated / measured:.2f}")
+                table.add_row(name, way, *figures, told)
+                print(name, way, *figures, flush=True)
+    Console(width=150).print(table)
+
+
+def measure(recipe: Path, way: str) -> int:
+    """The peak of a process that trains, in bytes."""
+    command = [sys.executable, __file__, "--child", str(recipe), way]
+    run = subprocess.run(command, capture_output=True, text=True, env=MEASURABLE)
+    found = [line for line in run.stdout.splitlines() if line.startswith("PEAK")]
+    if not found:
+        raise SystemExit(run.stdout[-2000:] + run.stderr[-2000:])
+    return int(found[0].split()[1])
 
 
 if __name__ == "__main__":

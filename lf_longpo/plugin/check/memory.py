@@ -1,22 +1,25 @@
-"""How much memory one GPU needs at the peak of a training step of plain LLaMA-Factory, part by part.
+"""How much memory one GPU needs at the peak of a step, part by part: of plain LLaMA-Factory and of `longpo train`.
 
-With R rows of T tokens a step (two rows a pair), c bytes a number of the compute type, L layers of width h with
-feed-forward width f, key and value width k, V entries in the vocabulary, P parameters of which P_t are trained, and G
-GPUs. What is there all the time:
+With R rows of T tokens a step, c bytes a number of the compute type, L layers of width h with feed-forward width f, key
+and value width k, V entries in the vocabulary, P parameters of which P_t are trained, and G GPUs. LLaMA-Factory makes
+two rows of a pair, each with the prompt; `longpo train` one row of prompt and both responses. There all the time:
 
 - weights: cP, those that are trained 4 P_t instead where no DeepSpeed holds their float32 copy; ZeRO-3 splits by G.
 - optimizer: Adam's two moments 8 P_t, under DeepSpeed also the float32 weights 4 P_t; every ZeRO stage splits by G.
-- reference model: cP for full and freeze tuning, split under ZeRO-3; none for LoRA, whose adapter is switched off.
+- reference model: cP for full and freeze tuning, split under ZeRO-3; none for LoRA, whose adapter is switched off, and
+  none for `longpo train`, which asks it beforehand.
 - activations kept for the backward pass: the input of every layer, LRThc, with checkpointing; without it
   LRT((10c + 8)h + 3ck + 4cf).
-- attention mask: RT^2 (1 + c) where rows are padded and the kernel is PyTorch's: a boolean mask and the same in the
-  compute type.
+- attention mask: RT^2 (1 + c) where LLaMA-Factory pads rows and the kernel is PyTorch's: a boolean mask and the same in
+  the compute type.
 
 What comes and goes; the peak is the larger of two moments, the loss (logits) and the backward pass of a layer (layer at
 work and gradients; gradients also at the loss where several batches accumulate or DeepSpeed holds them):
 
-- logits: of DPO 20 RTV with a reference (float32 logits and log-softmax of the policy, then of the reference, whose
-  shifted logits are copied), 12 RTV without; of SFT 12 RTV (half precision: (12 + c)RTV); with liger's fused loss only a chunk of about cRTh.
+- logits: of LLaMA-Factory's DPO 20 RTV with a reference (float32 logits and log-softmax of the policy, then of the
+  reference, whose shifted logits are copied), 12 RTV without; of its SFT 12 RTV (half precision: (12 + c)RTV), with
+  liger's fused loss only a chunk of about cRTh. Of `longpo train`, with K response tokens, 8 KV + cKV and three tiles
+  of at most 256 MiB.
 - layer at work: RT((14c + 8)h + 4ck + 7cf), recomputed and with its gradients.
 - gradients: 4 P_t (c P_t under DeepSpeed); ZeRO-2 and -3 split by G.
 """
@@ -25,7 +28,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lf_longpo.plugin.check.deepspeed import Zero
+from lf_longpo.plugin.check.examples import Lengths
 from lf_longpo.plugin.recipe import Arguments
+from lf_longpo.plugin.train.logps import TILE
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -123,7 +128,38 @@ class Estimate(NamedTuple):
     total: float
 
 
-def estimate(model: Model, run: Arguments, zero: Zero | None, gpus: int, tokens: int, padded: bool) -> Estimate:
+class Rows(NamedTuple):
+    """The longest step, in tokens.
+
+    Attributes:
+        count: rows.
+        length: tokens of each.
+        kept: of all of them, those whose logits are computed.
+        masked: whether attention has a mask.
+    """
+
+    count: int
+    length: int
+    kept: int
+    masked: bool
+
+
+def stock_rows(longest: Lengths, run: Arguments) -> Rows:
+    """What plain LLaMA-Factory makes of examples of the longest kind."""
+    batch, pairs = run.training.per_device_train_batch_size, len(longest.responses) > 1
+    length = -(-longest.total // 8) * 8  # collators pad to multiples of 8
+    rows = batch * len(longest.responses)
+    # One pair's responses are hardly ever of one length, and PyTorch's fast kernel knows no padding.
+    return Rows(rows, length, rows * length, (pairs or batch > 1) and _attention(run) == "sdpa")
+
+
+def packed_rows(longest: Lengths, run: Arguments) -> Rows:
+    """What `longpo train` makes of them."""
+    batch, responses = run.training.per_device_train_batch_size, sum(longest.responses)
+    return Rows(batch, longest.prompt + responses, batch * responses, masked=False)
+
+
+def estimate(model: Model, run: Arguments, zero: Zero | None, gpus: int, rows: Rows, packed: bool = False) -> Estimate:
     """The peak of a step.
 
     Args:
@@ -131,13 +167,11 @@ def estimate(model: Model, run: Arguments, zero: Zero | None, gpus: int, tokens:
         run: the recipe.
         zero: DeepSpeed's splitting, None without DeepSpeed.
         gpus: how many share what is split.
-        tokens: of the longest row.
-        padded: whether rows of one step differ in length.
+        rows: the longest step.
+        packed: whether `longpo train` runs it.
     """
     c = run.model.compute_dtype.itemsize if run.model.compute_dtype else 4
-    rows = run.training.per_device_train_batch_size * (2 if run.data_stage == "rm" else 1)
-    tokens = -(-tokens // 8) * 8  # collators pad to multiples of 8
-    every = rows * tokens
+    every = rows.count * rows.length
     stage = zero.stage if zero else 0
 
     def split(size: float, least_stage: int) -> float:
@@ -153,13 +187,13 @@ def estimate(model: Model, run: Arguments, zero: Zero | None, gpus: int, tokens:
     lasting = {
         "weights": 0 if zero and zero.weights_on_cpu else split(weights, 3),
         "optimizer": 0 if zero and zero.optimizer_on_cpu else split((12 if zero else 8) * model.trained, 1),
-        "reference model": split(c * model.parameters, 3) if _has_reference_model(run) else 0,
+        "reference model": split(c * model.parameters, 3) if _has_reference_model(run) and not packed else 0,
         "activations": kept,
-        "attention mask": rows * tokens**2 * (1 + c) if padded and _attention(run) == "sdpa" else 0,
+        "attention mask": rows.count * rows.length**2 * (1 + c) if rows.masked else 0,
         "CUDA context": 0 if run.training.use_cpu else _CONTEXT,
     }
     gradients = split((c if zero else 4) * model.trained, 2)
-    logits = _logits(model, run, every, c)
+    logits = _packed_logits(model, rows, c) if packed else _logits(model, run, every, c)
     layer = every * ((14 * c + 8) * model.hidden + 4 * c * model.key_value + 7 * c * model.feed_forward)
     accumulates = zero is not None or run.training.gradient_accumulation_steps > 1
     peak = max(logits + accumulates * gradients, layer + gradients)
@@ -192,3 +226,8 @@ def _logits(model: Model, run: Arguments, every: int, c: int) -> float:
     if run.model.enable_liger_kernel:
         return c * every * model.hidden
     return (12 if c == 4 else 12 + c) * every * model.vocabulary
+
+
+def _packed_logits(model: Model, rows: Rows, c: int) -> float:
+    numbers = rows.kept * model.vocabulary
+    return (8 + c) * numbers + 3 * 4 * min(numbers, TILE)

@@ -63,16 +63,19 @@ def _dataset_table(name: str, told: dict[str, Any]) -> Table:
 
 
 def _memory_table(memory: dict[str, Any]) -> Table:
-    title = f"memory of one GPU by part, rows of {memory['longest row']:,} tokens (llamafactory-cli train)"
-    table = Table(title=title, title_justify="left", show_header=False)
-    for part, size in memory["parts"].items():
-        table.add_row(part, _gib(size))
+    title = f"memory of one GPU by part, rows of up to {memory['longest row']:,} tokens; GiB"
+    table = Table(title=title, title_justify="left")
+    ways = memory["ways"].values()
+    for column in ("", *memory["ways"]):
+        table.add_column(column, justify="right" if column else "left")
+    for part in dict.fromkeys(part for way in ways for part in way["parts"]):
+        table.add_row(part, *(_gib(way["parts"].get(part, 0)) for way in ways))
     table.add_section()
-    verdict = "fits" if memory["fits"] else "does not fit"
-    table.add_row("at the peak", f"{_gib(memory['total'])}: {verdict} {_gib(memory['gpu memory'])}")
-    table.add_row("GPUs", f"{memory['gpus']} ({escape(memory['told'])})")
+    table.add_row("at the peak", *(_gib(way["total"]) for way in ways))
+    there = f"{memory['gpus']} of {_gib(memory['gpu memory'])}, {escape(memory['told'])}"
+    table.add_row(f"GPUs: {there}", *("fits" if way["fits"] else "does not fit" for way in ways))
     return table
 
 
 def _gib(size: float) -> str:
-    return f"{size / GIB:,.2f} GiB"
+    return f"{size / GIB:,.2f}"

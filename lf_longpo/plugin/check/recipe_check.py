@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from lf_longpo.errors import UserError
 from lf_longpo.plugin.check.datasets import RawDataset, load_datasets
 from lf_longpo.plugin.check.deepspeed import Zero, check_deepspeed, read_deepspeed, zero_of
-from lf_longpo.plugin.check.examples import Measured, measure, report
+from lf_longpo.plugin.check.examples import Lengths, Measured, measure, report
 from lf_longpo.plugin.check.findings import Findings
-from lf_longpo.plugin.check.memory import GIB, Machine, estimate, measure_model
+from lf_longpo.plugin.check.memory import GIB, Machine, estimate, measure_model, packed_rows, stock_rows
 from lf_longpo.plugin.check.settings import check_ignored, check_values
 from lf_longpo.plugin.check.template import Encoding, load_encoding, load_model_config
 from lf_longpo.plugin.recipe import Arguments, parse_recipe, read_recipe
@@ -19,6 +19,7 @@ from lf_longpo.plugin.recipe import Arguments, parse_recipe, read_recipe
 _ASSUMED = (8, 80 * GIB)
 # Settings that LLaMA-Factory takes only where a GPU is; they do not bear on what is checked.
 _GPU_ONLY = ("pure_bf16", "tf32", "fp8")
+STOCK, PACKED = "llamafactory-cli train", "longpo train"
 
 
 class Checked(NamedTuple):
@@ -121,28 +122,38 @@ def _memory(
     findings: Findings,
 ) -> dict[str, Any]:
     kept = [lengths for _, examples in measured for lengths in examples.kept]
-    longest = max((lengths.total for lengths in kept), default=run.data.cutoff_len)
-    # One pair's responses are hardly ever of one length, and PyTorch's fast kernel knows no padding.
-    padded = run.data_stage == "rm" or run.training.per_device_train_batch_size > 1
-    parts, total = estimate(measure_model(config, run), run, zero, machine.gpus, longest, padded)
-    fits = total <= machine.memory
-    if not fits:
-        needed = f"a step needs about {total / GIB:.0f} GiB on each of {machine.gpus} GPUs"
+    # Without the data: a prompt up to the cutoff length with responses of a tenth of it.
+    response = run.data.cutoff_len // 10
+    assumed = Lengths(run.data.cutoff_len - response, (response,) * (2 if run.data_stage == "rm" else 1))
+    model = measure_model(config, run)
+    ways = {}
+    for name, rows_of in ((STOCK, stock_rows), (PACKED, packed_rows)):
+        if name == PACKED and run.finetuning.stage not in ("dpo", "sft"):
+            continue
+        # Which example is longest differs: two rows with a prompt each, or one with both responses.
+        rows = max(
+            (rows_of(lengths, run) for lengths in (kept or [assumed])), key=lambda rows: rows.count * rows.length
+        )
+        parts, total = estimate(model, run, zero, machine.gpus, rows, packed=name == PACKED)
+        ways[name] = {
+            "parts": {part: int(size) for part, size in parts.items() if size},
+            "total": int(total),
+            "fits": total <= machine.memory,
+        }
+    if not ways[STOCK]["fits"]:
+        total, parts = ways[STOCK]["total"], ways[STOCK]["parts"]
+        needed = f"a step of {STOCK} needs about {total / GIB:.0f} GiB on each of {machine.gpus} GPUs"
         there = f"of {machine.memory / GIB:.0f} GiB ({machine.told})"
-        findings.warn("memory", f"{needed} {there}; {_advice(parts, run, zero)}")
-    return {
-        "parts": {part: int(size) for part, size in parts.items() if size},
-        "total": int(total),
-        "longest row": longest,
-        "gpus": machine.gpus,
-        "gpu memory": machine.memory,
-        "told": machine.told,
-        "fits": fits,
-    }
+        findings.warn("memory", f"{needed} {there}; {_advice(ways, parts, run, zero)}")
+    longest = max((lengths.total for lengths in kept), default=run.data.cutoff_len)
+    told = {"longest row": longest, "gpus": machine.gpus, "gpu memory": machine.memory, "told": machine.told}
+    return told | {"ways": ways}
 
 
-def _advice(parts: dict[str, float], run: Arguments, zero: Zero | None) -> str:
-    """What lowers the largest part most."""
+def _advice(ways: dict[str, Any], parts: dict[str, float], run: Arguments, zero: Zero | None) -> str:
+    """What fits, or else what lowers the largest part most."""
+    if PACKED in ways and ways[PACKED]["fits"]:
+        return f"{PACKED} needs {ways[PACKED]['total'] / GIB:.0f} GiB for the same loss"
     largest = max(parts, key=lambda part: parts[part])
     stage = zero.stage if zero else 0
     if largest in ("logits", "attention mask"):

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 # Numbers of float32 logits at a time: 256 MiB.
-_TILE = 1 << 26
+TILE = 1 << 26
 
 
 class _TokenLogps(torch.autograd.Function):
@@ -55,5 +55,5 @@ def token_means(logits: torch.Tensor) -> torch.Tensor:
 
 
 def _tiles(logits: torch.Tensor) -> list[slice]:
-    size = max(1, _TILE // logits.shape[1])
+    size = max(1, TILE // logits.shape[1])
     return [slice(start, start + size) for start in range(0, logits.shape[0], size)]

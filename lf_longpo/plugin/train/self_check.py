@@ -1,7 +1,7 @@
 """Before the first step: a short piece of the first example, computed as LLaMA-Factory does and as we do.
 
-A model that does not pass what it is given on to its attention, or looks at it in its own way, is told here and not by a
-strange loss curve.
+A model that does not pass on to its attention what it is given, or looks at it in its own way, is told here and not by
+a strange loss curve.
 """
 
 from typing import TYPE_CHECKING, Any

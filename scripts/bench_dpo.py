@@ -1,0 +1,209 @@
+"""Measures a DPO step of plain LLaMA-Factory and of `longpo train` on the same pairs: time by phase, and peak memory.
+
+    python scripts/bench_dpo.py                                                        # SmolLM2-135M, 2048 + 64 tokens
+    python scripts/bench_dpo.py --shape llama3-8b --prompt 8192 16384 32768 65536 --response 1024 --bf16     # one GPU
+
+Each of both trains two epochs in a process of its own, through LLaMA-Factory's own entry; the first step is left out.
+Peak memory is what a step takes at its highest, with weights, optimizer states and everything else of the process.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import yaml
+from measuring import GIB, MEASURABLE, peak, reset_peak
+from rich.console import Console
+from rich.table import Table
+
+SHAPES = {
+    "llama3-8b": {
+        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 128256, "hidden_size": 4096,
+        "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+        "rope_theta": 500000.0, "rms_norm_eps": 1e-5, "max_position_embeddings": 131072, "dtype": "bfloat16",
+    },
+    "qwen2-7b": {
+        "model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "vocab_size": 152064, "hidden_size": 3584,
+        "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4,
+        "rope_theta": 1000000.0, "rms_norm_eps": 1e-6, "max_position_embeddings": 131072, "dtype": "bfloat16",
+    },
+}  # fmt: skip
+PHASES = ("reference", "forward", "backward", "other")
+
+
+def prepare(folder: Path, options: argparse.Namespace, prompt: int) -> Path:
+    """Pairs of the wanted lengths, and the recipe."""
+    from lf_longpo.models.embedded import model_path
+
+    model = model_path("smollm2-135m")
+    settings: dict[str, Any] = {"model_name_or_path": options.model or str(model)}
+    if options.shape:
+        shaped = folder / "model"
+        shaped.mkdir()
+        for file in [*Path(model).glob("tokenizer*"), *Path(model).glob("special*")]:
+            (shaped / file.name).write_bytes(file.read_bytes())
+        (shaped / "config.json").write_text(json.dumps(SHAPES[options.shape]))
+        settings = {"model_name_or_path": str(shaped), "train_from_scratch": True}
+    # " lamp" is one token of every tokenizer here; what the tokens are does not bear on time or memory.
+    rows = [
+        {
+            "prompt": f"{number}" + " lamp" * prompt,
+            "chosen": " tower" * options.response,
+            "rejected": " river" * (options.response - 8),
+        }
+        for number in range(options.pairs)
+    ]
+    (folder / "rows.json").write_text(json.dumps(rows))
+    info = {"pairs": {"file_name": "rows.json", "ranking": True, "columns": {column: column for column in rows[0]}}}
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    settings |= {
+        "stage": "dpo",
+        "do_train": True,
+        "finetuning_type": options.finetuning_type,
+        "lora_target": "all",
+        "dataset": "pairs",
+        "dataset_dir": str(folder),
+        "template": options.template,
+        "cutoff_len": prompt + options.response + 256,
+        "preprocessing_num_workers": 1,
+        "output_dir": str(folder / "out"),
+        "report_to": "none",
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "num_train_epochs": 2.0,
+        "per_device_train_batch_size": 1,
+        "bf16": options.bf16,
+        "use_cpu": options.cpu,
+    }
+    recipe = folder / f"{time.monotonic_ns()}.yaml"
+    recipe.write_text(yaml.safe_dump(settings))
+    return recipe
+
+
+def train(recipe: Path, ours: bool) -> None:
+    """In a process of its own: trains, and prints what every step took."""
+    import torch
+    from llamafactory.train.tuner import run_exp
+    from transformers import Trainer, TrainerCallback
+
+    spent: dict[str, float] = defaultdict(float)
+    nested: list[str] = []
+
+    def timed(phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def measured(*args: Any, **kwargs: Any) -> Any:
+            if nested:  # the reference's forward pass counts as reference
+                return function(*args, **kwargs)
+            nested.append(phase)
+            start = _now()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent[phase] += _now() - start
+                nested.pop()
+
+        return measured
+
+    def _now() -> float:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    made = Trainer.__init__
+
+    def make(self: Trainer, *args: Any, **kwargs: Any) -> None:
+        made(self, *args, **kwargs)
+        self.concatenated_forward = timed("forward", self.concatenated_forward)
+        self.compute_reference_log_probs = timed("reference", self.compute_reference_log_probs)
+        self.accelerator.backward = timed("backward", self.accelerator.backward)
+
+    Trainer.__init__ = make
+
+    class Steps(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            spent.clear()
+            reset_peak()
+            self.start = _now()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            step = dict(spent) | {"step": _now() - self.start, "peak": peak(), "epoch": state.epoch}
+            print(f"STEP {json.dumps(step)}", flush=True)
+
+    if ours:
+        from lf_longpo.plugin.train.install import install
+
+        install()
+    run_exp(yaml.safe_load(recipe.read_text()), callbacks=[Steps()])
+
+
+def steps_of(recipe: Path, way: str) -> list[dict[str, float]] | None:
+    """What the steps of a run took; None where it ran out of memory."""
+    command = [sys.executable, __file__, "--child", str(recipe), way]
+    run = subprocess.run(command, capture_output=True, text=True, env=MEASURABLE)
+    if "OutOfMemoryError" in run.stderr or run.returncode == -9:
+        return None
+    if run.returncode:
+        raise SystemExit(run.stdout[-2000:] + run.stderr[-4000:])
+    return [json.loads(line[5:]) for line in run.stdout.splitlines() if line.startswith("STEP ")][1:]
+
+
+def figures(steps: list[dict[str, float]]) -> dict[str, float]:
+    """Seconds a step by phase in the first epoch, in the second and over both, and the peak in bytes."""
+    first = [step for step in steps if step["epoch"] <= 1]
+    second = [step for step in steps if step["epoch"] > 1]
+    told = {phase: mean(step.get(phase, 0.0) for step in first) for phase in PHASES[:3]}
+    whole = mean(step["step"] for step in first)
+    later = mean(step["step"] for step in second)
+    told |= {"other": whole - sum(told.values()), "first epoch": whole, "second epoch": later}
+    return told | {"both epochs": (whole + later) / 2, "peak": max(step["peak"] for step in steps)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--model", help="model folder; default: the embedded SmolLM2-135M")
+    parser.add_argument("--shape", choices=SHAPES, help="a random model of this shape")
+    parser.add_argument("--template", default="smollm2")
+    parser.add_argument("--finetuning-type", default="lora", choices=["lora", "full"])
+    parser.add_argument("--prompt", type=int, nargs="+", default=[2048], help="tokens of the prompts")
+    parser.add_argument("--response", type=int, default=64, help="tokens of the longer response")
+    parser.add_argument("--pairs", type=int, default=3, help="steps an epoch")
+    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--cpu", action="store_true", help="on the CPU even where there is a GPU")
+    parser.add_argument("--ours-only", action="store_true")
+    options = parser.parse_args()
+    if options.child:
+        return train(Path(options.child[0]), options.child[1] == "ours")
+
+    table = Table()
+    columns = (*PHASES, "first epoch", "second epoch", "both epochs")
+    for column in ("prompt", "", *columns, "peak GiB"):
+        table.add_column(column, justify="right")
+    for prompt in options.prompt:
+        found = {}
+        for way in ("ours",) if options.ours_only else ("stock", "ours"):
+            with tempfile.TemporaryDirectory() as folder:
+                steps = steps_of(prepare(Path(folder), options, prompt), way)
+            if steps is None:
+                table.add_row(f"{prompt:,}", way, *[""] * len(columns), "out of memory")
+                continue
+            found[way] = told = figures(steps)
+            cells = [f"{told[column]:.2f}" for column in columns]
+            table.add_row(f"{prompt:,}", way, *cells, f"{told['peak'] / GIB:.2f}")
+            print(prompt, way, json.dumps({name: round(value, 3) for name, value in told.items()}), flush=True)
+        if len(found) == 2:
+            stock, ours = found["stock"], found["ours"]
+            ratios = [f"{stock[name] / ours[name]:.2f}x" if ours[name] > 1e-3 else "" for name in columns]
+            table.add_row("", "ratio", *ratios, f"{ours['peak'] / stock['peak']:.2f} of it", end_section=True)
+    Console(width=150).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""`longpo train` as people start it: two processes under DeepSpeed, killed and started again, and what it refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+from test_train import recipe  # noqa: F401  the fixture
+
+from lf_longpo.cli import main
+
+SPEED = ("runtime", "per_second", "flos")
+
+
+def start(settings, folder, processes=1):
+    """Starts `longpo train` with these settings, its output in `folder`/out."""
+    folder.mkdir(exist_ok=True)
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(settings | {"output_dir": str(folder / "out")}))
+    environment = os.environ | {"LLAMAFACTORY_VERBOSITY": "WARN"}
+    if processes > 1:
+        environment |= {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": str(processes)}
+    command = [sys.executable, "-m", "lf_longpo.cli", "train", str(path)]
+    return subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output[-4000:]
+    return output
+
+
+def log(folder):
+    return json.loads((folder / "out/trainer_state.json").read_text())["log_history"]
+
+
+def same(expected, found, tolerance):
+    assert len(expected) == len(found) > 3
+    for before, after in zip(expected, found, strict=True):
+        assert before["step"] == after["step"]
+        for name in ("loss", "grad_norm", "logps/chosen", "logps/rejected", "eval_loss"):
+            if name in before:
+                assert after[name] == pytest.approx(before[name], rel=tolerance), (name, before, after)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "tuning", "config"),
+    [
+        ("dpo", "lora", "ds_z2.json"),
+        ("dpo", "full", "ds_z3.json"),
+        ("dpo", "lora", "ds_z3.json"),
+        ("sft", "full", "ds_z3.json"),
+    ],
+)
+def test_two_processes_are_the_same_as_one(recipe, tmp_path, stage, tuning, config):  # noqa: F811
+    settings = recipe("llama3", stage=stage, finetuning_type=tuning, per_device_train_batch_size=1, max_steps=-1)
+    settings |= {"num_train_epochs": 2.0}
+    del settings["use_cpu"]
+    finish(start(settings | {"gradient_accumulation_steps": 2}, tmp_path / "one"))
+    deepspeed = {"deepspeed": str(REPOSITORY / "yaml/deepspeed" / config)}
+    output = finish(start(settings | deepspeed, tmp_path / "two", processes=2))
+    assert output.count("longpo train:") == 1 and "logits of responses only" in output
+    one, two = log(tmp_path / "one"), log(tmp_path / "two")
+    assert [row["step"] for row in one] == [row["step"] for row in two]
+    for before, after in zip(one[:-1], two[:-1], strict=True):
+        for name in {"loss", "grad_norm", "rewards/margins", "logps/chosen"} & set(before):
+            scale = 100 if "rewards" in name else 1
+            assert after[name] == pytest.approx(before[name], rel=1e-4, abs=1e-5 * scale), (name, before, after)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_a_killed_run_carries_on_as_if_nothing_had_happened(recipe, tmp_path, tuning):  # noqa: F811
+    settings = recipe("glm4", finetuning_type=tuning, max_steps=30, save_strategy="steps", save_steps=4)
+    finish(start(settings, tmp_path / "whole"))
+    process = start(settings, tmp_path / "killed")
+    written = tmp_path / "killed/out/trainer_log.jsonl"
+    deadline = time.monotonic() + 300
+    while not written.is_file() or len(written.read_text().splitlines()) < 6:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    checkpoints = sorted(Path(tmp_path, "killed/out").glob("checkpoint-*/trainer_state.json"))
+    assert len(checkpoints) > 0 and not (tmp_path / "killed/out/trainer_state.json").is_file()
+    finish(start(settings, tmp_path / "killed"))
+    same(log(tmp_path / "whole")[:-1], log(tmp_path / "killed")[:-1], 1e-6)
+
+
+@pytest.mark.slow
+def test_what_cannot_be_packed_trains_as_before(recipe, tmp_path):  # noqa: F811
+    output = finish(start(recipe("glm4", flash_attn="disabled", max_steps=1), tmp_path / "eager"))
+    assert "longpo train: plain LLaMA-Factory, since attention is eager" in output
+    settings = recipe("glm4", stage="sft", packing=True, neat_packing=True, max_steps=1, cutoff_len=512)
+    output = finish(start(settings, tmp_path / "packed"))
+    assert "longpo train: plain LLaMA-Factory, since examples are packed already" in output
+
+
+def test_a_recipe_that_llamafactory_would_not_take_is_refused_at_once(recipe, tmp_path, capsys):  # noqa: F811
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe("glm4", learning_rat=1e-5)))
+    assert main(["train", str(path)]) == 2
+    assert "learning_rat: LLaMA-Factory has no such setting; did you mean learning_rate?" in capsys.readouterr().err
