@@ -14,7 +14,7 @@ from lf_longpo.cli import main
 from lf_longpo.models.embedded import model_path
 from lf_longpo.plugin.check.deepspeed import Zero
 from lf_longpo.plugin.check.fix_lengths import fix_lengths
-from lf_longpo.plugin.check.memory import GIB, Rows, estimate, measure_model
+from lf_longpo.plugin.check.memory import GIB, Machine, Rows, estimate, measure_model
 from lf_longpo.plugin.check.recipe_check import check
 from lf_longpo.plugin.recipe import parse_recipe
 from lf_longpo.plugin.registry import load_dataset_info
@@ -316,7 +316,9 @@ def test_the_memory_of_an_8b_model_at_64k(tmp_path, models, monkeypatch):
     run = parse_recipe(settings | {"per_device_train_batch_size": 1})
     model = measure_model(AutoConfig.from_pretrained(tmp_path / "model"), run)
     assert model.parameters == 8_030_261_248 == model.trained
-    parts, total = estimate(model, run, Zero(stage=3), 8, Rows(2, 65536, 2 * 65536, masked=False))
+    parts, total = estimate(
+        model, run, Zero(stage=3), Machine(8, 80 * GIB, ""), Rows(2, 65536, 2 * 65536, masked=False)
+    )
     assert parts["weights"] == parts["gradients"] == parts["reference model"] == 2 * 8_030_261_248 / 8
     assert parts["optimizer"] == 12 * 8_030_261_248 / 8
     assert parts["logits"] == 5 * 67_243_081_728  # five times what the float32 logits take

@@ -167,6 +167,65 @@ def test_twenty_steps_lie_on_each_other(recipe, tmp_path):
     compare(recipe("llama3", max_steps=20, learning_rate=5.0e-3, pref_beta=0.5), tmp_path, tolerance=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, {"disable_gradient_checkpointing": True}, {"stage": "sft", "pref_ftx": None}])
+def test_feed_forward_in_tiles_is_the_same(recipe, tmp_path, monkeypatch, changes):
+    from lf_longpo.plugin.train import dpo_trainer, sft_trainer, tiling
+
+    tiles = []
+
+    def tile(model):
+        tiling.tile_feed_forward(model, budget=7 * 64 * 4 * 10)  # ten rows of the tiny model's feed-forward blocks
+        for module in model.modules():
+            if hasattr(module, "down_proj"):
+                module.down_proj.register_forward_hook(lambda *passed: tiles.append(passed[2].shape[1]))
+
+    monkeypatch.setattr(dpo_trainer, "tile_feed_forward", tile)
+    monkeypatch.setattr(sft_trainer, "tile_feed_forward", tile)
+    compare(recipe("llama3", **changes), tmp_path)
+    assert tiles and max(tiles) == 10
+
+
+def test_a_model_that_computes_otherwise_is_refused(recipe, tmp_path, monkeypatch):
+    from lf_longpo.errors import UserError
+    from lf_longpo.plugin.train import attention
+
+    def everything(query, key, value, segments, scaling, causal):
+        return causal(query, key, value, scaling)  # the rejected response sees the chosen one
+
+    monkeypatch.setattr(attention, "packed_attention", everything)
+    settings = recipe("glm4", model_name_or_path=str(sharp(recipe("glm4")["model_name_or_path"], tmp_path)))
+    with pytest.raises(UserError, match="does not compute the same on packed rows"):
+        history(settings, tmp_path / "out", packed=True)
+
+
+def sharp(model, folder):
+    """The model with large weights, so that what it sees matters as in a trained one."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    sharp = AutoModelForCausalLM.from_pretrained(model)
+    with torch.no_grad():
+        for parameter in sharp.parameters():
+            parameter.mul_(6 if parameter.ndim > 1 else 1)
+    sharp.save_pretrained(folder / "sharp")
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder / "sharp")
+    return folder / "sharp"
+
+
+@pytest.mark.slow
+def test_a_saved_model_is_an_ordinary_one(recipe, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    history(recipe("glm4", finetuning_type="full", max_steps=1), tmp_path / "out", packed=True)
+    assert "packed" not in (tmp_path / "out/config.json").read_text()
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config._attn_implementation == "sdpa"
+
+
+@pytest.mark.slow
+def test_bfloat16_is_the_same_to_its_rounding(recipe, tmp_path):
+    compare(recipe("llama3", bf16=True, model_name_or_path=recipe("llama3")["model_name_or_path"]), tmp_path, 2e-2)
+
+
 def test_packed_rows_tell_tokens_what_they_may_see():
     from lf_longpo.plugin.train.packing import pack
 

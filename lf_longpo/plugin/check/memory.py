@@ -18,9 +18,10 @@ work and gradients; gradients also at the loss where several batches accumulate 
 
 - logits: of LLaMA-Factory's DPO 20 RTV with a reference (float32 logits and log-softmax of the policy, then of the
   reference, whose shifted logits are copied), 12 RTV without; of its SFT 12 RTV (half precision: (12 + c)RTV), with
-  liger's fused loss only a chunk of about cRTh. Of `longpo train`, with K response tokens, 8 KV + cKV and three tiles
-  of at most 256 MiB.
-- layer at work: RT((14c + 8)h + 4ck + 7cf), recomputed and with its gradients.
+  liger's fused loss only a chunk of about cRTh. Of `longpo train`, with K response tokens, 8 KV (half precision:
+  (8 + c)KV) and two tiles of at most 256 MiB.
+- layer at work: RT((14c + 8)h + 4ck + 7cf), recomputed and with its gradients; `longpo train` works in tiles where
+  the last part exceeds a fifth of the GPU.
 - gradients: 4 P_t (c P_t under DeepSpeed); ZeRO-2 and -3 split by G.
 """
 
@@ -31,6 +32,7 @@ from lf_longpo.plugin.check.deepspeed import Zero
 from lf_longpo.plugin.check.examples import Lengths
 from lf_longpo.plugin.recipe import Arguments
 from lf_longpo.plugin.train.logps import TILE
+from lf_longpo.plugin.train.tiling import SHARE
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -159,14 +161,16 @@ def packed_rows(longest: Lengths, run: Arguments) -> Rows:
     return Rows(batch, longest.prompt + responses, batch * responses, masked=False)
 
 
-def estimate(model: Model, run: Arguments, zero: Zero | None, gpus: int, rows: Rows, packed: bool = False) -> Estimate:
+def estimate(
+    model: Model, run: Arguments, zero: Zero | None, machine: Machine, rows: Rows, packed: bool = False
+) -> Estimate:
     """The peak of a step.
 
     Args:
         model: sizes.
         run: the recipe.
         zero: DeepSpeed's splitting, None without DeepSpeed.
-        gpus: how many share what is split.
+        machine: its GPUs share what is split; a part of one's memory is what `longpo train` gives a feed-forward block.
         rows: the longest step.
         packed: whether `longpo train` runs it.
     """
@@ -175,7 +179,7 @@ def estimate(model: Model, run: Arguments, zero: Zero | None, gpus: int, rows: R
     stage = zero.stage if zero else 0
 
     def split(size: float, least_stage: int) -> float:
-        return size / gpus if stage >= least_stage else size
+        return size / machine.gpus if stage >= least_stage else size
 
     stored = {4: 0.5, 8: 1.0}.get(run.model.quantization_bit, float(c))
     frozen = model.parameters - (0 if run.finetuning.finetuning_type == "lora" else model.trained)
@@ -194,7 +198,10 @@ def estimate(model: Model, run: Arguments, zero: Zero | None, gpus: int, rows: R
     }
     gradients = split((c if zero else 4) * model.trained, 2)
     logits = _packed_logits(model, rows, c) if packed else _logits(model, run, every, c)
-    layer = every * ((14 * c + 8) * model.hidden + 4 * c * model.key_value + 7 * c * model.feed_forward)
+    inside = every * 7 * c * model.feed_forward
+    if packed and not run.training.use_cpu:
+        inside = min(inside, SHARE * machine.memory)
+    layer = every * ((14 * c + 8) * model.hidden + 4 * c * model.key_value) + inside
     accumulates = zero is not None or run.training.gradient_accumulation_steps > 1
     peak = max(logits + accumulates * gradients, layer + gradients)
     parts = lasting | {"gradients": gradients, "logits": logits, "layer at work": layer}
@@ -230,4 +237,4 @@ def _logits(model: Model, run: Arguments, every: int, c: int) -> float:
 
 def _packed_logits(model: Model, rows: Rows, c: int) -> float:
     numbers = rows.kept * model.vocabulary
-    return (8 + c) * numbers + 3 * 4 * min(numbers, TILE)
+    return (8 if c == 4 else 8 + c) * numbers + 2 * 4 * min(numbers, TILE)

@@ -134,7 +134,7 @@ def _memory(
         rows = max(
             (rows_of(lengths, run) for lengths in (kept or [assumed])), key=lambda rows: rows.count * rows.length
         )
-        parts, total = estimate(model, run, zero, machine.gpus, rows, packed=name == PACKED)
+        parts, total = estimate(model, run, zero, machine, rows, packed=name == PACKED)
         ways[name] = {
             "parts": {part: int(size) for part, size in parts.items() if size},
             "total": int(total),

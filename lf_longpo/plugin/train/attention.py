@@ -76,6 +76,10 @@ def packed_attention(
         (1, heads, S, width).
     """
     causal = causal or _sdpa
+    if torch.is_autocast_enabled(query.device.type):
+        # PyTorch would, but not where a lower-right causal bias is given; rotary embeddings come in float32.
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     parts, start = [], 0
     for prompt, first, *others in segments:
         end = start + prompt + first

@@ -15,6 +15,7 @@ from lf_longpo.plugin.train.logps import token_logps, token_means
 from lf_longpo.plugin.train.packing import PairCollator
 from lf_longpo.plugin.train.reference import ReferenceLogps, model_identity
 from lf_longpo.plugin.train.self_check import SelfCheck
+from lf_longpo.plugin.train.tiling import tile_feed_forward
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -45,6 +46,7 @@ class PackedDPOTrainer(CustomDPOTrainer):
         others["data_collator"] = PairCollator()
         super().__init__(model=model, **others)
         use_packed_attention(self.accelerator.unwrap_model(model))
+        tile_feed_forward(self.accelerator.unwrap_model(model))
         self._make_reference = make_reference
         self._starts_as_reference = starts_as_reference
         if self.finetuning_args.use_ref_model:

@@ -10,6 +10,7 @@ from lf_longpo.plugin.train.forward import kept_logits
 from lf_longpo.plugin.train.logps import token_logps
 from lf_longpo.plugin.train.packing import AnswerCollator
 from lf_longpo.plugin.train.self_check import SelfCheck
+from lf_longpo.plugin.train.tiling import tile_feed_forward
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -22,6 +23,7 @@ class PackedSFTTrainer(CustomSeq2SeqTrainer):
         others["data_collator"] = AnswerCollator()
         super().__init__(model=model, **others)
         use_packed_attention(self.accelerator.unwrap_model(model))
+        tile_feed_forward(self.accelerator.unwrap_model(model))
         self.add_callback(SelfCheck(self))
 
     def compute_loss(

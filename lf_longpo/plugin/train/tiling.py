@@ -10,7 +10,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-# Share of the device's memory that the inside of one feed-forward block may take before it is tiled.
+# Share of the GPU's memory that the inside of one feed-forward block may take before it is tiled.
 SHARE = 0.2
 
 
@@ -31,7 +31,8 @@ def tile_feed_forward(model: PreTrainedModel, budget: float | None = None) -> No
     # Seven arrays of the inside's width are there at once: gate, up, their product, and gradients.
     rows = max(1, int(budget / (7 * width * model.dtype.itemsize)))
     for name, module in model.named_modules():
-        if name.rsplit(".", 1)[-1] == "mlp":
+        # Experts route tokens and tell more than their result.
+        if name.rsplit(".", 1)[-1] == "mlp" and not hasattr(module, "experts"):
             module.forward = _tiled(module.forward, rows)
 
 
