@@ -43,7 +43,7 @@ def print_generation(config: GenerateConfig, summary: dict[str, Any]) -> None:
     if summary["stage"] != "pairs":
         console.print(f"Stopped after the stage {summary['stage']}; the same command with a later --stage carries on.")
     elif summary["pairs"]:
-        console.print(f"Next: llamafactory-cli train {_recipe_of(config)}", markup=False)
+        console.print(f"Next: longpo train {_recipe_of(config)}", markup=False)
     else:
         console.print("No pairs: nothing was registered.")
 

@@ -33,12 +33,14 @@ longpo evaluate longqa yaml/smollm2_longqa.yaml input="$demo/held_out.jsonl" out
 step "3/5 $method pairs -> runs/smollm2_$method, dataset_info/smollm2_${method}_dpo.jsonl"
 longpo generate "yaml/smollm2_$method.yaml"
 
-step "4/5 DPO with LLaMA-Factory -> $adapter"
+step "4/5 DPO, checked and trained -> $adapter"
 if [ -f "$adapter/adapter_model.safetensors" ]; then
     echo "$adapter is there; remove it to train again"
 else
     rm -rf "$after"  # scores of an earlier adapter
-    llamafactory-cli train yaml/smollm2_dpo.yaml dataset="smollm2_${method}_dpo" output_dir="$adapter"
+    recipe=(yaml/smollm2_dpo.yaml dataset="smollm2_${method}_dpo" output_dir="$adapter")
+    longpo check "${recipe[@]}"
+    longpo train "${recipe[@]}"
 fi
 
 step "5/5 held-out score after training -> $after/results.json"

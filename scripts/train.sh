@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains a recipe of yaml/ with LLaMA-Factory on all GPUs that are visible. llama3_dpo.sh, qwen2_dpo.sh and glm4_dpo.sh call it.
+# Trains a recipe of yaml/ with longpo train on all GPUs that are visible. llama3_dpo.sh, qwen2_dpo.sh and glm4_dpo.sh call it.
 #
 #   CUDA_VISIBLE_DEVICES=0,1 bash scripts/train.sh RECIPE [key=value ...]
 #
@@ -15,4 +15,4 @@ set_keys=(
     ${OUTPUT_DIR:+"output_dir=$OUTPUT_DIR"}
 )
 export FORCE_TORCHRUN=1  # DeepSpeed wants it on one GPU, too
-exec llamafactory-cli train "yaml/$1.yaml" ${set_keys[@]+"${set_keys[@]}"} "${@:2}"
+exec longpo train "yaml/$1.yaml" ${set_keys[@]+"${set_keys[@]}"} "${@:2}"

@@ -27,10 +27,10 @@ def models(tmp_path_factory):
 
     made = {}
 
-    def model(family):
-        if family not in made:
-            made[family] = tiny_model(family, tmp_path_factory.mktemp(family))
-        return made[family]
+    def model(family, small_tokenizer=False):
+        if (family, small_tokenizer) not in made:
+            made[family, small_tokenizer] = tiny_model(family, tmp_path_factory.mktemp(family), small_tokenizer)
+        return made[family, small_tokenizer]
 
     return model
 

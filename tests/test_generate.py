@@ -212,7 +212,7 @@ def test_the_command_line_end_to_end(stub, tmp_path, capsys):
     config.write_text(yaml.safe_dump(run_settings(stub, tmp_path, questions)))
     assert main(["generate", str(config), "longmab.rounds=3"]) == 0
     printed = capsys.readouterr()
-    train = f"llamafactory-cli train yaml/smollm2_dpo.yaml dataset=codes dataset_dir={tmp_path / 'data'} cutoff_len=512"
+    train = f"longpo train yaml/smollm2_dpo.yaml dataset=codes dataset_dir={tmp_path / 'data'} cutoff_len=512"
     assert train in printed.out and "0 failed" in printed.err
     for file in tmp_path.rglob("*"):
         assert not file.is_file() or KEY.encode() not in file.read_bytes(), f"{file} holds the key"

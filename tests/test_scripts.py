@@ -55,8 +55,8 @@ def test_longreward_in_steps(stub, tmp_path):
 
 @pytest.mark.parametrize("family", ["llama3", "qwen2", "glm4"])
 def test_training_steps_hand_on_recipe_and_variables(tmp_path, family):
-    (tmp_path / "llamafactory-cli").write_text('#!/bin/sh\necho "$FORCE_TORCHRUN" "$@"\n')
-    (tmp_path / "llamafactory-cli").chmod(0o755)
+    (tmp_path / "longpo").write_text('#!/bin/sh\necho "$FORCE_TORCHRUN" "$@"\n')
+    (tmp_path / "longpo").chmod(0o755)
     scripts = tmp_path / "scripts"
     scripts.mkdir()
     for name in ("train", f"{family}_dpo"):

@@ -8,7 +8,6 @@ import torch
 from conftest import write_jsonl
 from recipes import FAMILIES
 
-TEMPLATES = {"llama3": "llama3", "qwen2": "qwen", "glm4": "glm4"}
 WORDS = "lamp tower river stone light word north harbour seven blue".split()
 
 
@@ -35,9 +34,9 @@ def recipe(tmp_path, models):
             "do_train": True,
             "finetuning_type": "lora",
             "dataset": "answers" if changes.get("stage") == "sft" else "pairs",
-            "template": TEMPLATES[family],
+            "template": "smollm2",
             "cutoff_len": 256,
-            "model_name_or_path": str(models(family)),
+            "model_name_or_path": str(models(family, small_tokenizer=True)),
             "dataset_dir": str(tmp_path),
             "report_to": "none",
             "logging_steps": 1,
@@ -138,7 +137,7 @@ def test_every_loss_is_the_same(recipe, tmp_path, family, loss):
 def test_every_method_is_the_same(recipe, tmp_path, models, family, method):
     changes = METHODS[method]
     if "ref_model" in changes:
-        changes = changes | {"ref_model": str(other_model(models(family), tmp_path))}
+        changes = changes | {"ref_model": str(other_model(models(family, small_tokenizer=True), tmp_path))}
     compare(recipe(family, **changes), tmp_path)
 
 
@@ -154,6 +153,20 @@ def other_model(model, folder):
     other.save_pretrained(folder / "other")
     AutoTokenizer.from_pretrained(model).save_pretrained(folder / "other")
     return folder / "other"
+
+
+@pytest.mark.slow
+def test_qlora_is_the_same(recipe, tmp_path):
+    """The embedded model in float32: quantised blocks are wider than the tiny models' layers."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from lf_longpo.models.embedded import model_path
+
+    embedded = model_path("smollm2-135m")
+    AutoModelForCausalLM.from_pretrained(embedded, dtype=torch.float32).save_pretrained(tmp_path / "float32")
+    AutoTokenizer.from_pretrained(embedded).save_pretrained(tmp_path / "float32")
+    changes = {"model_name_or_path": str(tmp_path / "float32"), "quantization_bit": 4}
+    compare(recipe("glm4", max_steps=2, **changes), tmp_path, tolerance=1e-4)
 
 
 def test_a_lora_run_is_the_same(recipe, tmp_path):
@@ -223,7 +236,7 @@ def test_a_saved_model_is_an_ordinary_one(recipe, tmp_path):
 
 @pytest.mark.slow
 def test_bfloat16_is_the_same_to_its_rounding(recipe, tmp_path):
-    compare(recipe("llama3", bf16=True, model_name_or_path=recipe("llama3")["model_name_or_path"]), tmp_path, 2e-2)
+    compare(recipe("llama3", bf16=True), tmp_path, 2e-2)
 
 
 def test_packed_rows_tell_tokens_what_they_may_see():

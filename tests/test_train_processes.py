@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import REPOSITORY
-from test_train import recipe  # noqa: F401  the fixture
+from test_train import history, recipe  # noqa: F401  recipe is the fixture
 
 from lf_longpo.cli import main
 
@@ -66,12 +66,12 @@ def same(expected, found, tolerance):
 def test_two_processes_are_the_same_as_one(recipe, tmp_path, stage, tuning, config):  # noqa: F811
     settings = recipe("llama3", stage=stage, finetuning_type=tuning, per_device_train_batch_size=1, max_steps=-1)
     settings |= {"num_train_epochs": 2.0}
+    one = history(settings | {"gradient_accumulation_steps": 2}, tmp_path / "one", packed=True)
     del settings["use_cpu"]
-    finish(start(settings | {"gradient_accumulation_steps": 2}, tmp_path / "one"))
     deepspeed = {"deepspeed": str(REPOSITORY / "yaml/deepspeed" / config)} if config else {}
     output = finish(start(settings | deepspeed, tmp_path / "two", processes=2))
     assert output.count("longpo train:") == 1 and "logits of responses only" in output
-    one, two = log(tmp_path / "one"), log(tmp_path / "two")
+    two = log(tmp_path / "two")
     assert [row["step"] for row in one] == [row["step"] for row in two]
     for before, after in zip(one[:-1], two[:-1], strict=True):
         for name in {"loss", "grad_norm", "rewards/margins", "logps/chosen"} & set(before):
@@ -83,7 +83,7 @@ def test_two_processes_are_the_same_as_one(recipe, tmp_path, stage, tuning, conf
 @pytest.mark.parametrize("tuning", ["lora", "full"])
 def test_a_killed_run_carries_on_as_if_nothing_had_happened(recipe, tmp_path, tuning):  # noqa: F811
     settings = recipe("glm4", finetuning_type=tuning, max_steps=30, save_strategy="steps", save_steps=4)
-    finish(start(settings, tmp_path / "whole"))
+    whole = history(settings, tmp_path / "whole", packed=True)
     process = start(settings, tmp_path / "killed")
     written = tmp_path / "killed/out/trainer_log.jsonl"
     deadline = time.monotonic() + 300
@@ -95,7 +95,7 @@ def test_a_killed_run_carries_on_as_if_nothing_had_happened(recipe, tmp_path, tu
     checkpoints = sorted(Path(tmp_path, "killed/out").glob("checkpoint-*/trainer_state.json"))
     assert len(checkpoints) > 0 and not (tmp_path / "killed/out/trainer_state.json").is_file()
     finish(start(settings, tmp_path / "killed"))
-    same(log(tmp_path / "whole")[:-1], log(tmp_path / "killed")[:-1], 1e-6)
+    same(whole[:-1], log(tmp_path / "killed")[:-1], 1e-6)
 
 
 @pytest.mark.slow

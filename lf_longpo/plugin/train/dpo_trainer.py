@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
 from lf_longpo.plugin.train.attention import use_packed_attention
-from lf_longpo.plugin.train.forward import kept_logits
+from lf_longpo.plugin.train.forward import kept_logits, measuring
 from lf_longpo.plugin.train.logps import token_logps, token_means
 from lf_longpo.plugin.train.packing import PairCollator
 from lf_longpo.plugin.train.reference import ReferenceLogps, model_identity
@@ -120,12 +120,10 @@ class PackedDPOTrainer(CustomDPOTrainer):
                 if model is None:
                     model = self.accelerator.prepare_model(self._make_reference(), evaluation_mode=True)
                     use_packed_attention(self.accelerator.unwrap_model(model))
-                model.eval()
-                with torch.no_grad():
+                with measuring(model):
                     found = self.concatenated_forward(model, self._prepare_inputs(batch), is_ref_model=True)
                 self.references.keep(batch["digests"], found["chosen_logps"], found["rejected_logps"])
         self.references.share()
-        self.model_wrapped.train()
 
     def _any(self, mine: bool) -> bool:
         """Whether it is so in any process."""

@@ -1,6 +1,7 @@
 """The forward pass that both trainers share: logits of a packed batch, of the positions in the loss and no others."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,3 +20,17 @@ def kept_logits(model: torch.nn.Module, batch: Mapping[str, Any]) -> torch.Tenso
         use_cache=False,
         return_dict=True,
     ).logits[0]
+
+
+@contextmanager
+def measuring(model: torch.nn.Module) -> Iterator[None]:
+    """Without gradients and dropout, but not in evaluation mode: quantised layers change their weights' form in it."""
+    dropouts = [module for module in model.modules() if isinstance(module, torch.nn.Dropout) and module.training]
+    for module in dropouts:
+        module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in dropouts:
+            module.train()

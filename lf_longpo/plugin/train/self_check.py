@@ -10,7 +10,7 @@ import torch
 from transformers import TrainerCallback
 
 from lf_longpo.errors import UserError
-from lf_longpo.plugin.train.forward import kept_logits
+from lf_longpo.plugin.train.forward import kept_logits, measuring
 from lf_longpo.plugin.train.logps import token_logps
 from lf_longpo.plugin.train.packing import IGNORE, pack
 
@@ -44,13 +44,11 @@ class SelfCheck(TrainerCallback):
         trainer = self._trainer
         branches = _piece(next(iter(trainer.train_dataset)))
         model = trainer.model_wrapped
-        model.eval()
-        with torch.no_grad():
+        with measuring(model):
             device = trainer.args.device
             expected = torch.cat([_alone(model, branch, device) for branch in branches])
             batch = trainer._prepare_inputs(pack([branches]))
             found = token_logps(kept_logits(model, batch), batch["targets"])
-        model.train()
         difference = (found - expected).abs().mean().item()
         tolerance = _TOLERANCE.get(next(trainer.model.parameters()).dtype, _HALF_TOLERANCE)
         if trainer.args.bf16 or trainer.args.fp16:
