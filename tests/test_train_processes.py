@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import REPOSITORY
-from test_train import history, recipe  # noqa: F401  recipe is the fixture
+from test_train import history, other_model, recipe  # noqa: F401  recipe is the fixture
 
 from lf_longpo.cli import main
 
@@ -52,19 +52,23 @@ def same(expected, found, tolerance):
                 assert after[name] == pytest.approx(before[name], rel=tolerance), (name, before, after)
 
 
+RUNS = {
+    "DDP": ("dpo", {}, None),
+    "LoRA, ZeRO-2": ("dpo", {}, "ds_z2.json"),
+    "LoRA, ZeRO-3": ("dpo", {}, "ds_z3.json"),
+    "full, ZeRO-3": ("dpo", {"finetuning_type": "full"}, "ds_z3.json"),
+    "full, another reference, ZeRO-3": ("dpo", {"finetuning_type": "full", "ref_model": "OTHER"}, "ds_z3.json"),
+    "supervised, full, ZeRO-3": ("sft", {"finetuning_type": "full"}, "ds_z3.json"),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("stage", "tuning", "config"),
-    [
-        ("dpo", "lora", "ds_z2.json"),
-        ("dpo", "full", "ds_z3.json"),
-        ("dpo", "lora", "ds_z3.json"),
-        ("sft", "full", "ds_z3.json"),
-        ("dpo", "lora", None),
-    ],
-)
-def test_two_processes_are_the_same_as_one(recipe, tmp_path, stage, tuning, config):  # noqa: F811
-    settings = recipe("llama3", stage=stage, finetuning_type=tuning, per_device_train_batch_size=1, max_steps=-1)
+@pytest.mark.parametrize("name", RUNS)
+def test_two_processes_are_the_same_as_one(recipe, tmp_path, models, name):  # noqa: F811
+    stage, changes, config = RUNS[name]
+    if "ref_model" in changes:
+        changes = changes | {"ref_model": str(other_model(models("llama3", small_tokenizer=True), tmp_path))}
+    settings = recipe("llama3", stage=stage, per_device_train_batch_size=1, max_steps=-1, **changes)
     settings |= {"num_train_epochs": 2.0}
     one = history(settings | {"gradient_accumulation_steps": 2}, tmp_path / "one", packed=True)
     del settings["use_cpu"]

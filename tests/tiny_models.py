@@ -46,7 +46,7 @@ _SIZES = {
 
 
 def tiny_model(family: str, folder: Path, small_tokenizer: bool = False) -> Path:
-    """Saves a tiny random model of `llama3`, `qwen2` or `glm4` into `folder`, with its tokenizer or the embedded model's.
+    """Saves a tiny random model of `llama3`, `qwen2` or `glm4` into `folder`, with its own or the embedded tokenizer.
 
     The embedded model's loads in a fraction of the time, where only the architecture matters.
     """

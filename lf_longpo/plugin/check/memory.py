@@ -4,10 +4,10 @@ With R rows of T tokens a step, c bytes a number of the compute type, L layers o
 and value width k, V entries in the vocabulary, P parameters of which P_t are trained, and G GPUs. LLaMA-Factory makes
 two rows of a pair, each with the prompt; `longpo train` one row of prompt and both responses. There all the time:
 
-- weights: cP, those that are trained 4 P_t instead where no DeepSpeed holds their float32 copy; ZeRO-3 splits by G.
+- weights: cP under DeepSpeed, else as wide as in the model's files, those that are trained 4 P_t; ZeRO-3 splits by G.
 - optimizer: Adam's two moments 8 P_t, under DeepSpeed also the float32 weights 4 P_t; every ZeRO stage splits by G.
-- reference model: cP for full and freeze tuning, split under ZeRO-3; none for LoRA, whose adapter is switched off, and
-  none for `longpo train`, which asks it beforehand.
+- reference model: as many bytes for full and freeze tuning, split under ZeRO-3; none for LoRA, whose adapter is
+  switched off, and none for `longpo train`, which asks it beforehand.
 - activations kept for the backward pass: the input of every layer, LRThc, with checkpointing; without it
   LRT((10c + 8)h + 3ck + 4cf).
 - attention mask: RT^2 (1 + c) where LLaMA-Factory pads rows and the kernel is PyTorch's: a boolean mask and the same in
@@ -68,6 +68,7 @@ class Model:
         feed_forward: width inside the MLP.
         key_value: width of all keys of a token.
         vocabulary: rows of the language-model head.
+        stored: bytes of a number in the model's files; LLaMA-Factory loads weights as they are there.
     """
 
     parameters: int
@@ -77,6 +78,7 @@ class Model:
     feed_forward: int
     key_value: int
     vocabulary: int
+    stored: int
 
 
 def measure_model(config: "PretrainedConfig", run: Arguments) -> Model:
@@ -96,6 +98,7 @@ def measure_model(config: "PretrainedConfig", run: Arguments) -> Model:
         feed_forward=text.intermediate_size,
         key_value=head_dim * (getattr(text, "num_key_value_heads", None) or text.num_attention_heads),
         vocabulary=text.vocab_size,
+        stored=(getattr(config, "dtype", None) or torch.float32).itemsize,
     )
 
 
@@ -181,7 +184,7 @@ def estimate(
     def split(size: float, least_stage: int) -> float:
         return size / machine.gpus if stage >= least_stage else size
 
-    stored = {4: 0.5, 8: 1.0}.get(run.model.quantization_bit, float(c))
+    stored = {4: 0.5, 8: 1.0}.get(run.model.quantization_bit, float(c if zero else model.stored))
     frozen = model.parameters - (0 if run.finetuning.finetuning_type == "lora" else model.trained)
     weights = stored * frozen + (c if zero else 4) * model.trained
     kept = every * model.layers * model.hidden * c
@@ -191,7 +194,7 @@ def estimate(
     lasting = {
         "weights": 0 if zero and zero.weights_on_cpu else split(weights, 3),
         "optimizer": 0 if zero and zero.optimizer_on_cpu else split((12 if zero else 8) * model.trained, 1),
-        "reference model": split(c * model.parameters, 3) if _has_reference_model(run) and not packed else 0,
+        "reference model": split(stored * model.parameters, 3) if _has_reference_model(run) and not packed else 0,
         "activations": kept,
         "attention mask": rows.count * rows.length**2 * (1 + c) if rows.masked else 0,
         "CUDA context": 0 if run.training.use_cpu else _CONTEXT,

@@ -8,6 +8,7 @@ import torch
 from llamafactory.train.dpo.trainer import CustomDPOTrainer
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
+from trl.models.utils import prepare_deepspeed
 
 from lf_longpo.plugin.train.attention import use_packed_attention
 from lf_longpo.plugin.train.forward import kept_logits, measuring
@@ -47,22 +48,17 @@ class PackedDPOTrainer(CustomDPOTrainer):
         super().__init__(model=model, **others)
         use_packed_attention(self.accelerator.unwrap_model(model))
         tile_feed_forward(self.accelerator.unwrap_model(model))
+        self.add_callback(SelfCheck(self))
         self._make_reference = make_reference
         self._starts_as_reference = starts_as_reference
         if self.finetuning_args.use_ref_model:
-            named = self.finetuning_args.ref_model or model.config._name_or_path
-            identity = [
-                model_identity(named),
-                self.finetuning_args.ref_model_adapters,
-                str(model.dtype),
-                self.args.bf16,
-            ]
-            identity += [self.loss_type in ("ipo", "orpo", "simpo"), self.finetuning_args.ref_model_quantization_bit]
-            self.references = ReferenceLogps(
-                Path(self.args.output_dir, "reference_logps"), identity, self.accelerator.process_index
-            )
+            tuning = self.finetuning_args
+            identity = [model_identity(tuning.ref_model or model.config._name_or_path), model.config.to_json_string()]
+            identity += [tuning.ref_model_adapters, tuning.ref_model_quantization_bit, tuning.finetuning_type]
+            identity += [str(model.dtype), self.args.bf16, self.args.fp16, self.loss_type == "ipo"]
+            folder = Path(self.args.output_dir, "reference_logps")
+            self.references = ReferenceLogps(folder, identity, self.accelerator.process_index)
             self.add_callback(_References(self))
-        self.add_callback(SelfCheck(self))
 
     def concatenated_forward(
         self, model: "PreTrainedModel", batch: dict[str, Any], is_ref_model: bool = False
@@ -118,12 +114,20 @@ class PackedDPOTrainer(CustomDPOTrainer):
                 if not self._any(self.references.find(batch["digests"], self.accelerator.device) is None):
                     continue
                 if model is None:
-                    model = self.accelerator.prepare_model(self._make_reference(), evaluation_mode=True)
-                    use_packed_attention(self.accelerator.unwrap_model(model))
+                    model = self._load_reference()
                 with measuring(model):
                     found = self.concatenated_forward(model, self._prepare_inputs(batch), is_ref_model=True)
                 self.references.keep(batch["digests"], found["chosen_logps"], found["rejected_logps"])
         self.references.share()
+
+    def _load_reference(self) -> torch.nn.Module:
+        """The reference model, on its device or split as the policy is."""
+        model = self._make_reference()
+        use_packed_attention(model)
+        tile_feed_forward(model)
+        if self.is_deepspeed_enabled and self.finetuning_args.ref_model_quantization_bit is None:
+            return prepare_deepspeed(model, self.accelerator)
+        return self.accelerator.prepare_model(model, evaluation_mode=True)
 
     def _any(self, mine: bool) -> bool:
         """Whether it is so in any process."""

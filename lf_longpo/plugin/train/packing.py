@@ -131,4 +131,4 @@ class AnswerCollator:
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """A packed batch of examples with one response each, see `pack`."""
         batch = pack([[(feature["input_ids"], feature["labels"])] for feature in features])
-        return batch | {"labels": batch["targets"]}
+        return batch | {"labels": torch.tensor([label for feature in features for label in feature["labels"]])}
