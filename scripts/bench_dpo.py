@@ -3,7 +3,8 @@
     python scripts/bench_dpo.py                                                        # SmolLM2-135M, 2048 + 64 tokens
     python scripts/bench_dpo.py --shape llama3-8b --prompt 8192 16384 32768 65536 --response 1024 --bf16     # one GPU
 
-Each of both trains two epochs in a process of its own, through LLaMA-Factory's own entry; the first step is left out.
+Each of both trains two epochs in a process of its own, through LLaMA-Factory's own entry; the first step is left out,
+and so is the pass ahead of the first step in which `longpo train` computes references for full tuning.
 Peak memory is what a step takes at its highest, with weights, optimizer states and everything else of the process.
 """
 
@@ -143,10 +144,11 @@ def train(recipe: Path, ours: bool) -> None:
     run_exp(yaml.safe_load(recipe.read_text()), callbacks=[Steps()])
 
 
-def steps_of(recipe: Path, way: str) -> list[dict[str, float]] | None:
+def steps_of(recipe: Path, way: str, cpu: bool) -> list[dict[str, float]] | None:
     """What the steps of a run took; None where it ran out of memory."""
     command = [sys.executable, __file__, "--child", str(recipe), way]
-    run = subprocess.run(command, capture_output=True, text=True, env=MEASURABLE)
+    environment = MEASURABLE | ({"CUDA_VISIBLE_DEVICES": ""} if cpu else {})
+    run = subprocess.run(command, capture_output=True, text=True, env=environment)
     if "OutOfMemoryError" in run.stderr or run.returncode == -9:
         return None
     if run.returncode:
@@ -190,7 +192,7 @@ def main() -> None:
         found = {}
         for way in ("ours",) if options.ours_only else ("stock", "ours"):
             with tempfile.TemporaryDirectory() as folder:
-                steps = steps_of(prepare(Path(folder), options, prompt), way)
+                steps = steps_of(prepare(Path(folder), options, prompt), way, options.cpu)
             if steps is None:
                 table.add_row(f"{prompt:,}", way, *[""] * len(columns), "out of memory")
                 continue

@@ -145,7 +145,7 @@ def main() -> None:
 def measure(recipe: Path, way: str) -> int:
     """The peak of a process that trains, in bytes."""
     command = [sys.executable, __file__, "--child", str(recipe), way]
-    run = subprocess.run(command, capture_output=True, text=True, env=MEASURABLE)
+    run = subprocess.run(command, capture_output=True, text=True, env=MEASURABLE | {"CUDA_VISIBLE_DEVICES": ""})
     found = [line for line in run.stdout.splitlines() if line.startswith("PEAK")]
     if not found:
         raise SystemExit(run.stdout[-2000:] + run.stderr[-2000:])

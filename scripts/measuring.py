@@ -7,6 +7,7 @@ from pathlib import Path
 
 GIB = 1 << 30
 # Blocks go back to the system when they are freed, so that resident memory is what is in use.
+# Of the environment of a process that is measured.
 MEASURABLE = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576"}
 
 

@@ -129,7 +129,7 @@ SETTINGS = {
     "questions lost": ({"cutoff_len": 16}, "of 24 examples lose their question"),
     "too large for the GPU": (
         {"cutoff_len": 2048, "per_device_train_batch_size": 4096},
-        "warning memory: a step needs about",
+        "warning memory: a step of llamafactory-cli train needs about",
     ),
 }
 

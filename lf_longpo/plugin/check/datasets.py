@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,6 +34,11 @@ class RawDataset(NamedTuple):
 
 def load_datasets(run: Arguments, findings: Findings) -> list[RawDataset]:
     """Loads the training sets that the recipe names, by LLaMA-Factory's loader; reports what is amiss with each."""
+    from llamafactory.extras.misc import has_tokenized_data
+
+    if run.data.tokenized_path and has_tokenized_data(run.data.tokenized_path):
+        findings.warn("tokenized_path", "holds finished data; LLaMA-Factory takes it as it is, and nothing is checked")
+        return []
     folder = run.data.dataset_dir
     if isinstance(folder, dict) or folder == "ONLINE" or str(folder).startswith("REMOTE:"):
         findings.warn("dataset_dir", f"is {folder}: data sets outside a local {DATASET_INFO} are not looked at")
@@ -52,6 +58,7 @@ def load_datasets(run: Arguments, findings: Findings) -> list[RawDataset]:
 
 
 def _load(name: str, info: dict[str, Any], run: Arguments, findings: Findings) -> RawDataset | None:
+    from llamafactory.data.converter import DATASET_CONVERTERS
     from llamafactory.data.parser import get_dataset_list
 
     if name not in info:
@@ -61,7 +68,15 @@ def _load(name: str, info: dict[str, Any], run: Arguments, findings: Findings) -
             "longpo generate registers what it makes, longpo register a file of yours",
         )
         return None
-    (attr,) = get_dataset_list([name], run.data.dataset_dir)
+    try:
+        (attr,) = get_dataset_list([name], run.data.dataset_dir)
+    except (KeyError, ValueError) as error:
+        findings.error(f"dataset {name}", f"its entry in dataset_info.json cannot be used: {error}")
+        return None
+    if attr.formatting not in DATASET_CONVERTERS:
+        known = ", ".join(DATASET_CONVERTERS)
+        findings.error(f"dataset {name}", f"its formatting {attr.formatting!r} is none of {known}")
+        return None
     if attr.ranking != (run.data_stage == "rm"):
         kind = "pairs (ranking: true)" if attr.ranking else "no pairs (no ranking: true in its entry)"
         wants = "pairs" if run.data_stage == "rm" else "single responses"
@@ -70,11 +85,14 @@ def _load(name: str, info: dict[str, Any], run: Arguments, findings: Findings) -
     if attr.load_from == "file" and not (Path(run.data.dataset_dir) / attr.dataset_name).exists():
         findings.error(f"dataset {name}", f"its file {Path(run.data.dataset_dir) / attr.dataset_name} is missing")
         return None
+    if run.data.streaming and attr.load_from != "file":
+        findings.warn(f"dataset {name}", "is streamed from afar; its rows are not checked")
+        return None
     try:
         with _unconverted():
             from llamafactory.data.loader import _load_single_dataset
 
-            rows = _load_single_dataset(attr, run.model, run.data, run.training)
+            rows = _load_single_dataset(attr, run.model, replace(run.data, streaming=False), run.training)
     except Exception as error:  # datasets and its readers raise many kinds, all meaning that it cannot be loaded
         told = findings.error if attr.load_from == "file" else findings.warn
         told(f"dataset {name}", f"cannot be loaded from here: {first_line(error)}; its rows are not checked")
@@ -82,7 +100,7 @@ def _load(name: str, info: dict[str, Any], run: Arguments, findings: Findings) -
     if not len(rows):
         findings.error(f"dataset {name}", "is empty")
         return None
-    missing = _missing_columns(attr, rows.column_names)
+    missing = _missing_columns(attr, rows.column_names, answered=run.data_stage not in ("pt", "ppo"))
     for column, theirs in missing:
         findings.error(
             f"dataset {name}",
@@ -105,16 +123,23 @@ def _unconverted() -> Iterator[None]:
         loader.align_dataset = align
 
 
-def _missing_columns(attr: "DatasetAttr", there: list[str]) -> list[tuple[str, str]]:
-    """Columns that LLaMA-Factory will ask for and not find, under its name and the data set's."""
+def _missing_columns(attr: "DatasetAttr", there: list[str], answered: bool) -> list[tuple[str, str]]:
+    """Columns that LLaMA-Factory will ask for and not find, under its name and the data set's.
+
+    Args:
+        attr: the entry.
+        there: the data set's columns.
+        answered: whether the stage trains on responses.
+    """
     if attr.formatting == "alpaca":
-        asked = ["prompt", "query", "history", "system", "tools"]
+        # Of pairs, LLaMA-Factory never looks at a single response's column.
+        asked = ["prompt", "query", *([] if attr.ranking else ["response"]), "history", "system", "tools"]
         needed = ["prompt"]
     else:
         asked, needed = ["messages", "system", "tools"], ["messages"]
     if attr.ranking:
         needed += ["chosen", "rejected"]
-    elif attr.formatting == "alpaca":
+    elif attr.formatting == "alpaca" and answered:
         needed += ["response"]
     missing = []
     for column in _TEXT_COLUMNS:

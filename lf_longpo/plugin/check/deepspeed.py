@@ -86,5 +86,9 @@ def check_deepspeed(config: dict[str, Any], run: Arguments, world: int, steps: i
         for mismatch in compared.mismatches:
             ours, _, theirs = mismatch.removeprefix("- ds ").partition(" vs hf ")
             findings.error("deepspeed", f'{ours} contradicts the recipe\'s {theirs}; write "auto" there')
+    if zero_of(config).stage == 3 and (run.finetuning.pure_bf16 or run.training.predict_with_generate):
+        findings.error("deepspeed", "LLaMA-Factory refuses ZeRO-3 with pure_bf16 or predict_with_generate")
+    if run.finetuning.use_galore or run.finetuning.use_apollo:
+        findings.error("deepspeed", "LLaMA-Factory refuses DeepSpeed with GaLore or APOLLO")
     if run.model.quantization_bit not in (None, 4) and zero_of(config).stage == 3:
         findings.error("deepspeed", "ZeRO-3 splits 4-bit weights only; use yaml/deepspeed/ds_z2.json")

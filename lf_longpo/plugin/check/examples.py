@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 # Longer than any example: nothing is cut.
 _UNCUT = 1 << 30
 IGNORE = -100
+# Stages whose examples are prompts with responses, by LLaMA-Factory's names.
+MEASURED = ("sft", "rm", "kto")
 _DROPPED = "turns or responses are missing; LLaMA-Factory drops it"
 
 
@@ -95,12 +97,13 @@ class Encoder:
 class _Measure:
     """What `datasets` maps over the rows."""
 
-    def __init__(self, encoder: Encoder, cutoff_len: int) -> None:
+    def __init__(self, encoder: Encoder, cutoff_len: int, one_sided: bool) -> None:
         self._encoder = encoder
         self._cutoff_len = cutoff_len
+        self._one_sided = one_sided
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        measured = {"fault": "", "whole": [0], "kept": [0], "empty": False, "same": False, "digest": ""}
+        measured = {"fault": "", "whole": [0], "kept": [0], "empty": False, "same": False, "turns": 1, "digest": ""}
         try:
             converted = self._encoder.converted(row)
             whole = self._encoder.lengths(converted)
@@ -110,11 +113,14 @@ class _Measure:
             return measured | {"fault": _DROPPED}
         kept = whole if whole.total <= self._cutoff_len else self._encoder.lengths(converted, cut=True)
         responses = [str(message["content"]).strip() for message in converted["_response"]]
+        if self._one_sided:  # LLaMA-Factory puts an empty text where a pair's other side would stand
+            responses = [max(responses, key=len)]
         texts = repr((converted["_system"], converted["_prompt"], responses)).encode()
         return measured | {
             "whole": [whole.prompt, *whole.responses],
             "kept": [kept.prompt, *kept.responses],
             "empty": not all(responses),
+            "turns": (len(converted["_prompt"]) + 1) // 2,
             "same": len(responses) == 2 and responses[0] == responses[1],
             "digest": hashlib.sha256(texts).hexdigest(),
         }
@@ -126,6 +132,7 @@ class Measured(NamedTuple):
     Attributes:
         whole: lengths as the data set has it.
         kept: lengths as training will have it.
+        turns: questions of each, more than one in a conversation.
         ending: tokens of the template behind the user's message.
         empty: row numbers, from 1, with an empty response.
         same: with the same response twice.
@@ -135,6 +142,7 @@ class Measured(NamedTuple):
 
     whole: list[Lengths]
     kept: list[Lengths]
+    turns: list[int]
     ending: int
     empty: list[int]
     same: list[int]
@@ -145,7 +153,11 @@ class Measured(NamedTuple):
 def measure(dataset: RawDataset, run: Arguments, encoding: Encoding) -> Measured:
     """Encodes a whole data set; on as many processes as the recipe's preprocessing_num_workers."""
     encoder = Encoder(dataset, run, encoding)
-    rows = _mapped(dataset.rows, _Measure(encoder, run.data.cutoff_len), run.data.preprocessing_num_workers)
+    rows = _mapped(
+        dataset.rows,
+        _Measure(encoder, run.data.cutoff_len, run.data_stage == "kto"),
+        run.data.preprocessing_num_workers,
+    )
     numbered = list(enumerate(zip(*(rows[name] for name in ("fault", "whole", "kept", "digest")), strict=True), 1))
     taken = [(number, *values) for number, (fault, *values) in numbered if not fault]
     seen: dict[str, int] = {}
@@ -154,6 +166,7 @@ def measure(dataset: RawDataset, run: Arguments, encoding: Encoding) -> Measured
     return Measured(
         whole=[_lengths(whole) for _, whole, _, _ in taken],
         kept=[_lengths(kept) for _, _, kept, _ in taken],
+        turns=[turns for turns, fault in zip(rows["turns"], rows["fault"], strict=True) if not fault],
         ending=encoder.ending(),
         empty=[number for number, empty in enumerate(rows["empty"], 1) if empty],
         same=[number for number, same in enumerate(rows["same"], 1) if same],
@@ -199,12 +212,19 @@ def report(name: str, measured: Measured, run: Arguments, findings: Findings) ->
         | {"max": totals[-1]},
         "longer than cutoff_len": sum(total > run.data.cutoff_len for total in totals),
     }
-    pairs = list(zip(measured.whole, measured.kept, strict=True))
+    # Of a longer conversation LLaMA-Factory drops later turns; that is told apart from a question that is lost.
+    talks = run.data_stage == "sft"
+    pairs, conversations = [], []
+    for whole, kept, turns in zip(measured.whole, measured.kept, measured.turns, strict=True):
+        (conversations if talks and turns > 1 else pairs).append((whole, kept))
+    if shortened := sum(whole != kept for whole, kept in conversations):
+        findings.warn(where, f"{shortened} of {number} examples lose their later turns: they exceed cutoff_len")
+    longer_pairs = sum(whole != kept for whole, kept in pairs)
     # The prompt's end is what is cut; the template's own ending goes first, then the question.
     facts["lose their question"] = sum(whole.prompt - kept.prompt > measured.ending for whole, kept in pairs)
     facts["lose response tokens"] = sum(whole.responses != kept.responses for whole, kept in pairs)
     findings.facts.setdefault("datasets", {})[name] = facts
-    _report_cut(where, facts, run, findings)
+    _report_cut(where, facts, longer_pairs, run, findings)
     for rows, what in (
         (measured.empty, "an empty response"),
         (measured.same, "the same response as chosen and rejected; such a pair teaches nothing"),
@@ -217,9 +237,9 @@ def report(name: str, measured: Measured, run: Arguments, findings: Findings) ->
         _report_bias(where, measured.whole, facts, findings)
 
 
-def _report_cut(where: str, facts: dict[str, Any], run: Arguments, findings: Findings) -> None:
+def _report_cut(where: str, facts: dict[str, Any], cut: int, run: Arguments, findings: Findings) -> None:
     longer, number = facts["longer than cutoff_len"], facts["examples"]
-    if not longer:
+    if not cut:
         return
     if run.data.packing:
         findings.warn(where, f"{longer} of {number} examples are longer than cutoff_len; packing drops them")
@@ -232,7 +252,7 @@ def _report_cut(where: str, facts: dict[str, Any], run: Arguments, findings: Fin
     if lost := facts["lose response tokens"]:
         findings.warn(where, f"{lost} of {number} examples lose the end of a response; {mend}")
     if not facts["lose their question"] and not facts["lose response tokens"]:
-        findings.error(where, f"{longer} of {number} examples lose the template's last tokens; {mend}")
+        findings.error(where, f"{cut} of {number} examples lose the template's last tokens; {mend}")
 
 
 def _report_bias(where: str, lengths: Sequence[Lengths], facts: dict[str, Any], findings: Findings) -> None:

@@ -22,6 +22,7 @@ class Fixed(NamedTuple):
         name: of the copy in dataset_info.json.
         path: its file.
         cut: how many examples were cut.
+        evaluates: whether it is an evaluation set.
         left_out: rows, from 1, whose responses alone are too long, or that LLaMA-Factory cannot use.
     """
 
@@ -29,6 +30,7 @@ class Fixed(NamedTuple):
     path: Path
     cut: int
     left_out: list[int]
+    evaluates: bool
 
 
 def fix_lengths(dataset: RawDataset, measured: Measured, run: Arguments, encoding: Encoding) -> Fixed:
@@ -75,7 +77,7 @@ def fix_lengths(dataset: RawDataset, measured: Measured, run: Arguments, encodin
     path = folder / entry["file_name"]
     write_whole(path, lines())
     register_dataset(folder, name, entry)
-    return Fixed(name, path, cut, left_out)
+    return Fixed(name, path, cut, left_out, dataset.name not in (run.data.dataset or []))
 
 
 def _fitted(

@@ -47,8 +47,9 @@ def print_copies(console: Console, copies: Sequence[Fixed]) -> None:
             f"; {len(copy.left_out)} rows left out, too long without context or unusable" if copy.left_out else ""
         )
         console.print(f"{copy.path}: {copy.cut} contexts cut in their middle{left_out}", markup=False)
-    if copies:
-        console.print(f"Train with: dataset={','.join(copy.name for copy in copies)}", markup=False)
+    for setting, evaluates in (("dataset", False), ("eval_dataset", True)):
+        if names := [copy.name for copy in copies if copy.evaluates == evaluates]:
+            console.print(f"Train with: {setting}={','.join(names)}", markup=False)
 
 
 def _dataset_table(name: str, told: dict[str, Any]) -> Table:

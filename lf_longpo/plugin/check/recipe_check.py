@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lf_longpo.errors import UserError
+from lf_longpo.errors import UserError, first_line
 from lf_longpo.plugin.check.datasets import RawDataset, load_datasets
 from lf_longpo.plugin.check.deepspeed import Zero, check_deepspeed, read_deepspeed, zero_of
-from lf_longpo.plugin.check.examples import Lengths, Measured, measure, report
+from lf_longpo.plugin.check.examples import MEASURED, Lengths, Measured, measure, report
 from lf_longpo.plugin.check.findings import Findings
 from lf_longpo.plugin.check.memory import GIB, Machine, estimate, measure_model, packed_rows, stock_rows
 from lf_longpo.plugin.check.settings import check_ignored, check_values
@@ -63,13 +63,19 @@ def check(path: str | Path, overrides: Sequence[str] = (), gpus: int = 0, gpu_me
         findings.error(str(path), f"LLaMA-Factory refuses it: {error}")
         return Checked(findings)
     run.training.use_cpu = bool(settings.get("use_cpu"))
+    if settings.get("pure_bf16"):
+        import torch
+
+        run.finetuning.pure_bf16, run.model.compute_dtype = True, torch.bfloat16
     check_ignored(settings, run, findings)
     if run.training.resume_from_checkpoint:
         findings.facts["resumes from"] = str(run.training.resume_from_checkpoint)
     datasets = load_datasets(run, findings)
     config = load_model_config(run, findings)
     encoding = load_encoding(run, config, findings) if config else None
-    measured = [(dataset, measure(dataset, run, encoding)) for dataset in datasets] if encoding else []
+    if encoding is None or run.data_stage not in MEASURED:
+        datasets = []
+    measured = [(dataset, measure(dataset, run, encoding)) for dataset in datasets]
     for dataset, lengths in measured:
         report(dataset.name, lengths, run, findings)
     machine = _machine(run, gpus, gpu_memory)
@@ -78,7 +84,10 @@ def check(path: str | Path, overrides: Sequence[str] = (), gpus: int = 0, gpu_me
         check_deepspeed(deepspeed, run, machine.gpus, steps, findings)
     if config:
         zero = zero_of(deepspeed) if deepspeed is not None else None
-        findings.facts["memory"] = _memory(config, run, zero, machine, measured, findings)
+        try:
+            findings.facts["memory"] = _memory(config, run, zero, machine, measured, findings)
+        except (ValueError, AttributeError) as error:  # no causal language model, or one that names its sizes otherwise
+            findings.warn("memory", f"is not estimated for this model: {first_line(error)}")
     return Checked(findings, run, encoding, measured)
 
 
@@ -125,10 +134,12 @@ def _memory(
     # Without the data: a prompt up to the cutoff length with responses of a tenth of it.
     response = run.data.cutoff_len // 10
     assumed = Lengths(run.data.cutoff_len - response, (response,) * (2 if run.data_stage == "rm" else 1))
+    if run.data.packing:
+        kept, assumed = [], Lengths(0, (run.data.cutoff_len + 1,))
     model = measure_model(config, run)
     ways = {}
     for name, rows_of in ((STOCK, stock_rows), (PACKED, packed_rows)):
-        if name == PACKED and run.finetuning.stage not in ("dpo", "sft"):
+        if name == PACKED and (run.finetuning.stage not in ("dpo", "sft") or run.data.packing):
             continue
         # Which example is longest differs: two rows with a prompt each, or one with both responses.
         rows = max(

@@ -91,7 +91,13 @@ def _check_markers(template: "Template", name: str, tokenizer: "PreTrainedTokeni
     texts = [slot for part in slots for slot in part.slots if isinstance(slot, str)] + template.stop_words
     tokens = [slot["token"] for part in slots for slot in part.slots if isinstance(slot, dict)]
     markers = dict.fromkeys(marker for text in texts for marker in _MARKER.findall(text))
-    torn = [marker for marker in markers if len(tokenizer.encode(marker, add_special_tokens=False)) != 1]
+    # Some models' own chat templates mark turns with plain text; for them that is right.
+    own = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
+    torn = [
+        marker
+        for marker in markers
+        if marker not in own and len(tokenizer.encode(marker, add_special_tokens=False)) != 1
+    ]
     torn += [token for token in tokens if tokenizer.convert_tokens_to_ids(token) in (None, tokenizer.unk_token_id)]
     if torn:
         findings.error(

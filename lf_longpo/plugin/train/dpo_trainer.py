@@ -1,6 +1,6 @@
 """LLaMA-Factory's DPO trainer on packed rows: prompts once, logits of responses only, references never twice."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from lf_longpo.plugin.train.attention import use_packed_attention
 from lf_longpo.plugin.train.forward import kept_logits, measuring
 from lf_longpo.plugin.train.logps import token_logps, token_means
 from lf_longpo.plugin.train.packing import PairCollator
-from lf_longpo.plugin.train.reference import ReferenceLogps, model_identity
+from lf_longpo.plugin.train.reference import ReferenceLogps
 from lf_longpo.plugin.train.self_check import SelfCheck
 from lf_longpo.plugin.train.tiling import tile_feed_forward
 
@@ -34,6 +34,7 @@ class PackedDPOTrainer(CustomDPOTrainer):
         model: the policy.
         make_reference: loads the reference model, where it is not the policy with its adapter off.
         starts_as_reference: whether that model is what the policy starts from.
+        reference_identity: what tells the reference from another.
         others: as `CustomDPOTrainer`; its collator is replaced.
     """
 
@@ -42,6 +43,7 @@ class PackedDPOTrainer(CustomDPOTrainer):
         model: "PreTrainedModel",
         make_reference: Callable[[], "PreTrainedModel"] | None,
         starts_as_reference: bool,
+        reference_identity: Sequence[Any],
         **others: Any,
     ) -> None:
         others["data_collator"] = PairCollator()
@@ -52,10 +54,8 @@ class PackedDPOTrainer(CustomDPOTrainer):
         self._make_reference = make_reference
         self._starts_as_reference = starts_as_reference
         if self.finetuning_args.use_ref_model:
-            tuning = self.finetuning_args
-            identity = [model_identity(tuning.ref_model or model.config._name_or_path), model.config.to_json_string()]
-            identity += [tuning.ref_model_adapters, tuning.ref_model_quantization_bit, tuning.finetuning_type]
-            identity += [str(model.dtype), self.args.bf16, self.args.fp16, self.loss_type == "ipo"]
+            identity = [*reference_identity, model.config.to_json_string(), str(model.dtype), self.loss_type == "ipo"]
+            identity += [self.args.bf16, self.args.fp16, bool(self.args.deepspeed), self.args.seed]
             folder = Path(self.args.output_dir, "reference_logps")
             self.references = ReferenceLogps(folder, identity, self.accelerator.process_index)
             self.add_callback(_References(self))
@@ -119,6 +119,8 @@ class PackedDPOTrainer(CustomDPOTrainer):
                     found = self.concatenated_forward(model, self._prepare_inputs(batch), is_ref_model=True)
                 self.references.keep(batch["digests"], found["chosen_logps"], found["rejected_logps"])
         self.references.share()
+        if model is not None and model is not self.model_wrapped:
+            self._free(model)
 
     def _load_reference(self) -> torch.nn.Module:
         """The reference model, on its device or split as the policy is."""
@@ -128,6 +130,13 @@ class PackedDPOTrainer(CustomDPOTrainer):
         if self.is_deepspeed_enabled and self.finetuning_args.ref_model_quantization_bit is None:
             return prepare_deepspeed(model, self.accelerator)
         return self.accelerator.prepare_model(model, evaluation_mode=True)
+
+    def _free(self, model: torch.nn.Module) -> None:
+        """Lets a reference model go, of which the accelerator keeps a list."""
+        kept = self.accelerator._models
+        kept[:] = [other for other in kept if other is not model]
+        if hasattr(model, "destroy"):  # DeepSpeed's engine
+            model.destroy()
 
     def _any(self, mine: bool) -> bool:
         """Whether it is so in any process."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from lf_longpo.plugin.train.reference import model_identity
 from lf_longpo.plugin.train.support import reason_for_stock
 
 if TYPE_CHECKING:
@@ -22,17 +23,23 @@ def install() -> None:
     stock_dpo, stock_sft = dpo.CustomDPOTrainer, sft_workflow.CustomSeq2SeqTrainer
     reference = _LaterReference(dpo_workflow.create_ref_model)
 
-    def dpo_trainer(model: "PreTrainedModel", ref_model: None, **others: Any) -> "Trainer":
+    def dpo_trainer(model: "PreTrainedModel", ref_model: Any, **others: Any) -> "Trainer":
         if reason := reason_for_stock(model, **others):
             _tell(others, f"plain LLaMA-Factory, since {reason}")
-            return stock_dpo(model=model, ref_model=reference.now(), **others)
+            # Without training, LLaMA-Factory hands the model itself on and never asks for another.
+            return stock_dpo(model=model, ref_model=ref_model or reference.now(), **others)
         how = reference.needed()
         told = "a reference pass ahead" if how else "reference passes in the first epoch only"
         if not others["finetuning_args"].use_ref_model:
             told = "no reference"
         _tell(others, f"prompts shared by chosen and rejected, logits of responses only, {told}")
         return PackedDPOTrainer(
-            model=model, ref_model=None, make_reference=how, starts_as_reference=reference.is_start(), **others
+            model=model,
+            ref_model=None,
+            make_reference=how,
+            starts_as_reference=reference.is_start(model, others["args"]),
+            reference_identity=reference.identity(),
+            **others,
         )
 
     def sft_trainer(model: "PreTrainedModel", **others: Any) -> "Trainer":
@@ -69,13 +76,34 @@ class _LaterReference:
         adapter_off = tuning.finetuning_type == "lora" and tuning.ref_model is None
         return None if adapter_off else partial(self._create, *self._arguments)
 
-    def is_start(self) -> bool:
-        """Whether the policy starts as the reference model."""
+    def is_start(self, policy: "PreTrainedModel", args: Any) -> bool:
+        """Whether the policy starts as the reference model, in the same number format."""
         if not self._arguments:
             return False
         model, tuning = self._arguments
         same = tuning.ref_model in (None, model.model_name_or_path) and tuning.ref_model_adapters is None
-        return same and tuning.finetuning_type in ("full", "freeze") and tuning.ref_model_quantization_bit is None
+        same = same and tuning.ref_model_quantization_bit is None and tuning.finetuning_type in ("full", "freeze")
+        # LLaMA-Factory trains in float32 what it loads as a reference in half precision; DeepSpeed narrows it again.
+        formats = {parameter.dtype for parameter in policy.parameters()}
+        return same and (bool(args.deepspeed) or formats == {policy.config.dtype})
+
+    def identity(self) -> list[Any]:
+        """What tells this reference from another; the policy's own configuration comes beside it."""
+        if not self._arguments:
+            return []
+        model, tuning = self._arguments
+        adapters = [*(model.adapter_name_or_path or []), *_listed(tuning.ref_model_adapters)]
+        settings = (model.model_revision, model.quantization_bit, model.quantization_method, model.double_quantization)
+        return [
+            model_identity(tuning.ref_model or model.model_name_or_path),
+            [model_identity(adapter) for adapter in adapters],
+            [str(setting) for setting in settings],
+            [tuning.create_new_adapter, tuning.ref_model_quantization_bit, tuning.finetuning_type],
+        ]
+
+
+def _listed(adapters: Any) -> list[str]:
+    return adapters.split(",") if isinstance(adapters, str) else list(adapters or [])
 
 
 def _tell(others: dict[str, Any], what: str) -> None:

@@ -1,4 +1,4 @@
-"""Before the first step: a short piece of the first example, computed as LLaMA-Factory does and as we do.
+"""Before the first step: short pieces of the first two examples, computed as LLaMA-Factory does and as we do.
 
 A model that does not pass on to its attention what it is given, or looks at it in its own way, is told here and not by
 a strange loss curve.
@@ -42,12 +42,15 @@ class SelfCheck(TrainerCallback):
             UserError: the two computations disagree.
         """
         trainer = self._trainer
-        branches = _piece(next(iter(trainer.train_dataset)))
+        # Two examples in a row, so that what one leaks into the next shows.
+        pieces = [_piece(trainer.train_dataset[number % len(trainer.train_dataset)]) for number in range(2)]
         model = trainer.model_wrapped
         with measuring(model):
             device = trainer.args.device
+            # In the order of a packed batch: first branches, then second ones.
+            branches = [branch for side in zip(*pieces, strict=True) for branch in side]
             expected = torch.cat([_alone(model, branch, device) for branch in branches])
-            batch = trainer._prepare_inputs(pack([branches]))
+            batch = trainer._prepare_inputs(pack(pieces))
             found = token_logps(kept_logits(model, batch), batch["targets"])
         difference = (found - expected).abs().mean().item()
         tolerance = _TOLERANCE.get(next(trainer.model.parameters()).dtype, _HALF_TOLERANCE)
@@ -56,7 +59,7 @@ class SelfCheck(TrainerCallback):
         if not difference <= tolerance:
             raise UserError(
                 f"this model does not compute the same on packed rows (log-probabilities differ by {difference:.2g} a "
-                "token on a piece of the first example); train it with longpo train --stock"
+                "token on pieces of the first examples); train it with longpo train --stock"
             )
 
 

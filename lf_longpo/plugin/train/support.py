@@ -3,7 +3,10 @@
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from torch.utils.data import IterableDataset
+
 from lf_longpo.plugin.train.attention import KERNELS
+from lf_longpo.plugin.train.packing import IGNORE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -22,21 +25,32 @@ def reason_for_stock(model: "PreTrainedModel", **others: Any) -> str | None:
     kernel = base.config._attn_implementation
     dataset = others.get("train_dataset")
     columns = getattr(dataset, "column_names", None) or []
-    windows = "sliding_attention" in (getattr(config, "layer_types", None) or []) or (
-        getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-    )
+    windows = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+    kinds = set(getattr(config, "layer_types", None) or []) - {"full_attention"}
+    # Layers that carry a state from token to token would carry it from one example into the next.
+    stateful = [
+        name for name in vars(config) if name.startswith(("mamba_", "conv_", "linear_", "ssm_", "attention_chunk"))
+    ]
+    collator = others.get("data_collator")
     reasons = [
-        (dataset is None, "there is nothing to train"),
+        (dataset is None or not args.do_train, "there is nothing to train"),
+        (isinstance(dataset, IterableDataset) or args.accelerator_config.dispatch_batches, "the data are streamed"),
         (others.get("processor") is not None, "the model takes more than text"),
         (
             kernel not in KERNELS,
             f"attention is {kernel}, not one of {', '.join(KERNELS)} (flash_attn: auto, sdpa or fa2)",
         ),
-        (windows, "the model's attention has sliding windows"),
+        (windows or kinds or stateful, "some of its layers are no plain attention over all that came before"),
         (getattr(config, "attn_logit_softcapping", None), "the model's attention is soft-capped"),
+        (getattr(config, "attention_dropout", 0), "attention_dropout is drawn for every pair of tokens"),
+        (args.neftune_noise_alpha, "neftune_noise_alpha depends on the length of a row"),
         ("logits_to_keep" not in inspect.signature(base.forward).parameters, "the model cannot leave logits out"),
         (args.fsdp, "FSDP was not tried with packed rows"),
         (args.label_smoothing_factor, "label_smoothing_factor needs every logit"),
+        (
+            getattr(collator, "label_pad_token_id", IGNORE) != IGNORE,
+            "padding counts (ignore_pad_token_for_loss: false)",
+        ),
         (args.predict_with_generate or tuning.compute_accuracy, "its evaluation needs every logit or writes text"),
         (
             tuning.use_dft_loss or tuning.use_eaft_loss or tuning.use_asft_loss,

@@ -22,7 +22,7 @@ def tile_feed_forward(model: PreTrainedModel, budget: float | None = None) -> No
         budget: bytes; None: a fifth of the GPU's memory, and no tiles on other devices.
     """
     if budget is None:
-        if not torch.cuda.is_available():
+        if model.device.type != "cuda":
             return
         budget = SHARE * torch.cuda.get_device_properties(model.device).total_memory
     width = getattr(model.config.get_text_config(), "intermediate_size", None)
