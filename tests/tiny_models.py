@@ -8,6 +8,7 @@ import importlib.util
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoTokenizer,
     GlmConfig,
@@ -46,20 +47,33 @@ _SIZES = {
 
 
 def tiny_model(family: str, folder: Path, small_tokenizer: bool = False) -> Path:
-    """Saves a tiny random model of `llama3`, `qwen2` or `glm4` into `folder`, with its own or the embedded tokenizer.
+    """Saves a tiny random model of `llama3`, `qwen2` or `glm4` into `folder`, with its own or a very small tokenizer.
 
-    The embedded model's loads in a fraction of the time, where only the architecture matters.
+    The small one is for where only the architecture matters: its model trains in a fraction of the time.
     """
     make = {"llama3": _llama3, "qwen2": _qwen2, "glm4": _glm4}[family]
     tokenizer, kind, config = make()
     if small_tokenizer:
-        tokenizer = AutoTokenizer.from_pretrained(model_path("smollm2-135m"))
+        tokenizer = _small_tokenizer()
     torch.manual_seed(0)
     sizes = _SIZES | {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
     model = kind(config(**sizes, pad_token_id=tokenizer.pad_token_id)).to(torch.float32)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def _small_tokenizer() -> PreTrainedTokenizerFast:
+    """Bytes and a few pairs of them, with ChatML's marks: training steps on it take milliseconds."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    marks = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, special_tokens=marks, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    backend.train_from_iterator(["lamp tower river stone light word north harbour seven blue"] * 4, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>")
 
 
 def _llama3() -> tuple:
