@@ -62,7 +62,6 @@ def parse_recipe(settings: dict[str, Any]) -> Arguments:
         UserError: LLaMA-Factory refuses the settings, in its own words.
     """
     os.environ["LLAMAFACTORY_VERBOSITY"] = "WARN"
-    os.environ.setdefault("DISABLE_VERSION_CHECK", "0")
     from llamafactory.hparams import get_train_args
 
     logging.getLogger("llamafactory").setLevel(logging.ERROR)

@@ -21,8 +21,6 @@ from lf_longpo.plugin.train.tiling import tile_feed_forward
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Logps = tuple[torch.Tensor, torch.Tensor]
-
 
 class PackedDPOTrainer(CustomDPOTrainer):
     """The same losses and metrics as `CustomDPOTrainer`, of which it replaces only how log-probabilities come about.

@@ -26,11 +26,6 @@ class Segment(NamedTuple):
     prompt: int
     responses: tuple[int, ...]
 
-    @property
-    def length(self) -> int:
-        """Tokens in all."""
-        return self.prompt + sum(self.responses)
-
 
 @dataclass
 class _Row:
