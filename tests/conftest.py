@@ -20,6 +20,12 @@ def tokenizer():
     return load_tokenizer("smollm2-135m", "tokenizer")
 
 
+def torchrun(processes):
+    """The environment of a run on so many processes of this machine; see gloo/sitecustomize.py for its path."""
+    path = str(Path(__file__).parent / "gloo")
+    return os.environ | {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": str(processes), "PYTHONPATH": path}
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory):
     """Folders of the tiny models, made when first asked for."""

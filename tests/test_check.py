@@ -227,7 +227,7 @@ def test_the_count_of_lost_questions_is_what_llamafactory_encodes(models, tmp_pa
     settings = {
         "model_name_or_path": str(models(family)), "stage": stage, "do_train": True, "finetuning_type": "lora",
         "dataset_dir": str(tmp_path), "dataset": "codes", "template": template, "cutoff_len": 2000,
-        "output_dir": str(tmp_path / "out"),
+        "per_device_train_batch_size": 1, "output_dir": str(tmp_path / "out"),
     }  # fmt: skip
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
     checked = check(tmp_path / "recipe.yaml")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import REPOSITORY
+from conftest import REPOSITORY, torchrun
 from test_train import history, other_model, recipe  # noqa: F401  recipe is the fixture
 
 from lf_longpo.cli import main
@@ -23,9 +23,7 @@ def start(settings, folder, processes=1):
     folder.mkdir(exist_ok=True)
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(settings | {"output_dir": str(folder / "out")}))
-    environment = os.environ | {"LLAMAFACTORY_VERBOSITY": "WARN"}
-    if processes > 1:
-        environment |= {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": str(processes)}
+    environment = (torchrun(processes) if processes > 1 else os.environ) | {"LLAMAFACTORY_VERBOSITY": "WARN"}
     command = [sys.executable, "-m", "lf_longpo.cli", "train", str(path)]
     return subprocess.Popen(
         command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

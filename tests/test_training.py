@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import REPOSITORY
+from conftest import REPOSITORY, torchrun
 from recipes import TRAINING, small
 
 
@@ -22,12 +22,11 @@ def test_the_recipe_trains_two_steps_on_two_processes(path, models, tmp_path):
         "logging_steps": 1,
     }
     path_of_torchrun = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path_of_torchrun, "FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2"}
     command = [sys.executable, "-m", "llamafactory.cli", "train", str(path)]
     run = subprocess.run(
         [*command, *(f"{name}={value}" for name, value in changes.items())],
         cwd=REPOSITORY,
-        env=environment,
+        env=torchrun(processes=2) | {"PATH": path_of_torchrun},
         capture_output=True,
         text=True,
         timeout=600,
