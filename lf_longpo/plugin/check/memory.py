@@ -8,8 +8,8 @@ two rows of a pair, each with the prompt; `longpo train` one row of prompt and b
 - optimizer: Adam's two moments 8 P_t, under DeepSpeed also the float32 weights 4 P_t; every ZeRO stage splits by G.
 - reference model: as many bytes for full and freeze tuning, split under ZeRO-3; none for LoRA, whose adapter is
   switched off, and none for `longpo train`, which asks it beforehand.
-- activations kept for the backward pass: the input of every layer, LRThc, with checkpointing; without it
-  LRT((10c + 8)h + 3ck + 4cf).
+- activations kept for the backward pass: the input of every layer, LRThc, with checkpointing (RThc where
+  `use_unsloth_gc` keeps the others in the CPU's memory); without it LRT((10c + 8)h + 3ck + 4cf).
 - attention mask: RT^2 (1 + c) where LLaMA-Factory pads rows and the kernel is PyTorch's: a boolean mask and the same in
   the compute type.
 
@@ -187,7 +187,7 @@ def estimate(
     stored = {4: 0.5, 8: 1.0}.get(run.model.quantization_bit, float(c if zero else model.stored))
     frozen = model.parameters - (0 if run.finetuning.finetuning_type == "lora" else model.trained)
     weights = stored * frozen + (c if zero else 4) * model.trained
-    kept = every * model.layers * model.hidden * c
+    kept = every * (1 if run.model.use_unsloth_gc else model.layers) * model.hidden * c
     if run.model.disable_gradient_checkpointing:
         kept = (10 * c + 8) * model.hidden + 3 * c * model.key_value + 4 * c * model.feed_forward
         kept *= every * model.layers

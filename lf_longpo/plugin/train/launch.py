@@ -1,4 +1,4 @@
-"""`longpo train`: one process, or torchrun where there are several devices, as `llamafactory-cli train` launches."""
+"""`longpo train`: one process, torchrun where there are several devices, or Ray, as `llamafactory-cli train` launches."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ def train(recipe: str, overrides: Sequence[str], stock: bool) -> int:
     """Trains and gives the exit code.
 
     The environment tells the machine, by LLaMA-Factory's names: NPROC_PER_NODE, NNODES, NODE_RANK, MASTER_ADDR,
-    MASTER_PORT, MAX_RESTARTS, RDZV_ID, FORCE_TORCHRUN; USE_RAY leaves the run to plain LLaMA-Factory.
+    MASTER_PORT, MAX_RESTARTS, RDZV_ID, FORCE_TORCHRUN, USE_RAY.
 
     Args:
         recipe: LLaMA-Factory's.
@@ -32,12 +32,11 @@ def train(recipe: str, overrides: Sequence[str], stock: bool) -> int:
         raise UserError("; ".join(f"{where}: {message}" for where, message in findings.errors))
     from llamafactory.extras.misc import get_device_count, is_env_enabled, use_ray
 
-    if use_ray() and not stock:
-        print("longpo train: plain LLaMA-Factory, since its Ray workers build their own trainers", flush=True)
-    if stock or use_ray():
+    if stock:
         return _run([sys.executable, "-m", "llamafactory.cli", "train", recipe, *overrides])
     # DeepSpeed wants a launcher even for one process.
-    if is_env_enabled("FORCE_TORCHRUN") or get_device_count() > 1 or settings.get("deepspeed"):
+    many = get_device_count() > 1 or settings.get("deepspeed")
+    if is_env_enabled("FORCE_TORCHRUN") or (many and not use_ray()):
         return _run([*_torchrun(max(1, get_device_count())), recipe, *overrides])
     from lf_longpo.plugin.train.worker import work
 

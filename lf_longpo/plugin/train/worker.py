@@ -14,12 +14,18 @@ def work(recipe: str, overrides: Sequence[str]) -> None:
         UserError: the model does not compute the same on packed rows.
     """
     settings = read_recipe(recipe, overrides)
-    from llamafactory.train.tuner import run_exp
+    from llamafactory.extras.misc import use_ray
+    from llamafactory.train import tuner
 
     from lf_longpo.plugin.train.install import install
 
-    install()
-    run_exp(settings)
+    if use_ray():
+        from lf_longpo.plugin.train.ray_worker import RayWorker
+
+        tuner.Worker = RayWorker
+    else:
+        install()
+    tuner.run_exp(settings)
 
 
 if __name__ == "__main__":
