@@ -1,4 +1,4 @@
-"""`longpo train`: one process, torchrun where there are several devices, or Ray, as `llamafactory-cli train` launches."""
+"""`longpo train`: one process, torchrun for several devices, or Ray, as `llamafactory-cli train` launches."""
 
 import os
 import subprocess
