@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from lf_longpo.errors import BudgetSpent, CallFailed
+from lf_longpo.errors import CallFailed, Unfinished
 
 T = TypeVar("T")
 
@@ -15,7 +15,7 @@ async def all_settled(*work: Awaitable[T]) -> list[T]:
     """The results, in order. Where calls fail, the others end first: what finishes is kept and paid for.
 
     Raises:
-        BudgetSpent: some work met the end of the budget, once all has ended.
+        Unfinished: the run makes no more calls, once all has ended.
         CallFailed: the first that failed, once all has ended.
         Exception: any other error, at once; the rest is cancelled.
     """
@@ -25,7 +25,7 @@ async def all_settled(*work: Awaitable[T]) -> list[T]:
         while pending:
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_EXCEPTION)
             for task in done:
-                if not isinstance(_error(task), BudgetSpent | CallFailed | None):
+                if not isinstance(_error(task), Unfinished | CallFailed | None):
                     raise _error(task)
     finally:
         for task in tasks:
@@ -33,7 +33,7 @@ async def all_settled(*work: Awaitable[T]) -> list[T]:
         await asyncio.gather(*tasks, return_exceptions=True)
     errors = [error for error in map(_error, tasks) if error is not None]
     if errors:
-        raise next((error for error in errors if isinstance(error, BudgetSpent)), errors[0])
+        raise next((error for error in errors if isinstance(error, Unfinished)), errors[0])
     return [task.result() for task in tasks]
 
 

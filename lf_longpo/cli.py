@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from lf_longpo import __version__
 from lf_longpo.errors import UserError
 
+_INTERRUPTED = 130
 _CONFIG_HELP = "YAML file; see yaml/ for examples"
 _OVERRIDES_HELP = "settings on top of the file, with dots going down: longmab.rounds=8"
 
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        return options.run(options)
+        exit_code = options.run(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -33,8 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}; when that is mended, the same command carries on", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        exit_code = _INTERRUPTED
+    if exit_code == _INTERRUPTED:
         print("interrupted; the same command carries on where this one stopped", file=sys.stderr)
-        return 130
+    return exit_code
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -70,6 +70,10 @@ class ServedConfig(Config):
 class ChatConfig(ServedConfig):
     """A chat model and where it runs."""
 
+    base_url: str | Annotated[list[str], Field(min_length=1)] | None = None
+    """Address of the server, with its /v1; or of several that serve the same model: calls go where there is room, and a
+    server that is down is left alone until it is back. Default: the provider's, or OpenAI's."""
+
     backend: Literal["openai", "transformers"] = "openai"
     """`openai`: any server that speaks the OpenAI API (vLLM, SGLang, a paid one). `transformers`: in this process."""
     provider: Literal["openai", "zhipu", "anthropic", "deepseek", "local"] | None = None
@@ -79,14 +83,21 @@ class ChatConfig(ServedConfig):
     """The name the server knows; or for transformers a folder, a hub name, or the embedded `smollm2-135m`."""
     adapter: str | None = None
     """Folder of a LoRA adapter to load on top (transformers only; a server names its adapters in `model`)."""
-    max_concurrency: Positive = 64
-    """Calls in flight at once; for transformers the most rows in one batch."""
+    max_concurrency: Positive | Literal["auto"] = 64
+    """Calls in flight at once, at each server; for transformers the most rows in one batch. It is halved where a
+    server refuses calls or times out, and grows back. `auto`: from 16 up while the server keeps its speed (openai
+    only)."""
+    requests_per_minute: Positive | None = None
+    """The provider's limit, never exceeded in any minute (openai only). Default: none."""
+    tokens_per_minute: Positive | None = None
+    """Likewise of prompt and new tokens, counted as a third of the prompt's bytes and all of `max_new_tokens`."""
     context_window: Positive | None = None
     """Prompt and new tokens together. Default: what the server or the model's files say."""
     timeout: Annotated[float, Field(gt=0)] = 600.0
     """Seconds after which a call is given up and tried again (openai only)."""
     max_retries: Annotated[int, Field(ge=0)] = 8
-    """Tries after the first on rate limits, time-outs, lost connections and server errors (openai only)."""
+    """Tries after the first on rate limits, time-outs, lost connections, server errors and broken replies (openai
+    only)."""
     send_seed: bool = True
     """Whether each call carries a seed of its own (openai only). Off for servers that refuse or, as vLLM 0.32 on a CPU
     with chunked prefill, do not survive it; repeated runs then sample anew."""
@@ -97,7 +108,20 @@ class ChatConfig(ServedConfig):
     def _backend_fields(self) -> "ChatConfig":
         if self.backend == "openai" and self.adapter:
             raise ValueError("adapter goes with backend: transformers; a server names its adapters in model")
+        quotas = [name for name in ("requests_per_minute", "tokens_per_minute") if getattr(self, name)]
+        if self.backend != "openai" and (quotas or self.max_concurrency == "auto"):
+            raise ValueError(f"{quotas[0] if quotas else 'max_concurrency: auto'} goes with backend: openai")
         return self
+
+    @property
+    def base_urls(self) -> list[str | None]:
+        """The addresses, None for the client's own."""
+        return self.base_url if isinstance(self.base_url, list) else [self.base_url]
+
+    @property
+    def calls_at_once(self) -> int:
+        """At most, over all servers, as far as it is known beforehand."""
+        return len(self.base_urls) * (64 if self.max_concurrency == "auto" else self.max_concurrency)
 
 
 class EmbedderConfig(ServedConfig):

@@ -1,8 +1,8 @@
 """The errors that people are meant to read: one message each, no traceback.
 
 A `UserError` is something the person who started the command can mend; the command line prints it and exits with 2.
-A `CallFailed` is one model call that failed for good; it costs its question, not the run. `BudgetSpent` ends a run that
-would cost more than it may; nothing is wrong with it.
+A `CallFailed` is one model call that failed for good; it costs its question, not the run. `Unfinished` ends a run that
+may not go on.
 """
 
 
@@ -23,8 +23,41 @@ class CallFailed(Exception):
         self.used = used
 
 
-class BudgetSpent(Exception):
+class TryAgain(CallFailed):
+    """A model call that may well work when it is made again.
+
+    Args:
+        message: what happened.
+        used: as for `CallFailed`.
+        after: seconds that the server asked to wait.
+        overloaded: whether it has too much to do.
+        unreachable: whether there was no server at all.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        used: tuple[int, int] = (0, 0),
+        after: float = 0.0,
+        overloaded: bool = False,
+        unreachable: bool = False,
+    ) -> None:
+        super().__init__(message, used)
+        self.after = after
+        self.overloaded = overloaded
+        self.unreachable = unreachable
+
+
+class Unfinished(Exception):
+    """The run makes no more calls; nothing is wrong with the one that was to be made."""
+
+
+class BudgetSpent(Unfinished):
     """The next call could cost more than `max_cost` leaves."""
+
+
+class Interrupted(Unfinished):
+    """Somebody asked the run to end."""
 
 
 class TextTooLong(Exception):

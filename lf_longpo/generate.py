@@ -76,7 +76,9 @@ async def generate(config: GenerateConfig, until: str = "pairs") -> Result:
                 with progress:
                     _announce(config, len(digests), pairs, announced, progress)
                     questions = read_questions(method.source)
-                    tally = await run_questions(questions, method.work, method.in_flight, failures, progress)
+                    tally = await run_questions(
+                        questions, len(digests), method.work, method.in_flight, failures, progress, ledger
+                    )
                 seconds = time.monotonic() - began
                 return _finish(config, list(digests), until, pairs, method, ledger, tally, seconds)
             finally:
@@ -171,6 +173,7 @@ def _finish(
         "stage": until,
         "failed": tally.failed,
         "unfinished": tally.unfinished,
+        "interrupted": tally.interrupted,
         "pairs": len(pairs),
         **method.summary(),
         "calls": {stage: totals._asdict() for stage, totals in ledger.stages.items()},

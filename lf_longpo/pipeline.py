@@ -1,20 +1,28 @@
 """Runs one piece of async work for each question: many at once, none waiting for another, failures set aside.
 
 Knows no method. Work that finished before is the method's to recognise (its journals); what this module owns is the
-bound on questions in flight, which is also the bound on memory, and what becomes of a question that fails.
+bound on questions in flight, which is also the bound on memory, what becomes of a question that fails, and how a run
+ends that somebody interrupts.
 """
 
 import asyncio
+import signal
 import traceback
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from lf_longpo.errors import BudgetSpent, CallFailed, UserError
+from lf_longpo.errors import CallFailed, Interrupted, Unfinished, UserError
 from lf_longpo.journal import Journal
+from lf_longpo.models.ledger import Ledger
+from lf_longpo.models.turns import PLACE
 from lf_longpo.progress import Progress
 from lf_longpo.records import Question
+
+# What shells report of a command that Ctrl-C ended.
+INTERRUPTED = 130
 
 
 @dataclass(slots=True)
@@ -24,10 +32,17 @@ class Tally:
     done: int = 0
     failed: int = 0
     unfinished: int = 0
-    """Stopped because the budget is spent."""
+    """Stopped because the budget is spent or the run was interrupted."""
+    interrupted: bool = False
 
     def exit_code(self, made: int, max_failure_rate: float) -> int:
-        """1 where nothing was made, the budget ended the run, or too large a share of the questions failed, else 0."""
+        """How the run came out.
+
+        130 where it was interrupted; 1 where nothing was made, the budget ended it, or too large a share of the
+        questions failed; else 0.
+        """
+        if self.interrupted:
+            return INTERRUPTED
         total = self.done + self.failed
         return int(made == 0 or self.unfinished > 0 or self.failed > max_failure_rate * total)
 
@@ -66,20 +81,27 @@ class Failures:
 
 async def run_questions(
     questions: Iterable[Question],
+    number: int,
     work: Callable[[Question], Awaitable[None]],
     in_flight: int,
     failures: Failures,
     progress: Progress,
+    ledger: Ledger,
 ) -> Tally:
     """Runs `work` for every question, at most `in_flight` at once.
 
+    Ctrl-C, or the end of a job's time (SIGTERM), lets calls under way come back and makes no others; a second one stops
+    at once.
+
     Args:
         questions: read only as fast as they are taken up.
+        number: how many they are.
         work: raises `CallFailed` where a question cannot be done; its failure is written down and the others go on.
-            `BudgetSpent` leaves one unfinished; the others go on, since what they need may be there already.
+            `Unfinished` leaves one unfinished; the others go on, since what they need may be there already.
         in_flight: bound on questions at once.
         failures: told of every question that cannot be done.
         progress: told of every question that ends.
+        ledger: told of an interruption.
 
     Raises:
         UserError: as soon as one piece of work or the reading raises it; the rest is cancelled.
@@ -88,14 +110,16 @@ async def run_questions(
     tally = Tally()
     slots = asyncio.Semaphore(in_flight)
 
-    async def one(question: Question) -> None:
+    async def one(question: Question, place: int) -> None:
+        PLACE.set(min(place, number - in_flight))
         try:
             await work(question)
             tally.done += 1
         except (UserError, OSError):  # OSError: a journal cannot be written; going on would lose work
             raise
-        except BudgetSpent:
+        except Unfinished as error:
             tally.unfinished += 1
+            tally.interrupted = tally.interrupted or isinstance(error, Interrupted)
         except Exception as error:
             tally.failed += 1
             failures.record(question.id, error)
@@ -104,15 +128,43 @@ async def run_questions(
         progress.question_ended(failed=tally.failed)
 
     try:
-        async with asyncio.TaskGroup() as group:
-            source = iter(questions)
-            # In a thread, since reading may wait for a disk or a hub.
-            while (question := await asyncio.to_thread(next, source, None)) is not None:
-                await slots.acquire()
-                group.create_task(one(question))
+        with _interruptible(ledger, progress):
+            async with asyncio.TaskGroup() as group:
+                source = enumerate(questions)
+                # In a thread, since reading may wait for a disk or a hub.
+                while (numbered := await asyncio.to_thread(next, source, None)) is not None:
+                    place, question = numbered
+                    await slots.acquire()
+                    if tally.interrupted:
+                        break
+                    group.create_task(one(question, place))
     except* Exception as errors:
         raise _first(errors) from None
     return tally
+
+
+@contextmanager
+def _interruptible(ledger: Ledger, progress: Progress) -> Iterator[None]:
+    """While the block lasts, the first signal lets the run end and the second cancels the block."""
+    loop, block = asyncio.get_running_loop(), asyncio.current_task()
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def interrupt() -> None:
+        if ledger.interrupted:
+            block.cancel()
+        else:
+            ledger.interrupted = True
+            progress.note("interrupted: calls under way come back first; once more stops at once")
+
+    for number in signals:
+        loop.add_signal_handler(number, interrupt)
+    try:
+        yield
+    except asyncio.CancelledError:
+        raise (KeyboardInterrupt if ledger.interrupted else asyncio.CancelledError) from None
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
 
 
 def _first(errors: BaseExceptionGroup) -> BaseException:

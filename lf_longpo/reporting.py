@@ -82,7 +82,7 @@ def print_scores(summary: dict[str, Any], config: ScoreConfig) -> None:
 
 
 def _tell_budget(console: Console, max_cost: float | None, summary: dict[str, Any]) -> None:
-    if summary["unfinished"]:
+    if summary["unfinished"] and not summary["interrupted"]:
         console.print(
             f"Stopped before max_cost = {max_cost:g} was exceeded, with {summary['unfinished']} questions unfinished; "
             "raise it and start the same command again to carry on.",

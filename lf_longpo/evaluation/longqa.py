@@ -105,10 +105,12 @@ async def evaluate_longqa(config: LongQAConfig) -> tuple[dict[str, Any], int]:
                 progress.note(f"{len(digests)} questions from {config.input} -> {output_dir / PREDICTIONS}")
                 tally = await run_questions(
                     read_questions(source),
+                    len(digests),
                     answer,
-                    in_flight=2 * config.model.max_concurrency,
+                    in_flight=2 * config.model.calls_at_once,
                     failures=failures,
                     progress=progress,
+                    ledger=ledger,
                 )
             results = _results(config, list(digests), predictions, tally.failed)
             write_whole(output_dir / RESULTS, [json.dumps(results, indent=2), "\n"])

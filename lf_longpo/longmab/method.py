@@ -148,7 +148,13 @@ class LongMab:
     async def _probe(self, question: Question, chunks: list[str]) -> Probe:
         config = self._config
         completion = await self._calls.complete(
-            "probe", question.id, 0, config.sampling, self._prompts.probe(question), question.context
+            "probe",
+            question.id,
+            0,
+            config.sampling,
+            self._prompts.probe(question),
+            question.context,
+            behind=config.rounds,
         )
         kept = arrives_at(completion.text, question.answers)
         values: list[float] = []
@@ -172,7 +178,10 @@ class LongMab:
             rollout = finished.get(round)
             if rollout is None:
                 context = "\n".join(chunks[arm] for arm in arms)
-                completion = await self._calls.complete("rollout", question.id, round, config.sampling, render, context)
+                behind = config.rounds - 1 - round
+                completion = await self._calls.complete(
+                    "rollout", question.id, round, config.sampling, render, context, behind=behind
+                )
                 reward = rollout_reward(completion.text, question.answers)
                 sampler.update(arms, reward)
                 rollout = Rollout(question.id, round, arms, completion.text, reward, sampler.values.tolist())

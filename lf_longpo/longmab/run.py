@@ -38,8 +38,9 @@ class LongMabRun:
         self._prompts = Prompts(config.longmab)
         self._journals: Journals | None = None
         self.asked = self._prompts.texts
-        # More questions than calls, so that a slot is never idle while a question is chunked.
-        self.in_flight = 2 * config.policy.max_concurrency
+        # More questions than calls: none of the slots is idle while a question is chunked, and at the run's end there
+        # are chains enough to fill them all until the last calls.
+        self.in_flight = 2 * config.policy.calls_at_once
 
     def check(self, digests: Mapping[str, str]) -> int:
         """A probe and the rounds of each question."""

@@ -53,7 +53,7 @@ class LongRewardRun:
         self._files: Files | None = None
         self.asked = self._prompts.texts
         # Each question has dozens of calls.
-        self.in_flight = config.judge.max_concurrency
+        self.in_flight = config.judge.calls_at_once
 
     def check(self, digests: Mapping[str, str]) -> int:
         """The rows that are there or given must belong to the questions as they are."""

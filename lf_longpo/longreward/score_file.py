@@ -54,7 +54,7 @@ async def score_file(config: ScoreConfig) -> tuple[dict[str, Any], int]:
     progress = Progress("score", len(given), len(given) + total, ledger)
     calls = Calls(make_chat(config.judge), config.judge, tokenizer, cache, ledger, config.seed)
     embedder = make_embedder(config.embedder, cache, ledger)
-    in_flight = config.judge.max_concurrency  # each question has dozens of calls
+    in_flight = config.judge.calls_at_once  # each question has dozens of calls
     scorer = Scorer(config.longreward, config.judge, prompts, calls, embedder, tokenizer, remembered=in_flight)
     try:
         if unscored(output_dir, given):
@@ -79,11 +79,12 @@ async def score_file(config: ScoreConfig) -> tuple[dict[str, Any], int]:
                 with progress:
                     progress.note(f"{total} responses to {len(given)} questions -> {output_dir / SCORES}")
                     answered = (question for question in _questions(config) if question.id in given)
-                    tally = await run_questions(answered, work, in_flight, failures, progress)
+                    tally = await run_questions(answered, len(given), work, in_flight, failures, progress, ledger)
                 summary = {
                     "questions": len(given),
                     "failed": tally.failed,
                     "unfinished": tally.unfinished,
+                    "interrupted": tally.interrupted,
                     "not_scored": progress.counts["not scored"],
                     **score_summary(files, given),
                     "calls": {stage: totals._asdict() for stage, totals in ledger.stages.items()},
@@ -94,7 +95,7 @@ async def score_file(config: ScoreConfig) -> tuple[dict[str, Any], int]:
                 files.close()
             write_whole(output_dir / "summary.json", [json.dumps(summary, indent=2), "\n"])
             lost = summary["not_scored"] > config.max_failure_rate * total
-            return summary, int(lost or tally.exit_code(summary["scored"], config.max_failure_rate))
+            return summary, tally.exit_code(summary["scored"], config.max_failure_rate) or int(lost)
     finally:
         await all_settled(calls.close(), embedder.close())  # before the cache: what still comes back is kept
         cache.close()

@@ -1,19 +1,22 @@
-"""A chat model as a run uses it: bounded, remembered, counted, and never given a prompt longer than its window."""
+"""A chat model as a run uses it: bounded, tried again, remembered, counted, and never given too long a prompt."""
 
 import asyncio
 import hashlib
 import json
+import random
+import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lf_longpo.aio import Once
 from lf_longpo.config import ChatConfig, SamplingConfig
-from lf_longpo.errors import CallFailed, TextTooLong, UserError
+from lf_longpo.errors import CallFailed, TextTooLong, TryAgain, UserError
 from lf_longpo.models.cache import CallCache, CallKey
 from lf_longpo.models.chat import ChatModel, ChatRequest, Completion
 from lf_longpo.models.ledger import Ledger, cost_of
 from lf_longpo.models.tokenizers import chat_tokens
+from lf_longpo.models.turns import Turns
 from lf_longpo.text.fitting import cut_middle
 
 if TYPE_CHECKING:
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 
 # More tokens than any chat template adds to a user's message.
 _TEMPLATE_MARGIN = 512
+# Seconds before a lost call is made again: doubled each time, up to half of it random, so that calls which were lost
+# together do not come back together.
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
 
 
 class Calls:
@@ -50,7 +56,7 @@ class Calls:
         self._cache = cache
         self._seed = seed
         self._ledger = ledger
-        self._slots = asyncio.Semaphore(config.max_concurrency)
+        self._turns = Turns(lambda: model.limit)
         self._under_way: Once[Completion] = Once(0)
         self._started: Once[None] = Once(1)
         self._window = 0
@@ -82,6 +88,7 @@ class Calls:
         max_prompt_tokens: int | None = None,
         reply_start: str = "",
         weigh_after: str = "",
+        behind: int = 0,
     ) -> Completion:
         """Answers `render(context)`, from the cache where this call was finished before.
 
@@ -95,10 +102,11 @@ class Calls:
             max_prompt_tokens: a bound below the window's, if any.
             reply_start: see `ChatRequest`.
             weigh_after: see `ChatRequest`.
+            behind: calls that wait for this one's answer, one after the other; long chains go first at the run's end.
 
         Raises:
             CallFailed: the call is lost, or the prompt does not fit even without context.
-            BudgetSpent: the call could cost more than the budget leaves.
+            Unfinished: no more calls are to be made.
             UserError: no call can work.
         """
         if not self._window:
@@ -111,27 +119,39 @@ class Calls:
         if len(prompt.encode()) + _TEMPLATE_MARGIN > limit:
             prompt = render(await asyncio.to_thread(self._fit, render, context, limit))
         place = f"{self._seed}/{stage}/{question}/{round}"
-        request = ChatRequest(prompt, sampling, _seed_of(place), reply_start, weigh_after)
+        request = ChatRequest(prompt, sampling, _seed_of(place), reply_start, weigh_after, question)
         identity = {"model": self._config.model, "adapter": self._config.adapter, **request.identity()}
         key = CallKey(stage, question, round, request_hash(identity))
         kept = self._cache.get(key)
         if kept is not None:
             return Completion(**kept)
-        return await self._under_way.get(key, lambda: self._make(key, request))
+        return await self._under_way.get(key, lambda: self._make(key, request, behind))
 
     @property
     def continues_replies(self) -> bool:
         """Whether the model honours `reply_start`."""
         return self._model.continues_replies
 
-    async def _make(self, key: CallKey, request: ChatRequest) -> Completion:
-        async with self._slots, self._ledger.set_aside(self._most(request)):
+    async def _make(self, key: CallKey, request: ChatRequest, behind: int) -> Completion:
+        tries = 0
+        while True:
+            try:
+                return await self._try(key, request, behind)
+            except TryAgain as error:
+                if tries == self._config.max_retries:
+                    raise
+                wait = min(_FIRST_WAIT * 2**tries, _LONGEST_WAIT) * random.uniform(0.5, 1.0)
+                await asyncio.sleep(max(error.after, wait))
+                tries += 1
+
+    async def _try(self, key: CallKey, request: ChatRequest, behind: int) -> Completion:
+        async with self._turns.take(behind), self._ledger.set_aside(self._most(request)):
             try:
                 completion = await self._model.complete(request)
             except CallFailed as error:
                 if any(error.used):
                     lost = {"prompt_tokens": error.used[0], "completion_tokens": error.used[1], "lost": str(error)}
-                    self._keep(key._replace(request=f"{key.request}/lost"), lost)
+                    self._keep(key._replace(request=f"{key.request}/lost/{uuid.uuid4().hex}"), lost)
                 raise
             if not completion.prompt_tokens:  # a server that does not tell; what it charges for is counted here
                 used = chat_tokens(request.prompt, self._tokenizer), len(self._tokenizer.tokenize(completion.text))

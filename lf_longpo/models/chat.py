@@ -1,7 +1,7 @@
 """The one small protocol that every chat model is used through.
 
 A backend takes a request and gives a completion, or raises `CallFailed` (this call is lost) or `UserError` (no call
-can work until somebody mends something). Retries are the backend's business; remembering results is not (calls.py).
+can work until somebody mends something). Trying again and remembering results are not its business (calls.py).
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,6 +22,8 @@ class ChatRequest:
     """What the reply begins with; the model goes on from there. Only for models that `continues_replies`."""
     weigh_after: str = ""
     """A mark in the reply, its start included: the probabilities of what follows its last occurrence are asked for."""
+    affinity: str = ""
+    """Requests with the same one begin alike, so that a server that has seen one answers the others sooner."""
 
     def identity(self) -> dict[str, Any]:
         """All that determines the completion, as plain data."""
@@ -53,6 +55,8 @@ class ChatModel(Protocol):
 
     continues_replies: bool
     """Whether it honours `ChatRequest.reply_start`."""
+    limit: int
+    """Calls that it takes at once, now."""
 
     async def start(self) -> int | None:
         """Gets ready, and tells the context window in tokens where it is known.
@@ -66,6 +70,7 @@ class ChatModel(Protocol):
         """Answers one request.
 
         Raises:
+            TryAgain: this call may work the next time.
             CallFailed: this call is lost for good.
             UserError: no call can work.
         """

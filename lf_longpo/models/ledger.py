@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from lf_longpo.config import PriceConfig
-from lf_longpo.errors import BudgetSpent
+from lf_longpo.errors import BudgetSpent, Interrupted
 from lf_longpo.models.cache import StageTotals
 
 _MILLION = 1_000_000
@@ -37,6 +37,8 @@ class Ledger:
         self._under_way = 0
         self._ended = asyncio.Condition()
         self._stopped = False
+        self.interrupted = False
+        """Whether no further call is to be made, though the budget allows it."""
 
     @property
     def stages(self) -> Mapping[str, StageTotals]:
@@ -64,7 +66,10 @@ class Ledger:
 
         Raises:
             BudgetSpent: the call could exceed the budget even when no other is under way, or an earlier one could.
+            Interrupted: no further call is to be made.
         """
+        if self.interrupted:
+            raise Interrupted("the run was asked to end")
         if self._max_cost is None:
             yield
             return

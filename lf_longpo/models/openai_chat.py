@@ -1,12 +1,15 @@
 """Chat with any OpenAI-compatible server through the official async client."""
 
 import math
+import time
 from typing import TYPE_CHECKING, Any
 
 from lf_longpo.config import ChatConfig
-from lf_longpo.errors import CallFailed, UserError
+from lf_longpo.errors import CallFailed, TryAgain, UserError
 from lf_longpo.models.chat import ChatRequest, Completion, token_behind, weights_behind
 from lf_longpo.models.openai_client import make_client, plain_errors
+from lf_longpo.models.quota import Quota
+from lf_longpo.models.servers import Server, Servers
 from lf_longpo.providers import is_hosted
 
 if TYPE_CHECKING:
@@ -21,49 +24,80 @@ _UNLISTED = {"anthropic", "zhipu"}
 
 
 class OpenAIChat:
-    """A `ChatModel` behind HTTP."""
+    """A `ChatModel` behind HTTP, on one server or several that serve the same."""
 
     def __init__(self, config: ChatConfig) -> None:
         self._config = config
         # vLLM and SGLang go on with a reply that was begun; hosted providers start a new one.
-        self.continues_replies = not is_hosted(config.base_url)
-        self._client = make_client(config.base_url, config.api_key_env, config.timeout, config.max_retries)
+        self.continues_replies = not any(map(is_hosted, config.base_urls))
+        most = None if config.max_concurrency == "auto" else config.max_concurrency
+        self._servers = Servers(
+            [
+                Server(url, make_client(url, config.api_key_env, config.timeout, max_retries=0), most)
+                for url in config.base_urls
+            ]
+        )
+        self._requests = Quota(config.requests_per_minute)
+        self._tokens = Quota(config.tokens_per_minute)
+
+    @property
+    def limit(self) -> int:
+        """What the servers that can be reached take now."""
+        return self._servers.limit
 
     async def start(self) -> int | None:
-        """Asks for the list of models: finds a dead server, a wrong key or a wrong name before any work is done."""
+        """Asks for the list of models: finds a dead server, a wrong key or a wrong name before any work is done.
+
+        Of several servers one must answer; the others are tried again later. The window is the smallest.
+        """
+        if self._config.provider in _UNLISTED:
+            return None
+        windows: list[int | None] = []
+        dead: list[str] = []
+        for server in self._servers:
+            try:
+                windows.append(await self._window(server))
+            except CallFailed as error:
+                dead.append(str(error))
+                server.close(time.monotonic())
+        if not windows:
+            raise UserError(f"{'; '.join(dead)}; start the server or mend base_url")
+        return min((window for window in windows if window), default=None)
+
+    async def _window(self, server: Server) -> int | None:
         import openai
 
         config = self._config
-        if config.provider in _UNLISTED:
-            return None
-        try:
-            with plain_errors(config.base_url, config.api_key_env):
-                try:
-                    listed = await self._client.with_options(max_retries=1, timeout=30).models.list()
-                except (openai.NotFoundError, openai.BadRequestError):
-                    return None  # this server does not list its models
-                # vLLM and SGLang tell the window here; OpenAI does not.
-                windows = {model.id: getattr(model, "max_model_len", None) for model in listed.data or []}
-        except CallFailed as error:
-            raise UserError(f"{error}; start the server or mend base_url") from None
+        with plain_errors(server.base_url, config.api_key_env):
+            try:
+                listed = await server.client.with_options(max_retries=1, timeout=30).models.list()
+            except (openai.NotFoundError, openai.BadRequestError):
+                return None  # this server does not list its models
+            # vLLM and SGLang tell the window here; OpenAI does not.
+            windows = {model.id: getattr(model, "max_model_len", None) for model in listed.data or []}
         # Hosted providers serve aliases and older models that they do not list.
-        if windows and config.model not in windows and not is_hosted(config.base_url):
+        if windows and config.model not in windows and not is_hosted(server.base_url):
             served = ", ".join(sorted(map(str, windows))[:10])
-            raise UserError(f"{config.base_url or 'OpenAI'} does not serve {config.model!r}; it serves {served}")
+            raise UserError(f"{server.base_url} does not serve {config.model!r}; it serves {served}")
         return windows.get(config.model)
 
     async def complete(self, request: ChatRequest) -> Completion:
         """One chat completion; see `ChatModel.complete`."""
         config = self._config
-        with plain_errors(config.base_url, config.api_key_env):
-            reply = await self._client.chat.completions.create(**_arguments(config, request))
+        await self._requests.take(1)
+        await self._tokens.take(_most_tokens(request))
+        server = await self._servers.pick(request.affinity)
+        with server.call() as new_tokens, plain_errors(server.base_url, config.api_key_env):
+            reply = await server.client.chat.completions.create(**_arguments(config, request))
             choice, usage = reply.choices[0] if reply.choices else None, reply.usage
             used = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
             if choice is not None and choice.finish_reason in _FILTERED:
                 raise CallFailed("the server's content filter withheld the reply", used)
+            if choice is not None and choice.message.refusal:
+                raise CallFailed(f"the model refused: {choice.message.refusal[:500]}", used)
             if choice is None or choice.message.content is None:
-                refusal = choice.message.refusal if choice else None
-                raise CallFailed(f"the server's reply holds no text{f': {refusal}' if refusal else ''}", used)
+                raise TryAgain("the server's reply holds no text", used)
+            new_tokens.append(used[1])
             return Completion(
                 text=choice.message.content,
                 prompt_tokens=used[0],
@@ -74,7 +108,12 @@ class OpenAIChat:
 
     async def close(self) -> None:
         """Closes the connections."""
-        await self._client.close()
+        await self._servers.close()
+
+
+def _most_tokens(request: ChatRequest) -> int:
+    """What a provider counts against the minute's tokens, at most: a token is mostly three bytes of text or more."""
+    return len(request.prompt.encode()) // 3 + request.sampling.max_new_tokens
 
 
 def _arguments(config: ChatConfig, request: ChatRequest) -> dict[str, Any]:
@@ -88,7 +127,7 @@ def _arguments(config: ChatConfig, request: ChatRequest) -> dict[str, Any]:
         "max_tokens": sampling.max_new_tokens,
     }
     # What is left out vLLM takes from the model's own defaults.
-    if sampling.top_p < 1 or not is_hosted(config.base_url):
+    if sampling.top_p < 1 or not any(map(is_hosted, config.base_urls)):
         arguments["top_p"] = sampling.top_p
     if sampling.presence_penalty:
         arguments["presence_penalty"] = sampling.presence_penalty

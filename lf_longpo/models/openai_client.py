@@ -2,15 +2,18 @@
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
-from lf_longpo.errors import CallFailed, UserError, first_line
+from lf_longpo.errors import CallFailed, TryAgain, UserError, first_line
 from lf_longpo.providers import OPENAI_URL, is_hosted
 
 if TYPE_CHECKING:
     import httpx
+    import openai
     from openai import AsyncOpenAI
 
 # Local servers accept any key, but the client insists on one.
@@ -20,11 +23,21 @@ _NO_KEY = "none"
 _POLICY_CODES = {"content_filter", "content_policy_violation", "1301"}
 _LENGTH_CODES = {"context_length_exceeded", "string_above_max_length", "1261"}
 _CREDIT_CODES = {"insufficient_quota", "billing_hard_limit_reached", "1113"}
-_PAYMENT_REQUIRED, _TOO_MANY_REQUESTS = 402, 429
+_PAYMENT_REQUIRED, _TIMEOUT, _CONFLICT, _TOO_MANY_REQUESTS, _SERVER_ERROR = 402, 408, 409, 429, 500
+# Seconds; a server that asks for more is asked again then.
+_LONGEST_WAIT = 3600.0
+# What says that a server has too much to do: rate limits, and 503 or 529 (Anthropic) while it is full.
+_OVERLOADED = {_TOO_MANY_REQUESTS, 503, 529}
 
 
 def make_client(base_url: str | None, api_key_env: str, timeout: float, max_retries: int) -> "AsyncOpenAI":
-    """A client on the aiohttp transport; it retries 408, 409, 429, 5xx and lost connections, honouring Retry-After.
+    """A client on the aiohttp transport, without a bound of its own on calls at once.
+
+    Args:
+        base_url: the server's address, None for OpenAI's.
+        api_key_env: the variable that holds the key.
+        timeout: seconds.
+        max_retries: how often the client itself repeats calls that met 408, 409, 429, 5xx or a lost connection.
 
     Raises:
         UserError: the key's variable is not set and the server is a hosted provider's, or base_url is no URL.
@@ -58,7 +71,7 @@ async def _settle_credit(response: "httpx.Response") -> None:
 
 @contextmanager
 def plain_errors(base_url: str | None, api_key_env: str) -> Iterator[None]:
-    """Turns the client's errors into `UserError` (nothing can work) and `CallFailed` (this call is lost).
+    """Turns the client's errors into `UserError` (nothing can work), `CallFailed` (this call is lost) and `TryAgain`.
 
     Messages carry the server's words, never the request, its headers or the key.
     """
@@ -77,8 +90,8 @@ def plain_errors(base_url: str | None, api_key_env: str) -> Iterator[None]:
         # The aiohttp transport reports a refused connection as a time-out; what it came from tells them apart.
         refusal = next((cause for cause in _causes(error) if isinstance(cause, OSError)), None)
         if isinstance(refusal, TimeoutError) or (refusal is None and isinstance(error, openai.APITimeoutError)):
-            raise CallFailed(f"{server} did not answer in time") from None
-        raise CallFailed(f"no connection to {server}: {refusal or error}") from None
+            raise TryAgain(f"{server} did not answer in time", overloaded=True) from None
+        raise TryAgain(f"no connection to {server}: {refusal or error}", unreachable=True) from None
     except openai.APIStatusError as error:
         code = str(error.code or "")
         if error.status_code == _PAYMENT_REQUIRED or code in _CREDIT_CODES:
@@ -88,10 +101,26 @@ def plain_errors(base_url: str | None, api_key_env: str) -> Iterator[None]:
             reason = " (refused by its content policy)"
         elif code in _LENGTH_CODES or "maximum context length" in _words(error):
             reason = " (the prompt is too long for it; set context_window beside the model)"
-        raise CallFailed(f"{server} answered {error.status_code}{reason}: {_words(error)}") from None
+        message = f"{server} answered {error.status_code}{reason}: {_words(error)}"
+        if reason or error.status_code not in (_TIMEOUT, _CONFLICT, _TOO_MANY_REQUESTS, *range(_SERVER_ERROR, 600)):
+            raise CallFailed(message) from None
+        raise TryAgain(message, after=_wait(error), overloaded=error.status_code in _OVERLOADED) from None
     except (openai.OpenAIError, ValueError, TypeError, AttributeError, LookupError) as error:
         # The client hands on whatever came, a web page too; the first use of it fails.
-        raise CallFailed(f"{server} sent a reply that cannot be read: {first_line(error)}") from None
+        raise TryAgain(f"{server} sent a reply that cannot be read: {first_line(error)}") from None
+
+
+def _wait(error: "openai.APIStatusError") -> float:
+    """Seconds that the answer's Retry-After asks for, as a number or a date."""
+    told = error.response.headers.get("retry-after", "")
+    try:
+        return min(max(float(told), 0.0), _LONGEST_WAIT)
+    except ValueError:
+        pass
+    try:
+        return min(max(parsedate_to_datetime(told).timestamp() - time.time(), 0.0), _LONGEST_WAIT)
+    except ValueError:
+        return 0.0
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

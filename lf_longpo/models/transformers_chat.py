@@ -51,6 +51,7 @@ class TransformersChat:
 
     def __init__(self, config: ChatConfig) -> None:
         self._config = config
+        self.limit = config.calls_at_once
         self._waiting: list[_Waiting] = []
         self._arrived = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
@@ -131,7 +132,7 @@ class TransformersChat:
 
     def _take_batch(self) -> tuple[list[_Waiting], int]:
         waiting = [Waiting(one.ids, one.request.sampling.max_new_tokens) for one in self._waiting]
-        rows, shared = choose_batch(waiting, self._config.max_concurrency, _READ_TOKENS[self._device], _KEPT_TOKENS)
+        rows, shared = choose_batch(waiting, self.limit, _READ_TOKENS[self._device], _KEPT_TOKENS)
         batch = [self._waiting[row] for row in rows]
         taken = set(rows)
         self._waiting = [one for row, one in enumerate(self._waiting) if row not in taken]

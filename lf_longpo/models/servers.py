@@ -1,0 +1,106 @@
+"""The servers that one model stands behind: where the next call goes, and which are to be left alone for now."""
+
+import asyncio
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from lf_longpo.errors import TryAgain
+from lf_longpo.models.pace import Pace
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+# Seconds that a server which cannot be reached is left alone, doubled each time.
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+
+
+class Server:
+    """One of them.
+
+    Args:
+        base_url: its address, None for the client's own.
+        client: set up for it.
+        most: calls at once, None to find out.
+    """
+
+    def __init__(self, base_url: str | None, client: "AsyncOpenAI", most: int | None) -> None:
+        self.base_url = base_url
+        self.client = client
+        self.opens_at = 0.0
+        self.under_way = 0
+        self.pace = Pace(most)
+        self._closed_at = 0.0
+        self._pause = _FIRST_PAUSE
+
+    @contextmanager
+    def call(self) -> Iterator[list[int]]:
+        """Around one call; its new tokens go into the list. What comes of it sets the server's pace."""
+        tokens: list[int] = []
+        began = time.monotonic()
+        self.under_way += 1
+        try:
+            yield tokens
+        except TryAgain as error:
+            now = time.monotonic()
+            if error.unreachable:
+                self.close(began)
+            elif error.overloaded:
+                self.pace.refused(began, now)
+                self.opens_at = max(self.opens_at, now + error.after)
+            raise
+        else:
+            self._pause = _FIRST_PAUSE
+            self.pace.came_back(began, time.monotonic(), sum(tokens))
+        finally:
+            self.under_way -= 1
+
+    def close(self, began: float) -> None:
+        """Leaves the server alone for a while; `began` is the time of the call that did not reach it."""
+        if began < self._closed_at:
+            return  # one of those that went down with the call that closed it
+        self._closed_at = time.monotonic()
+        self.opens_at = self._closed_at + self._pause
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+
+
+class Servers:
+    """All of them."""
+
+    def __init__(self, servers: Sequence[Server]) -> None:
+        self._servers = servers
+
+    def __iter__(self) -> Iterator[Server]:
+        return iter(self._servers)
+
+    @property
+    def limit(self) -> int:
+        """Calls that may be under way at all of them that are open; at least 1."""
+        now = time.monotonic()
+        return sum(server.pace.limit for server in self._servers if server.opens_at <= now) or 1
+
+    async def pick(self, affinity: str) -> Server:
+        """Where the next call goes, once any server is open.
+
+        Args:
+            affinity: calls with the same one go to the same server, whose prefix cache knows their beginning, as long
+                as it has room.
+        """
+        while True:
+            now = time.monotonic()
+            closed = [server.opens_at - now for server in self._servers if server.opens_at > now]
+            if len(closed) < len(self._servers):
+                break
+            await asyncio.sleep(min(closed))
+        open = [server for server in self._servers if server.opens_at <= now]
+        home = max(open, key=lambda server: zlib.crc32(f"{server.base_url} {affinity}".encode()))
+        if home.under_way < home.pace.limit:
+            return home
+        return min(open, key=lambda server: server.under_way / server.pace.limit)
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        for server in self._servers:
+            await server.client.close()
