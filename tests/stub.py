@@ -60,8 +60,13 @@ class Stub:
         return self
 
     def __exit__(self, *_) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
+        if not self._stop.is_set():
+            self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(10)
+
+    def die(self) -> None:
+        """Stops serving; for its own thread."""
+        self._stop.set()
 
     def _run(self) -> None:
         asyncio.run(self._serve())

@@ -75,6 +75,7 @@ def plain_errors(base_url: str | None, api_key_env: str) -> Iterator[None]:
 
     Messages carry the server's words, never the request, its headers or the key.
     """
+    import aiohttp
     import openai
 
     server = base_url or OPENAI_URL
@@ -91,7 +92,8 @@ def plain_errors(base_url: str | None, api_key_env: str) -> Iterator[None]:
         refusal = next((cause for cause in _causes(error) if isinstance(cause, OSError)), None)
         if isinstance(refusal, TimeoutError) or (refusal is None and isinstance(error, openai.APITimeoutError)):
             raise TryAgain(f"{server} did not answer in time", overloaded=True) from None
-        raise TryAgain(f"no connection to {server}: {refusal or error}", unreachable=True) from None
+        absent = any(isinstance(cause, aiohttp.ClientConnectorError) for cause in _causes(error))
+        raise TryAgain(f"no connection to {server}: {refusal or error}", unreachable=absent) from None
     except openai.APIStatusError as error:
         code = str(error.code or "")
         if error.status_code == _PAYMENT_REQUIRED or code in _CREDIT_CODES:

@@ -1,0 +1,171 @@
+"""How busy `longpo generate` keeps a server, against a driver that runs 50 questions in lock-step rounds.
+
+    python scripts/bench_rollout.py                                     # 500 questions, 30 rounds, 64 slots
+    python scripts/bench_rollout.py --questions 100 --seconds-a-token 0.0006
+
+Both drive the same server in this run: a process of its own that speaks the OpenAI API and answers in as many slots,
+after a time that follows from the number of new tokens, log-normal as real ones are (median 300, cut at 1,024), and
+drawn from the call's seed alone. Slots busy is the time that slots spent on answers over all slots' time from the first
+call to the last answer. The lock-step driver does what the published LongMab-PO script does: a round of a batch begins
+when the one before has ended for the whole batch. Contexts are short and no embedder runs: what is measured is the
+scheduling.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import json
+import math
+import multiprocessing
+import os
+import random
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+MEDIAN, SIGMA, CUT = 300, 0.7, 1024
+BATCH = 50
+
+
+def serve(port: multiprocessing.Queue, slots: int, seconds_a_token: float) -> None:
+    """The server, until it is terminated; its port goes into the queue."""
+    from aiohttp import web
+
+    free = asyncio.Semaphore(slots)
+    state = {"busy": 0.0, "calls": 0, "first": math.inf, "last": 0.0}
+
+    async def chat(request: web.Request) -> web.Response:
+        body = await request.json()
+        state["first"] = min(state["first"], time.monotonic())
+        draw = random.Random(body["seed"])
+        tokens = min(round(MEDIAN * draw.lognormvariate(0, SIGMA)), CUT)
+        async with free:
+            began = time.monotonic()
+            await asyncio.sleep(tokens * seconds_a_token)
+            state["last"] = time.monotonic()
+            state["busy"] += state["last"] - began
+        state["calls"] += 1
+        prompt = body["messages"][0]["content"]
+        code = prompt.split("The code is ", 1)[-1].split(".", 1)[0]
+        text = f"The text tells it. The answer is {code}." if "Correct answer" in prompt else "Answer: it is unknown."
+        if draw.random() < 0.5:
+            text = f"The text tells it. The answer is {code}.\nAnswer: {code}"
+        message = {"role": "assistant", "content": text}
+        usage = {"prompt_tokens": 100, "completion_tokens": tokens, "total_tokens": 100 + tokens}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        return web.json_response(
+            {"id": "c", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
+        )
+
+    async def models(request: web.Request) -> web.Response:
+        data = [{"id": "m", "object": "model", "created": 0, "owned_by": "bench", "max_model_len": 8192}]
+        return web.json_response({"object": "list", "data": data})
+
+    async def stats(request: web.Request) -> web.Response:
+        told = dict(state)
+        state.update(busy=0.0, calls=0, first=math.inf, last=0.0)
+        return web.json_response(told)
+
+    async def run() -> None:
+        app = web.Application(client_max_size=64 * 2**20)
+        app.add_routes(
+            [web.post("/v1/chat/completions", chat), web.get("/v1/models", models), web.get("/stats", stats)]
+        )
+        runner = web.AppRunner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port.put(site._server.sockets[0].getsockname()[1])
+        await asyncio.Event().wait()
+
+    asyncio.run(run())
+
+
+def ours(url: str, folder: Path, questions: int, rounds: int, slots: int) -> None:
+    """`longpo generate` from its beginning to the registered data set."""
+    from lf_longpo.config import GenerateConfig
+    from lf_longpo.generate import generate
+
+    lines = []
+    for number in range(questions):
+        code = hashlib.sha256(str(number).encode()).hexdigest()[:8]
+        context = f"The code is {code}. " + f"Lamp {number} hangs in the tower and shines over the river. " * 40
+        lines.append(json.dumps({"id": f"q{number}", "question": "Which code?", "answer": code, "context": context}))
+    (folder / "q.jsonl").write_text("\n".join(lines) + "\n")
+    config = GenerateConfig(
+        method="longmab",
+        input=str(folder / "q.jsonl"),
+        output_dir=folder / "run",
+        dataset_dir=folder / "data",
+        dataset_name="bench",
+        policy={"base_url": url, "model": "m", "max_concurrency": slots},
+        tokenizer="smollm2-135m",
+        longmab={"rounds": rounds, "chunk_size": 128, "init": "random"},
+        pairs={"template": "llama3"},
+    )
+    result = asyncio.run(generate(config))
+    assert result.exit_code == 0 and result.summary["rollouts"] == questions * rounds, result
+
+
+def lock_step(url: str, questions: int, rounds: int) -> None:
+    """Batches of questions; nobody begins a round before all have ended the one before."""
+    from lf_longpo.config import ChatConfig, SamplingConfig
+    from lf_longpo.models.chat import ChatRequest
+    from lf_longpo.models.openai_chat import OpenAIChat
+
+    async def run() -> None:
+        model = OpenAIChat(ChatConfig(base_url=url, model="m"))
+        draw = random.Random(0)
+        for start in range(0, questions, BATCH):
+            for _ in range(rounds + 1):
+                batch = range(start, min(start + BATCH, questions))
+                requests = [ChatRequest("Which code?", SamplingConfig(), draw.getrandbits(31)) for _ in batch]
+                await asyncio.gather(*map(model.complete, requests))
+        await model.close()
+
+    asyncio.run(run())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--questions", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--slots", type=int, default=64)
+    parser.add_argument("--seconds-a-token", type=float, default=0.001, help="(%(default)s)")
+    parser.add_argument("--ours-only", action="store_true")
+    options = parser.parse_args()
+    os.environ["OPENAI_API_KEY"] = "none"
+    import urllib.request
+
+    context = multiprocessing.get_context("spawn")
+    port: multiprocessing.Queue = context.Queue()
+    server = context.Process(target=serve, args=(port, options.slots, options.seconds_a_token), daemon=True)
+    server.start()
+    root = f"http://127.0.0.1:{port.get()}"
+
+    def measure(name: str, drive: callable) -> float:
+        before = resource.getrusage(resource.RUSAGE_SELF)
+        drive()
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        with urllib.request.urlopen(f"{root}/stats") as reply:
+            told = json.load(reply)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        seconds = told["last"] - told["first"]
+        print(
+            f"{name:10} {told['calls']:6} calls in {seconds:6.1f} s, {told['calls'] / seconds:5.1f} a second, slots "
+            f"busy {told['busy'] / options.slots / seconds:.3f}, client CPU {1000 * cpu / told['calls']:.2f} ms a call",
+            flush=True,
+        )
+        return seconds / told["calls"]
+
+    with tempfile.TemporaryDirectory() as name:
+        mine = measure("ours", lambda: ours(f"{root}/v1", Path(name), options.questions, options.rounds, options.slots))
+    if not options.ours_only:
+        theirs = measure("lock-step", lambda: lock_step(f"{root}/v1", options.questions, options.rounds))
+        print(f"{theirs / mine:.2f}x as fast as lock-step")
+    server.terminate()
+
+
+if __name__ == "__main__":
+    main()
