@@ -74,18 +74,23 @@ class ChatConfig(ServedConfig):
     """Address of the server, with its /v1; or of several that serve the same model: calls go where there is room, and a
     server that is down is left alone until it is back. Default: the provider's, or OpenAI's."""
 
-    backend: Literal["openai", "transformers"] = "openai"
-    """`openai`: any server that speaks the OpenAI API (vLLM, SGLang, a paid one). `transformers`: in this process."""
+    backend: Literal["openai", "vllm", "transformers"] = "openai"
+    """`openai`: any server that speaks the OpenAI API (vLLM, SGLang, a paid one). `vllm`: its engine, started and ended
+    by the run. `transformers`: in this process."""
     provider: Literal["openai", "zhipu", "anthropic", "deepseek", "local"] | None = None
     """A known server (`local`: port 8000 of this machine): fills in base_url, api_key_env and send_seed where they are
     not set."""
     model: str
-    """The name the server knows; or for transformers a folder, a hub name, or the embedded `smollm2-135m`."""
+    """The name the server knows; or for vllm and transformers a folder, a hub name, or the embedded `smollm2-135m`."""
     adapter: str | None = None
-    """Folder of a LoRA adapter to load on top (transformers only; a server names its adapters in `model`)."""
+    """Folder of a LoRA adapter to load on top (not openai, whose servers name their adapters in `model`)."""
+    tensor_parallel_size: Positive = 1
+    """GPUs that one copy of the model is spread over (vllm only)."""
+    data_parallel_size: Positive = 1
+    """Copies of the model (vllm only)."""
     max_concurrency: Positive | Literal["auto"] = 64
-    """Calls in flight at once, at each server; for transformers the most rows in one batch. It is halved where a
-    server refuses calls or times out, and grows back. `auto`: from 16 up while the server keeps its speed (openai
+    """Calls in flight at once, at each server; for vllm and transformers the most rows in one batch. It is halved where
+    a server refuses calls or times out, and grows back. `auto`: from 16 up while the server keeps its speed (openai
     only)."""
     requests_per_minute: Positive | None = None
     """The provider's limit, never exceeded in any minute (openai only). Default: none."""
@@ -99,15 +104,18 @@ class ChatConfig(ServedConfig):
     """Tries after the first on rate limits, time-outs, lost connections, server errors and broken replies (openai
     only)."""
     send_seed: bool = True
-    """Whether each call carries a seed of its own (openai only). Off for servers that refuse or, as vLLM 0.32 on a CPU
-    with chunked prefill, do not survive it; repeated runs then sample anew."""
+    """Whether each call carries a seed of its own (not transformers, where it always does). Off for servers that refuse
+    or, as vLLM 0.32 on a CPU with chunked prefill, do not survive it; repeated runs then sample anew."""
     trust_remote_code: bool = False
     """Whether code that comes with the model's files may run here."""
 
     @model_validator(mode="after")
     def _backend_fields(self) -> "ChatConfig":
         if self.backend == "openai" and self.adapter:
-            raise ValueError("adapter goes with backend: transformers; a server names its adapters in model")
+            raise ValueError("adapter goes with backend: transformers or vllm; a server names its adapters in model")
+        copies = [name for name in ("tensor_parallel_size", "data_parallel_size") if getattr(self, name) > 1]
+        if copies and self.backend != "vllm":
+            raise ValueError(f"{copies[0]} goes with backend: vllm")
         quotas = [name for name in ("requests_per_minute", "tokens_per_minute") if getattr(self, name)]
         if self.backend != "openai" and (quotas or self.max_concurrency == "auto"):
             raise ValueError(f"{quotas[0] if quotas else 'max_concurrency: auto'} goes with backend: openai")
@@ -121,7 +129,8 @@ class ChatConfig(ServedConfig):
     @property
     def calls_at_once(self) -> int:
         """At most, over all servers, as far as it is known beforehand."""
-        return len(self.base_urls) * (64 if self.max_concurrency == "auto" else self.max_concurrency)
+        copies = len(self.base_urls) * self.data_parallel_size
+        return copies * (64 if self.max_concurrency == "auto" else self.max_concurrency)
 
 
 class EmbedderConfig(ServedConfig):

@@ -114,8 +114,10 @@ def _longmab_rows(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
     )
     yield "roll-outs", str(summary["rollouts"])
     if summary["rollouts"]:
-        first, last = summary["mean_reward_first_third"], summary["mean_reward_last_third"]
-        yield "reward", f"mean {summary['mean_reward']:.3f} (first third of the rounds {first:.3f}, last {last:.3f})"
+        # A run that was stopped may have none in the last third.
+        means = (summary[f"mean_reward_{third}_third"] for third in ("first", "last"))
+        first, last = ("none" if mean is None else f"{mean:.3f}" for mean in means)
+        yield "reward", f"mean {summary['mean_reward']:.3f} (first third of the rounds {first}, last {last})"
         yield "rewards", _histogram(summary["reward_histogram"], ("0-0.2", "0.2-0.4", "0.4-0.6", "0.6-0.8", "0.8-1"))
         yield "arms", f"{summary['mean_arms']:.1f} chunks a question, {summary['mean_arms_tried']:.1f} of them tried"
 

@@ -38,6 +38,10 @@ _FREE = {
     "max_retries",
     "send_seed",
     "trust_remote_code",
+    "requests_per_minute",
+    "tokens_per_minute",
+    "tensor_parallel_size",
+    "data_parallel_size",
     "batch_size",
 }
 

@@ -125,6 +125,10 @@ def make_chat(config: ChatConfig) -> ChatModel:
         from lf_longpo.models.openai_chat import OpenAIChat
 
         return OpenAIChat(config)
+    if config.backend == "vllm":
+        from lf_longpo.models.vllm_chat import VLLMChat
+
+        return VLLMChat(config)
     from lf_longpo.models.transformers_chat import TransformersChat
 
     return TransformersChat(config)

@@ -41,8 +41,14 @@ def load_tokenizer(name: str, setting: str, trust_remote_code: bool = False) -> 
 
 def chat_tokens(prompt: str, tokenizer: "PreTrainedTokenizerBase") -> int:
     """Tokens of `prompt` as the only user message of a chat, with the model's chat template where it has one."""
-    text = prompt
     if tokenizer.chat_template:
-        messages = [{"role": "user", "content": prompt}]
-        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    return len(tokenizer(text, add_special_tokens=not tokenizer.chat_template, verbose=False)["input_ids"])
+        return len(chat_ids(prompt, tokenizer))
+    return len(tokenizer(prompt, verbose=False)["input_ids"])
+
+
+def chat_ids(prompt: str, tokenizer: "PreTrainedTokenizerBase", reply_start: str = "") -> list[int]:
+    """`prompt` as the only user message of a chat, and the beginning of the reply, by the model's chat template."""
+    messages = [{"role": "user", "content": prompt}]
+    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    # The template writes special tokens itself.
+    return tokenizer(text + reply_start, add_special_tokens=False, verbose=False)["input_ids"]

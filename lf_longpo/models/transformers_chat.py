@@ -24,7 +24,7 @@ from lf_longpo.errors import CallFailed, UserError, first_line
 from lf_longpo.models.batching import Waiting, choose_batch
 from lf_longpo.models.chat import ChatRequest, Completion, token_behind, weights_behind
 from lf_longpo.models.embedded import resolve
-from lf_longpo.models.tokenizers import load_tokenizer
+from lf_longpo.models.tokenizers import chat_ids, load_tokenizer
 
 # Prompt tokens that a batch reads at once; one longer prompt goes alone. A CPU is busy with a few thousand, and one row
 # without padding takes its fast causal attention.
@@ -65,8 +65,8 @@ class TransformersChat:
 
     async def complete(self, request: ChatRequest) -> Completion:
         """Queues the request for the next batch; see `ChatModel.complete`."""
-        ids = await asyncio.to_thread(self._encode, request)
-        waiting = _Waiting(request, ids, asyncio.get_running_loop().create_future())
+        ids = await asyncio.to_thread(chat_ids, request.prompt, self._tokenizer, request.reply_start)
+        waiting = _Waiting(request, np.array(ids, dtype=np.int32), asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._arrived.set()
         return await waiting.done
@@ -106,13 +106,6 @@ class TransformersChat:
         ends = model.generation_config.eos_token_id
         self._ends = set(ends if isinstance(ends, list) else [ends]) | {self._tokenizer.eos_token_id}
         self._ends.discard(None)
-
-    def _encode(self, request: ChatRequest) -> np.ndarray:
-        messages = [{"role": "user", "content": request.prompt}]
-        prompt = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        # The template writes special tokens itself.
-        ids = self._tokenizer(prompt + request.reply_start, add_special_tokens=False, verbose=False)["input_ids"]
-        return np.array(ids, dtype=np.int32)
 
     async def _serve(self) -> None:
         while True:

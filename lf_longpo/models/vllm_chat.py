@@ -1,0 +1,143 @@
+"""Chat with vLLM's engine in this process: what its server does, without a server to start and to find.
+
+The engine has processes of its own for the GPUs; requests are batched there, and prompts that begin alike share what
+was computed for their beginning.
+"""
+
+import asyncio
+import json
+import math
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lf_longpo.config import ChatConfig
+from lf_longpo.errors import CallFailed, UserError, first_line
+from lf_longpo.models.chat import ChatRequest, Completion, token_behind, weights_behind
+from lf_longpo.models.embedded import resolve
+from lf_longpo.models.tokenizers import chat_ids, load_tokenizer
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+    from vllm.outputs import CompletionOutput
+
+# The most alternatives a token that the engine tells, as its server.
+_ALTERNATIVES = 20
+
+
+class VLLMChat:
+    """A `ChatModel` on this machine's GPUs."""
+
+    continues_replies = True
+
+    def __init__(self, config: ChatConfig) -> None:
+        self._config = config
+        self.limit = config.calls_at_once
+        self._engine: Any = None
+
+    async def start(self) -> int | None:
+        """Loads the model; its window is the engine's."""
+        config = self._config
+        self._tokenizer = load_tokenizer(config.model, "model", config.trust_remote_code)
+        if not self._tokenizer.chat_template:
+            raise UserError(f"the tokenizer of {config.model!r} has no chat template; take an instruction-tuned model")
+        self._engine = await asyncio.to_thread(self._load)
+        return self._engine.model_config.max_model_len
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        """Hands the request to the engine; see `ChatModel.complete`."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        ids = await asyncio.to_thread(chat_ids, request.prompt, self._tokenizer, request.reply_start)
+        prompt = {"prompt_token_ids": ids}
+        outputs = []
+        try:
+            async for output in self._engine.generate(
+                prompt, self._sampling(request), uuid.uuid4().hex, lora_request=self._adapter
+            ):
+                outputs.append(output)
+        except EngineDeadError:
+            raise UserError("the vLLM engine has died (its log says why); the same command carries on") from None
+        except ValueError as error:  # a prompt beyond the window
+            raise CallFailed(f"vLLM: {first_line(error)}") from None
+        answer = outputs[-1].outputs[0]
+        return Completion(
+            text=answer.text,
+            prompt_tokens=len(ids),
+            completion_tokens=len(answer.token_ids),
+            finish_reason=answer.finish_reason or "unknown",
+            weights=_weights(answer, request) if request.weigh_after else None,
+        )
+
+    async def close(self) -> None:
+        """Ends the engine's processes."""
+        if self._engine:
+            await asyncio.to_thread(self._engine.shutdown)
+        self._engine = None
+
+    def _load(self) -> Any:
+        try:
+            from vllm import AsyncEngineArgs
+            from vllm.v1.engine.async_llm import AsyncLLM
+        except ImportError as error:
+            raise UserError(f"backend: vllm needs vLLM ({error}): pip install -e '.[vllm]'") from None
+        config = self._config
+        given: dict[str, Any] = {"max_model_len": config.context_window} if config.context_window else {}
+        self._adapter = None
+        if config.adapter:
+            from vllm.lora.request import LoRARequest
+
+            self._adapter = LoRARequest("adapter", 1, config.adapter)
+            given |= {"enable_lora": True, "max_lora_rank": _rank(config.adapter)}
+        try:
+            return AsyncLLM.from_engine_args(
+                AsyncEngineArgs(
+                    model=resolve(config.model),
+                    tensor_parallel_size=config.tensor_parallel_size,
+                    data_parallel_size=config.data_parallel_size,
+                    max_num_seqs=config.max_concurrency,
+                    enable_prefix_caching=True,
+                    # Models' own defaults (top-k, repetition penalty) would change what was asked for.
+                    generation_config="vllm",
+                    trust_remote_code=config.trust_remote_code,
+                    disable_log_stats=True,
+                    **given,
+                )
+            )
+        except Exception as error:  # no GPU, too little memory, a model that it does not know
+            raise UserError(f"vLLM cannot load {config.model!r}: {first_line(error)}") from None
+
+    def _sampling(self, request: ChatRequest) -> "SamplingParams":
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        sampling = request.sampling
+        return SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            presence_penalty=sampling.presence_penalty,
+            max_tokens=sampling.max_new_tokens,
+            seed=request.seed if self._config.send_seed else None,
+            logprobs=_ALTERNATIVES if request.weigh_after else None,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+
+def _rank(adapter: str) -> int:
+    """The adapter's rank, which the engine must know beforehand."""
+    path = Path(adapter) / "adapter_config.json"
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["r"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"cannot load the adapter {adapter}: {path} cannot be read ({first_line(error)})") from None
+
+
+def _weights(answer: "CompletionOutput", request: ChatRequest) -> dict[str, float] | None:
+    steps = answer.logprobs or []
+    told = [step[token].decoded_token or "" for step, token in zip(steps, answer.token_ids, strict=False)]
+    place = token_behind(request.weigh_after, request.reply_start, told)
+    if place is None:
+        return None
+    index, held = place
+    likeliest = sorted(steps[index].values(), key=lambda one: -one.logprob)
+    return weights_behind(held, ((one.decoded_token or "", math.exp(one.logprob)) for one in likeliest))
