@@ -1,0 +1,45 @@
+"""The arguments of vLLM's server for a section of a generation config, one a line; scripts/serve_vllm.sh starts it."""
+
+import sys
+from urllib.parse import urlsplit
+
+from lf_longpo.config import ChatConfig, GenerateConfig
+from lf_longpo.config_file import load_config
+from lf_longpo.errors import UserError
+
+
+def server_arguments(config: ChatConfig) -> list[str]:
+    """Arguments of `vllm serve` for the server that the configuration expects.
+
+    Args:
+        config: with backend openai and an address; of several the first.
+
+    Raises:
+        UserError: it names no address.
+    """
+    address = urlsplit(config.base_urls[0] or "")
+    if config.backend != "openai" or not address.hostname:
+        raise UserError("base_url names no server; set it, as in http://127.0.0.1:8000/v1")
+    arguments = ["--model", config.model, "--host", address.hostname, "--port", str(address.port or 8000)]
+    arguments += ["--enable-prefix-caching", "--max-num-seqs", str(config.calls_at_once // len(config.base_urls))]
+    # Models' own defaults (top-k, repetition penalty) would change what is asked for.
+    arguments += ["--generation-config", "vllm"]
+    if config.context_window:
+        arguments += ["--max-model-len", str(config.context_window)]
+    return arguments
+
+
+def _main(path: str, section: str) -> None:
+    config = load_config(GenerateConfig, path)
+    model = getattr(config, section, None)
+    if not isinstance(model, ChatConfig):
+        raise UserError(f"{path}: has no section {section!r} with a chat model; policy and judge can be")
+    print(*server_arguments(model), sep="\n")
+
+
+if __name__ == "__main__":
+    try:
+        _main(*sys.argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
