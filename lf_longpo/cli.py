@@ -64,6 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument(
         "--estimate", action="store_true", help="only tell what calls, tokens and cost are to be expected"
     )
+    generate.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="run on this Ray cluster (auto: the one of this machine; local: one made for the run); output_dir must be "
+        "on a file system that its nodes share",
+    )
     generate.set_defaults(run=_generate)
 
     score = commands.add_parser(
@@ -162,7 +168,12 @@ def _generate(options: argparse.Namespace) -> int:
     if options.estimate:
         print_estimate(config, estimate(config))
         return 0
-    result = asyncio.run(generate(config, options.stage))
+    if options.ray:
+        from lf_longpo.distributed import generate_on_ray
+
+        result = generate_on_ray(config, options.ray, options.stage)
+    else:
+        result = asyncio.run(generate(config, options.stage))
     print_generation(config, result.summary)
     return result.exit_code
 

@@ -5,17 +5,18 @@ All that can be wrong with the input, the settings or the models is found before
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lf_longpo.config import GenerateConfig
 from lf_longpo.errors import UserError
-from lf_longpo.journal import check_folder, write_whole
+from lf_longpo.journal import Row, check_folder, write_whole
 from lf_longpo.longmab.run import LongMabRun
 from lf_longpo.longreward.run import LongRewardRun
 from lf_longpo.method import Method, Tools, Usage
-from lf_longpo.models.cache import CallCache
+from lf_longpo.models.cache import CALLS, CallCache
 from lf_longpo.models.ledger import Ledger, cost_of
 from lf_longpo.models.tokenizers import load_tokenizer
 from lf_longpo.pairs import PAIRS, Pairs
@@ -26,6 +27,12 @@ from lf_longpo.progress import Progress
 from lf_longpo.questions import check_questions, read_questions
 from lf_longpo.run_dir import changed_settings, locked, refuse_changes, save_settings
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FAILURES, SUMMARY = "failures.jsonl", "summary.json"
+# What a summary counts beside pairs and calls.
+_COUNTED = ("questions", "failed", "unfinished", "left_out", "all_equal", "too_few_responses", "not_scored")
 _METHODS = {"longmab": LongMabRun, "longreward": LongRewardRun}
 
 
@@ -49,28 +56,20 @@ async def generate(config: GenerateConfig, until: str = "pairs") -> Result:
     """
     began = time.monotonic()
     output_dir = config.output_dir
-    method = _method(config, until)
-    digests = check_questions(method.source, method.asked)
-    changed = changed_settings(config, output_dir)
-    refuse_changes(_not_about_pairs(changed, method), output_dir)
-    steps = method.check(digests)
-    _check_targets(config)
-    name, trust = config.tokenizer or config.policy.model, _trusts(config)
-    tokenizer = load_tokenizer(name, "tokenizer", trust)
-    encoder = TemplateEncoder(config.pairs.template, name, config.pairs.cutoff_len, trust)
-
-    cache, ledger = CallCache(output_dir / "calls.sqlite"), Ledger(config.max_cost)
-    progress = Progress(config.method, len(digests), steps, ledger)
-    method.equip(Tools(tokenizer, cache, ledger, progress))
+    run = _prepare(config, until)
+    method, digests = run.method, run.digests
+    cache, ledger = CallCache(output_dir / CALLS), Ledger(config.max_cost)
+    progress = Progress(config.method, len(digests), run.steps, ledger)
+    method.equip(Tools(run.tokenizer, cache, ledger, progress))
     try:
         await method.start()
-        with locked(output_dir), Failures(output_dir / "failures.jsonl") as failures:
+        with locked(output_dir), Failures(output_dir / FAILURES) as failures:
             cache.open()
             ledger.carry_over(cache.totals())
-            if changed:  # only how pairs are made: they are made anew
+            if run.changed:  # only how pairs are made: they are made anew
                 (output_dir / PAIRS).unlink(missing_ok=True)
             save_settings(config, output_dir)
-            pairs = Pairs(output_dir, encoder)
+            pairs = Pairs(output_dir, run.encoder)
             try:
                 announced = method.open(pairs, failures)
                 with progress:
@@ -86,6 +85,81 @@ async def generate(config: GenerateConfig, until: str = "pairs") -> Result:
     finally:
         await method.close()  # before the cache: what still comes back is kept
         cache.close()
+
+
+def check(config: GenerateConfig, until: str = "pairs") -> int:
+    """Finds before any work what `generate` would find; gives the number of questions.
+
+    Raises:
+        UserError: likewise.
+    """
+    return len(_prepare(config, until).digests)
+
+
+async def collect(
+    config: GenerateConfig, until: str, parts: Sequence[Mapping[str, Any]], lost: Sequence[Row], seconds: float
+) -> Result:
+    """Ends a run whose journals, pairs included, were made elsewhere and lie in `output_dir`; makes no call.
+
+    Args:
+        config: the run's.
+        until: the stage after which it stopped.
+        parts: the summaries of the runs that made them.
+        lost: what could not be done.
+        seconds: what it took.
+
+    Raises:
+        UserError: input or settings cannot work.
+    """
+    run = _prepare(config, until)
+    cache, ledger = CallCache(config.output_dir / CALLS), Ledger()
+    progress = Progress(config.method, len(run.digests), run.steps, ledger)
+    run.method.equip(Tools(run.tokenizer, cache, ledger, progress))
+    try:
+        with locked(config.output_dir), Failures(config.output_dir / FAILURES) as failures:
+            cache.open()
+            ledger.carry_over(cache.totals())
+            save_settings(config, config.output_dir)
+            failures.carry_over(lost)
+            pairs = Pairs(config.output_dir, run.encoder)
+            try:
+                run.method.open(pairs, failures)
+                pairs.take_over()
+                sums = {name: sum(part.get(name, 0) for part in parts) for name in _COUNTED}
+                progress.counts.update({name.replace("_", " "): number for name, number in sums.items()})
+                done = sums["questions"] - sums["failed"] - sums["unfinished"]
+                tally = Tally(done, sums["failed"], sums["unfinished"], any(part["interrupted"] for part in parts))
+                return _finish(config, list(run.digests), until, pairs, run.method, ledger, tally, seconds)
+            finally:
+                pairs.close()
+    finally:
+        await run.method.close()
+        cache.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A run whose input and settings can work."""
+
+    method: Method
+    digests: dict[str, str]
+    changed: dict[str, tuple[Any, Any]]
+    steps: int
+    tokenizer: "PreTrainedTokenizerBase"
+    encoder: TemplateEncoder
+
+
+def _prepare(config: GenerateConfig, until: str) -> _Run:
+    method = _method(config, until)
+    digests = check_questions(method.source, method.asked)
+    changed = changed_settings(config, config.output_dir)
+    refuse_changes(_not_about_pairs(changed, method), config.output_dir)
+    steps = method.check(digests)
+    _check_targets(config)
+    name, trust = config.tokenizer or config.policy.model, _trusts(config)
+    tokenizer = load_tokenizer(name, "tokenizer", trust)
+    encoder = TemplateEncoder(config.pairs.template, name, config.pairs.cutoff_len, trust)
+    return _Run(method, digests, changed, steps, tokenizer, encoder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +254,7 @@ def _finish(
         "cost": ledger.spent,
         "seconds": round(seconds, 1),
     }
-    write_whole(config.output_dir / "summary.json", [json.dumps(summary, indent=2, ensure_ascii=False), "\n"])
+    write_whole(config.output_dir / SUMMARY, [json.dumps(summary, indent=2, ensure_ascii=False), "\n"])
     made = len(pairs) if until == method.stages[-1] else tally.done
     return Result(summary, tally.exit_code(made, config.max_failure_rate))
 

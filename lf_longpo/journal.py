@@ -48,6 +48,10 @@ class Journal:
     def __len__(self) -> int:
         return sum(map(len, self._places.values()))
 
+    def ids(self) -> Collection[str]:
+        """The ids that have rows."""
+        return self._places.keys()
+
     def rows(self, id: str) -> list[Row]:
         """The rows of one id, in the order they were written."""
         found = []

@@ -7,6 +7,7 @@ ends that somebody interrupts.
 
 import asyncio
 import signal
+import threading
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from lf_longpo.errors import CallFailed, Interrupted, Unfinished, UserError
-from lf_longpo.journal import Journal
+from lf_longpo.journal import Journal, Row
 from lf_longpo.models.ledger import Ledger
 from lf_longpo.models.turns import PLACE
 from lf_longpo.progress import Progress
@@ -67,6 +68,11 @@ class Failures:
         if not isinstance(error, CallFailed):
             row |= {"kind": type(error).__name__, "traceback": "".join(traceback.format_exception(error))}
         self._journal.append(row)
+
+    def carry_over(self, rows: Iterable[Row]) -> None:
+        """Takes failures that were written down elsewhere."""
+        for row in rows:
+            self._journal.append(row)
 
     def __enter__(self) -> "Failures":
         return self
@@ -147,7 +153,7 @@ async def run_questions(
 def _interruptible(ledger: Ledger, progress: Progress) -> Iterator[None]:
     """While the block lasts, the first signal lets the run end and the second cancels the block."""
     loop, block = asyncio.get_running_loop(), asyncio.current_task()
-    signals = (signal.SIGINT, signal.SIGTERM)
+    signals: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
 
     def interrupt() -> None:
         if ledger.interrupted:
@@ -156,6 +162,8 @@ def _interruptible(ledger: Ledger, progress: Progress) -> Iterator[None]:
             ledger.interrupted = True
             progress.note("interrupted: calls under way come back first; once more stops at once")
 
+    if threading.current_thread() is not threading.main_thread():
+        signals = ()  # only the main thread may handle them
     for number in signals:
         loop.add_signal_handler(number, interrupt)
     try:

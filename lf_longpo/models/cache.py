@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 from lf_longpo.errors import UserError
 
+CALLS = "calls.sqlite"
+
 
 class CallKey(NamedTuple):
     """Which call of a run: its stage, question, round (or sample, or batch) and a hash of all that it asks."""

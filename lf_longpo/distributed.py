@@ -1,0 +1,201 @@
+"""`longpo generate --ray`: a run in shards on a Ray cluster, each of them an ordinary run in a folder of its own.
+
+Ray Data hands the shards to the nodes, and those of a lost node to others, where they carry on from their journals:
+what a lost node costs is its calls under way. In the end the shards' journals become those of the run, and its data set
+is made of them here. Nodes need this package, the same file system, and the API keys in the environment that Ray was
+started in.
+"""
+
+import asyncio
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any
+
+from lf_longpo.config import ChatConfig, GenerateConfig
+from lf_longpo.errors import UserError
+from lf_longpo.generate import FAILURES, SUMMARY, Result, check, collect, generate
+from lf_longpo.journal import Row, read_rows, write_whole
+from lf_longpo.models.cache import CALLS, CallCache
+from lf_longpo.run_dir import changed_settings, locked
+
+_SHARDS = "shards"
+# Shards a worker, so that all end at about the same time; one where each has to load a model.
+_SHARDS_A_WORKER = 4
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+def generate_on_ray(config: GenerateConfig, address: str, until: str = "pairs") -> Result:
+    """Runs or carries on one generation on a cluster, and registers its pairs.
+
+    Args:
+        config: the run's; `output_dir` on a file system that all nodes share.
+        address: the cluster's, as for `ray.init`; `local` makes one of this machine.
+        until: the stage after which to stop.
+
+    Raises:
+        UserError: input, settings or models that cannot work, here or on a node.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise UserError("--ray needs Ray: pip install -e '.[ray]'") from None
+    if config.max_cost is not None:
+        raise UserError("max_cost: nobody keeps one budget over a cluster; leave it out, or run without --ray")
+    began = time.monotonic()
+    questions = check(config, until)
+    folder = config.output_dir / _SHARDS
+    if not folder.is_dir() and any(config.output_dir.glob("*.jsonl")):
+        raise UserError(
+            f"{config.output_dir} holds a run begun without --ray; set another output_dir, or carry on without"
+        )
+    ray.init(address=address, log_to_driver=True)
+    try:
+        workers = _workers(config)
+        with locked(folder):
+            shards = _shards(config, folder, questions, workers)
+            try:
+                _run([shard for shard in shards if not _is_done(shard, until)], until, workers)
+            finally:
+                _merge(config.output_dir, [shard.output_dir for shard in shards])
+    finally:
+        ray.shutdown()
+    parts = [json.loads((shard.output_dir / SUMMARY).read_text(encoding="utf-8")) for shard in shards]
+    lost: list[Row] = [row for shard in shards for row in read_rows(shard.output_dir / FAILURES)]
+    return asyncio.run(collect(config, until, parts, lost, time.monotonic() - began))
+
+
+def _workers(config: GenerateConfig) -> int:
+    """One a node, or as many as the GPUs hold of what a worker loads itself."""
+    import ray
+
+    if gpus := _gpus(config):
+        workers = int(ray.cluster_resources().get("GPU", 0)) // gpus
+        if not workers:
+            raise UserError(f"backend: vllm needs {gpus} GPUs a worker; the cluster has fewer")
+        return workers
+    return sum(node["Alive"] for node in ray.nodes())
+
+
+def _gpus(config: GenerateConfig) -> int:
+    models = (config.policy, config.judge)
+    return sum(
+        model.tensor_parallel_size * model.data_parallel_size for model in models if model and model.backend == "vllm"
+    )
+
+
+def _shards(config: GenerateConfig, folder: Path, questions: int, workers: int) -> list[GenerateConfig]:
+    """The runs that make up this one: those that were begun, or new ones."""
+    begun = sorted(path.name for path in folder.glob("*-*"))
+    ends = [tuple(map(int, name.split("-"))) for name in begun]
+    if begun and (ends[0][0], ends[-1][1]) != (config.start, config.start + questions):
+        raise UserError(f"{folder} was begun for other questions; set another output_dir or put start and end back")
+    if not begun:
+        number = min(questions, workers * (1 if _gpus(config) else _SHARDS_A_WORKER))
+        edges = [config.start + questions * place // number for place in range(number + 1)]
+        ends = list(pairwise(edges))
+        for start, end in ends:
+            (folder / f"{start:08}-{end:08}").mkdir(parents=True)
+    shares = {
+        name: _share(model, workers) for name in ("policy", "judge") if (model := getattr(config, name)) is not None
+    }
+    return [
+        config.model_copy(
+            update={
+                **shares,
+                "start": start,
+                "end": end,
+                "output_dir": (folder / f"{start:08}-{end:08}").absolute(),
+                "dataset_dir": (folder / f"{start:08}-{end:08}" / "data").absolute(),
+            }
+        )
+        for start, end in ends
+    ]
+
+
+def _share(model: ChatConfig, workers: int) -> ChatConfig:
+    """A worker's share of what servers that all workers use together allow; a node's own server is the worker's."""
+    changes: dict[str, Any] = {
+        name: max(1, limit // workers)
+        for name in ("requests_per_minute", "tokens_per_minute")
+        if (limit := getattr(model, name)) is not None
+    }
+    own = model.backend != "openai" or all(any(name in (url or "") for name in _LOOPBACK) for url in model.base_urls)
+    if not own and model.max_concurrency != "auto":
+        changes["max_concurrency"] = max(1, model.max_concurrency // workers)
+    return model.model_copy(update=changes)
+
+
+def _is_done(shard: GenerateConfig, until: str) -> bool:
+    """Whether nothing of a shard is left to be done, or to be tried again."""
+    path = shard.output_dir / SUMMARY
+    if not path.is_file() or changed_settings(shard, shard.output_dir):
+        return False
+    told = json.loads(path.read_text(encoding="utf-8"))
+    return told["stage"] == until and not (told["failed"] or told["unfinished"])
+
+
+def _run(shards: list[GenerateConfig], until: str, workers: int) -> None:
+    if not shards:
+        return
+    import ray
+
+    items = [{"shard": number, "config": shard.model_dump_json()} for number, shard in enumerate(shards)]
+    results = (
+        ray.data.from_items(items, override_num_blocks=len(items))
+        .map(
+            _Worker,
+            fn_constructor_args=(os.getcwd(), until),
+            concurrency=workers,
+            num_cpus=1,
+            num_gpus=_gpus(shards[0]) or None,
+        )
+        .take_all()
+    )
+    if faults := {result["error"] for result in results if result["error"]}:
+        raise UserError("; ".join(sorted(faults)))
+
+
+class _Worker:
+    """What runs on a node."""
+
+    def __init__(self, folder: str, until: str) -> None:
+        os.chdir(folder)  # paths of the configuration count from where the command was given
+        self._until = until
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        config = GenerateConfig.model_validate_json(row["config"])
+        try:
+            asyncio.run(generate(config, self._until))
+        except UserError as error:
+            return {"shard": row["shard"], "error": str(error)}
+        return {"shard": row["shard"], "error": ""}
+
+
+def _merge(output_dir: Path, folders: list[Path]) -> None:
+    """Makes the shards' journals and finished calls those of the run; the shards keep theirs."""
+    names = {path.name for folder in folders for path in folder.glob("*.jsonl")}
+    for name in sorted(names):
+        paths = [folder / name for folder in folders]
+        write_whole(output_dir / name, chain.from_iterable(_lines(path) for path in paths))
+    cache = CallCache(output_dir / CALLS)
+    cache.open()
+    cache.close()
+    with closing(sqlite3.connect(output_dir / CALLS, isolation_level=None)) as db:
+        for folder in folders:
+            if (folder / CALLS).is_file():
+                db.execute("ATTACH ? AS shard", (str(folder / CALLS),))
+                db.execute("INSERT OR IGNORE INTO main.calls SELECT * FROM shard.calls")
+                db.execute("DETACH shard")
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Whole lines; one that a kill cut off is work owed again."""
+    if path.is_file():
+        with path.open(encoding="utf-8", errors="replace") as file:
+            yield from (line for line in file if line.endswith("\n"))
