@@ -1,6 +1,7 @@
 """Where calls go and when: turns, paces, quotas, several servers, and runs that are interrupted."""
 
 import asyncio
+import itertools
 import json
 import signal
 import sqlite3
@@ -19,6 +20,7 @@ from lf_longpo.generate import generate
 from lf_longpo.models import quota
 from lf_longpo.models.openai_chat import OpenAIChat
 from lf_longpo.models.pace import Pace
+from lf_longpo.models.serving import server_arguments
 from lf_longpo.models.turns import PLACE, Turns
 
 
@@ -178,3 +180,14 @@ def test_ctrl_c_lets_calls_come_back_and_twice_does_not(key, tmp_path, times):
         with sqlite3.connect(tmp_path / "run/calls.sqlite") as db:
             kept = db.execute("SELECT COUNT(*) FROM calls").fetchone()[0]
         assert stub.chats == asked and kept == (asked if times == 1 else 0)
+
+
+def test_the_server_that_a_config_expects():
+    config = ChatConfig(model="m", base_url=["http://gpu1:8001/v1", "http://gpu2/v1"], context_window=4096)
+    arguments = server_arguments(config)
+    told = dict(itertools.pairwise(arguments))
+    assert (told["--host"], told["--port"], told["--max-num-seqs"], told["--max-model-len"]) == (
+        "gpu1", "8001", "64", "4096",
+    )  # fmt: skip
+    with pytest.raises(UserError, match="base_url names no server"):
+        server_arguments(ChatConfig(model="m"))
