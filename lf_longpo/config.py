@@ -90,8 +90,8 @@ class ChatConfig(ServedConfig):
     """Copies of the model (vllm only)."""
     max_concurrency: Positive | Literal["auto"] = 64
     """Calls in flight at once, at each server; for vllm and transformers the most rows in one batch. It is halved where
-    a server refuses calls or times out, and grows back. `auto`: from 16 up while the server keeps its speed (openai
-    only)."""
+    a server refuses a fifth of them or lets them time out, and grows back. `auto`: from 16 up while the server keeps
+    its speed (openai only)."""
     requests_per_minute: Positive | None = None
     """The provider's limit, never exceeded in any minute (openai only). Default: none."""
     tokens_per_minute: Positive | None = None

@@ -65,11 +65,21 @@ async def test_turns_of_those_who_give_up_go_to_others():
 
 def test_a_fixed_pace_is_halved_and_grows_back():
     pace = Pace(64)
-    pace.refused(began=0.0, now=1.0)
-    pace.refused(began=0.5, now=1.1)  # was under way at the cut
+    for _ in range(64):  # all were under way at the cut
+        pace.refused(began=0.0, now=1.0)
     assert pace.limit == 32
     for _ in range(64 * 64):
         pace.came_back(2.0, 3.0, 100)
+    assert pace.limit == 64
+
+
+def test_a_few_refusals_change_nothing():
+    pace = Pace(64)
+    for number in range(2000):
+        if number % 10:
+            pace.came_back(number, number + 1, 100)
+        else:
+            pace.refused(number, number + 1)
     assert pace.limit == 64
 
 

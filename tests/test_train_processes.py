@@ -26,6 +26,9 @@ def start(settings, folder, processes=1):
     path.write_text(yaml.safe_dump(settings | {"output_dir": str(folder / "out")}))
     environment = (torchrun(processes) if processes > 1 else os.environ) | {"LLAMAFACTORY_VERBOSITY": "WARN"}
     command = [sys.executable, "-m", "lf_longpo.cli", "train", str(path)]
+    if settings.get("deepspeed"):  # as the launcher starts it, without waiting for its look at the recipe
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        command += ["-m", "lf_longpo.plugin.train.worker", str(path)]
     return subprocess.Popen(
         command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,

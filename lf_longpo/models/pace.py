@@ -9,6 +9,8 @@ from collections import deque
 
 # Of `max_concurrency: auto`: where it begins and ends.
 _FIRST, _MOST = 16, 1024
+# The share of the latest calls that must be refused before that counts as congestion: a gateway's hiccups do not.
+_LATEST, _ENOUGH, _SHARE = 32, 16, 0.2
 # How many calls tell a server's speed, and how much slower than its best it may become.
 _WINDOW, _SLOWER = 64, 2.0
 
@@ -26,6 +28,7 @@ class Pace:
         self._searching = most is None
         self._doubling = most is None
         self._cut_at = float("-inf")
+        self._refused: deque[bool] = deque(maxlen=_LATEST)
         self._speeds: deque[float] = deque(maxlen=_WINDOW)
         self._best = float("inf")
         self._came_back = 0
@@ -44,6 +47,7 @@ class Pace:
             tokens: new ones.
         """
         self._limit = min(self._most, self._limit + (1.0 if self._doubling else 1 / self._limit))
+        self._note(began, refused=False)
         self._came_back += 1
         self._speeds.append((ended - began) / max(tokens, 1))
         if self._searching and self._came_back % _WINDOW == 0:
@@ -54,7 +58,13 @@ class Pace:
 
     def refused(self, began: float, now: float) -> None:
         """The server said that it has too much to do, or did not answer in time."""
-        self._cut(began, now, 0.5)
+        self._note(began, refused=True)
+        if len(self._refused) >= _ENOUGH and sum(self._refused) > _SHARE * len(self._refused):
+            self._cut(began, now, 0.5)
+
+    def _note(self, began: float, refused: bool) -> None:
+        if began >= self._cut_at:
+            self._refused.append(refused)
 
     def _cut(self, began: float, now: float, factor: float) -> None:
         # All calls that were under way at a cut tell of the same congestion.
@@ -62,3 +72,4 @@ class Pace:
             self._doubling = False
             self._limit = max(1.0, self._limit * factor)
             self._cut_at = now
+            self._refused.clear()
