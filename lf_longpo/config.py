@@ -130,7 +130,7 @@ class ChatConfig(ServedConfig):
     def calls_at_once(self) -> int:
         """At most, over all servers, as far as it is known beforehand."""
         copies = len(self.base_urls) * self.data_parallel_size
-        return copies * (64 if self.max_concurrency == "auto" else self.max_concurrency)
+        return copies * (256 if self.max_concurrency == "auto" else self.max_concurrency)
 
 
 class EmbedderConfig(ServedConfig):
@@ -280,6 +280,11 @@ class GenerateConfig(Config):
                 raise ValueError("longreward.num_samples is below longreward.min_responses: no question gives a pair")
         elif self.policy is None:
             raise ValueError("method: longmab needs a policy; add the section policy")
+        engines = [model for model in (self.policy, self.judge) if model and model.backend == "vllm"]
+        if len(engines) == 2 and engines[0] != engines[1]:
+            raise ValueError(
+                "policy and judge cannot both be engines of this process; serve one (scripts/serve_vllm.sh)"
+            )
         _check_budget(self.max_cost, None if self.responses else self.policy, self.judge, self.embedder)
         return self
 

@@ -19,14 +19,15 @@ from typing import Any
 
 from lf_longpo.config import ChatConfig, GenerateConfig
 from lf_longpo.errors import UserError
-from lf_longpo.generate import FAILURES, SUMMARY, Result, check, collect, generate
+from lf_longpo.generate import FAILURES, SHARDS, SUMMARY, Result, check, collect, generate
 from lf_longpo.journal import Row, read_rows, write_whole
 from lf_longpo.models.cache import CALLS, CallCache
-from lf_longpo.run_dir import changed_settings, locked
+from lf_longpo.run_dir import changed_settings, locked, save_settings
 
-_SHARDS = "shards"
 # Shards a worker, so that all end at about the same time; one where each has to load a model.
 _SHARDS_A_WORKER = 4
+# Seconds that a shard of a lost node waits for the file system to notice.
+_PATIENCE = 300.0
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -47,9 +48,14 @@ def generate_on_ray(config: GenerateConfig, address: str, until: str = "pairs") 
         raise UserError("--ray needs Ray: pip install -e '.[ray]'") from None
     if config.max_cost is not None:
         raise UserError("max_cost: nobody keeps one budget over a cluster; leave it out, or run without --ray")
+    if config.responses is not None:
+        raise UserError("responses: a run on a cluster samples its own; leave it out, or run without --ray")
     began = time.monotonic()
-    questions = check(config, until)
-    folder = config.output_dir / _SHARDS
+    folder = config.output_dir / SHARDS
+    if folder.is_dir():  # so that the check sees what an earlier start came to
+        with locked(folder):
+            _merge(config.output_dir, sorted(folder.glob("*-*")))
+    questions = asyncio.run(check(config, until))
     if not folder.is_dir() and any(config.output_dir.glob("*.jsonl")):
         raise UserError(
             f"{config.output_dir} holds a run begun without --ray; set another output_dir, or carry on without"
@@ -59,6 +65,7 @@ def generate_on_ray(config: GenerateConfig, address: str, until: str = "pairs") 
         workers = _workers(config)
         with locked(folder):
             shards = _shards(config, folder, questions, workers)
+            save_settings(config, config.output_dir)
             try:
                 _run([shard for shard in shards if not _is_done(shard, until)], until, workers)
             finally:
@@ -74,19 +81,18 @@ def _workers(config: GenerateConfig) -> int:
     """One a node, or as many as the GPUs hold of what a worker loads itself."""
     import ray
 
+    nodes = [node for node in ray.nodes() if node["Alive"]]
     if gpus := _gpus(config):
-        workers = int(ray.cluster_resources().get("GPU", 0)) // gpus
+        workers = sum(int(node["Resources"].get("GPU", 0)) // gpus for node in nodes)
         if not workers:
-            raise UserError(f"backend: vllm needs {gpus} GPUs a worker; the cluster has fewer")
+            raise UserError(f"backend: vllm needs {gpus} GPUs on one node; no node of the cluster has them")
         return workers
-    return sum(node["Alive"] for node in ray.nodes())
+    return len(nodes)
 
 
 def _gpus(config: GenerateConfig) -> int:
-    models = (config.policy, config.judge)
-    return sum(
-        model.tensor_parallel_size * model.data_parallel_size for model in models if model and model.backend == "vllm"
-    )
+    engine = next((model for model in (config.policy, config.judge) if model and model.backend == "vllm"), None)
+    return engine.tensor_parallel_size * engine.data_parallel_size if engine else 0
 
 
 def _shards(config: GenerateConfig, folder: Path, questions: int, workers: int) -> list[GenerateConfig]:
@@ -137,7 +143,7 @@ def _is_done(shard: GenerateConfig, until: str) -> bool:
     if not path.is_file() or changed_settings(shard, shard.output_dir):
         return False
     told = json.loads(path.read_text(encoding="utf-8"))
-    return told["stage"] == until and not (told["failed"] or told["unfinished"])
+    return told["stage"] == until and not (told["unfinished"] or (shard.output_dir / FAILURES).is_file())
 
 
 def _run(shards: list[GenerateConfig], until: str, workers: int) -> None:
@@ -171,8 +177,8 @@ class _Worker:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         config = GenerateConfig.model_validate_json(row["config"])
         try:
-            asyncio.run(generate(config, self._until))
-        except UserError as error:
+            asyncio.run(generate(config, self._until, _PATIENCE))
+        except (UserError, OSError) as error:
             return {"shard": row["shard"], "error": str(error)}
         return {"shard": row["shard"], "error": ""}
 

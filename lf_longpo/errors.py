@@ -48,6 +48,10 @@ class TryAgain(CallFailed):
         self.unreachable = unreachable
 
 
+class NoServer(TryAgain):
+    """All servers are to be left alone for `after` seconds; nobody was asked, so it is no try."""
+
+
 class Unfinished(Exception):
     """The run makes no more calls; nothing is wrong with the one that was to be made."""
 

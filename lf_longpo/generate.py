@@ -30,6 +30,8 @@ from lf_longpo.run_dir import changed_settings, locked, refuse_changes, save_set
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+# Where a run on a cluster has its parts.
+SHARDS = "shards"
 FAILURES, SUMMARY = "failures.jsonl", "summary.json"
 # What a summary counts beside pairs and calls.
 _COUNTED = ("questions", "failed", "unfinished", "left_out", "all_equal", "too_few_responses", "not_scored")
@@ -44,18 +46,21 @@ class Result:
     exit_code: int
 
 
-async def generate(config: GenerateConfig, until: str = "pairs") -> Result:
+async def generate(config: GenerateConfig, until: str = "pairs", patience: float = 0.0) -> Result:
     """Runs or carries on one generation, and registers its pairs.
 
     Args:
         config: the run's.
         until: the stage after which to stop; the same call carries on with a later one.
+        patience: seconds to wait for another run in the same folder to end.
 
     Raises:
         UserError: input, settings or models that cannot work; nothing was written unless a model gave out midway.
     """
     began = time.monotonic()
     output_dir = config.output_dir
+    if (output_dir / SHARDS).is_dir():
+        raise UserError(f"{output_dir} holds a run begun with --ray; carry on with --ray, or set another output_dir")
     run = _prepare(config, until)
     method, digests = run.method, run.digests
     cache, ledger = CallCache(output_dir / CALLS), Ledger(config.max_cost)
@@ -63,7 +68,7 @@ async def generate(config: GenerateConfig, until: str = "pairs") -> Result:
     method.equip(Tools(run.tokenizer, cache, ledger, progress))
     try:
         await method.start()
-        with locked(output_dir), Failures(output_dir / FAILURES) as failures:
+        with locked(output_dir, patience), Failures(output_dir / FAILURES) as failures:
             cache.open()
             ledger.carry_over(cache.totals())
             if run.changed:  # only how pairs are made: they are made anew
@@ -87,13 +92,18 @@ async def generate(config: GenerateConfig, until: str = "pairs") -> Result:
         cache.close()
 
 
-def check(config: GenerateConfig, until: str = "pairs") -> int:
-    """Finds before any work what `generate` would find; gives the number of questions.
+async def check(config: GenerateConfig, until: str = "pairs") -> int:
+    """Finds before any work what `generate` would find without asking a model; gives the number of questions.
 
     Raises:
         UserError: likewise.
     """
-    return len(_prepare(config, until).digests)
+    run = _prepare(config, until)
+    ledger = Ledger()
+    progress = Progress(config.method, len(run.digests), run.steps, ledger)
+    run.method.equip(Tools(run.tokenizer, CallCache(None), ledger, progress))
+    await run.method.close()
+    return len(run.digests)
 
 
 async def collect(

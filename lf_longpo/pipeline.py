@@ -159,7 +159,7 @@ def _interruptible(ledger: Ledger, progress: Progress) -> Iterator[None]:
         if ledger.interrupted:
             block.cancel()
         else:
-            ledger.interrupted = True
+            ledger.interrupt()
             progress.note("interrupted: calls under way come back first; once more stops at once")
 
     if threading.current_thread() is not threading.main_thread():

@@ -102,15 +102,19 @@ def refuse_changed_questions(
 
 
 @contextmanager
-def locked(output_dir: Path) -> Iterator[None]:
+def locked(output_dir: Path, patience: float = 0.0) -> Iterator[None]:
     """Makes the folder and keeps other runs out while the block lasts.
+
+    Args:
+        output_dir: the folder.
+        patience: seconds to wait for another run to end.
 
     Raises:
         UserError: another process works in the folder.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(output_dir / ".lock", timeout=0):
+        with FileLock(output_dir / ".lock", timeout=patience):
             yield
     except Timeout:
         raise UserError(f"another run is working in {output_dir}; wait for it or set another output_dir") from None

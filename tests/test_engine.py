@@ -95,7 +95,7 @@ def test_an_unknown_pace_doubles_until_the_server_slows_down():
 
 async def test_a_quota_holds_in_every_minute(monkeypatch):
     monkeypatch.setattr(quota, "_MINUTE", 0.3)
-    requests, times = quota.Quota(5), []
+    requests, times = quota.Quota(5, asyncio.sleep), []
 
     async def take():
         await requests.take(1)

@@ -113,7 +113,8 @@ async def evaluate_longqa(config: LongQAConfig) -> tuple[dict[str, Any], int]:
                     ledger=ledger,
                 )
             results = _results(config, list(digests), predictions, tally.failed)
-            write_whole(output_dir / RESULTS, [json.dumps(results, indent=2), "\n"])
+            if not tally.interrupted:
+                write_whole(output_dir / RESULTS, [json.dumps(results, indent=2), "\n"])
             return results, tally.exit_code(results["questions"], config.max_failure_rate)
     finally:
         cache.close()

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from lf_longpo.aio import Once
 from lf_longpo.config import ChatConfig, SamplingConfig
-from lf_longpo.errors import CallFailed, TextTooLong, TryAgain, UserError
+from lf_longpo.errors import CallFailed, NoServer, TextTooLong, TryAgain, UserError
 from lf_longpo.models.cache import CallCache, CallKey
 from lf_longpo.models.chat import ChatModel, ChatRequest, Completion
 from lf_longpo.models.ledger import Ledger, cost_of
+from lf_longpo.models.quota import Quota
 from lf_longpo.models.tokenizers import chat_tokens
 from lf_longpo.models.turns import Turns
 from lf_longpo.text.fitting import cut_middle
@@ -57,6 +58,8 @@ class Calls:
         self._seed = seed
         self._ledger = ledger
         self._turns = Turns(lambda: model.limit)
+        self._requests = Quota(config.requests_per_minute, ledger.pause)
+        self._tokens = Quota(config.tokens_per_minute, ledger.pause)
         self._under_way: Once[Completion] = Once(0)
         self._started: Once[None] = Once(1)
         self._window = 0
@@ -137,15 +140,25 @@ class Calls:
         while True:
             try:
                 return await self._try(key, request, behind)
+            except NoServer as error:
+                await self._ledger.pause(error.after)
             except TryAgain as error:
                 if tries == self._config.max_retries:
                     raise
                 wait = min(_FIRST_WAIT * 2**tries, _LONGEST_WAIT) * random.uniform(0.5, 1.0)
-                await asyncio.sleep(max(error.after, wait))
+                await self._ledger.pause(max(error.after, wait))
                 tries += 1
+                # Another server may do better.
+                request = replace(request, affinity=f"{key.question}/{tries}")
 
     async def _try(self, key: CallKey, request: ChatRequest, behind: int) -> Completion:
-        async with self._turns.take(behind), self._ledger.set_aside(self._most(request)):
+        async with self._turns.take(behind):
+            await self._requests.take(1)
+            await self._tokens.take(_minute_tokens(request))
+            return await self._ask(key, request)
+
+    async def _ask(self, key: CallKey, request: ChatRequest) -> Completion:
+        async with self._ledger.set_aside(self._most(request)):
             try:
                 completion = await self._model.complete(request)
             except CallFailed as error:
@@ -179,6 +192,11 @@ class Calls:
             return cut_middle(context, self._tokenizer, lambda text: chat_tokens(render(text), self._tokenizer), limit)
         except TextTooLong as error:
             raise CallFailed(f"the prompt does not fit the model's window: {error}") from None
+
+
+def _minute_tokens(request: ChatRequest) -> int:
+    """What a provider counts against the minute's tokens, at most: a token is mostly three bytes of text or more."""
+    return len(request.prompt.encode()) // 3 + request.sampling.max_new_tokens
 
 
 def request_hash(identity: dict[str, Any]) -> str:

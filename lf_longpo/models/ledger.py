@@ -6,7 +6,7 @@ where that is more than the budget leaves until other calls, which mostly cost l
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from lf_longpo.config import PriceConfig
 from lf_longpo.errors import BudgetSpent, Interrupted
@@ -37,8 +37,30 @@ class Ledger:
         self._under_way = 0
         self._ended = asyncio.Condition()
         self._stopped = False
-        self.interrupted = False
+        self._interruption = asyncio.Event()
+
+    @property
+    def interrupted(self) -> bool:
         """Whether no further call is to be made, though the budget allows it."""
+        return self._interruption.is_set()
+
+    def interrupt(self) -> None:
+        """From now on no call is made."""
+        self._interruption.set()
+
+    async def pause(self, seconds: float) -> None:
+        """Sleeps.
+
+        Raises:
+            Interrupted: no further call is to be made; at once.
+        """
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._interruption.wait(), seconds)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self.interrupted:
+            raise Interrupted("the run was asked to end")
 
     @property
     def stages(self) -> Mapping[str, StageTotals]:
@@ -68,8 +90,7 @@ class Ledger:
             BudgetSpent: the call could exceed the budget even when no other is under way, or an earlier one could.
             Interrupted: no further call is to be made.
         """
-        if self.interrupted:
-            raise Interrupted("the run was asked to end")
+        self._go_on()
         if self._max_cost is None:
             yield
             return
@@ -79,6 +100,7 @@ class Ledger:
                     await self._ended.wait()
                 else:
                     self._stopped = True
+                self._go_on()
             if self._stopped:
                 self._ended.notify_all()
                 raise BudgetSpent(f"the next call could exceed max_cost = {self._max_cost:g}")

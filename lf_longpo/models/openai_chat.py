@@ -5,10 +5,9 @@ import time
 from typing import Any
 
 from lf_longpo.config import ChatConfig
-from lf_longpo.errors import CallFailed, TryAgain, UserError
+from lf_longpo.errors import CallFailed, TryAgain, UserError, first_line
 from lf_longpo.models.chat import ChatRequest, Completion, token_behind, weights_behind
 from lf_longpo.models.openai_client import make_client, plain_errors
-from lf_longpo.models.quota import Quota
 from lf_longpo.models.servers import Server, Servers
 from lf_longpo.providers import is_hosted
 
@@ -34,8 +33,6 @@ class OpenAIChat:
                 for url in config.base_urls
             ]
         )
-        self._requests = Quota(config.requests_per_minute)
-        self._tokens = Quota(config.tokens_per_minute)
 
     @property
     def limit(self) -> int:
@@ -81,41 +78,22 @@ class OpenAIChat:
     async def complete(self, request: ChatRequest) -> Completion:
         """One chat completion; see `ChatModel.complete`."""
         config = self._config
-        await self._requests.take(1)
-        await self._tokens.take(_most_tokens(request))
-        server = await self._servers.pick(request.affinity)
+        server = self._servers.pick(request.affinity)
         with server.call() as new_tokens, plain_errors(server.base_url, config.api_key_env):
             # The plain call and the reply as plain data: the client's typed ones take half of its time a call.
             reply: Any = await server.client.post("/chat/completions", cast_to=object, body=_body(config, request))
             usage = reply.get("usage") or {}
             used = (int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
-            choice = next(iter(reply["choices"]), None)
-            if choice is None:
-                raise TryAgain("the server's reply holds no text", used)
-            message, reason = choice["message"], choice.get("finish_reason") or "unknown"
-            if reason in _FILTERED:
-                raise CallFailed("the server's content filter withheld the reply", used)
-            if message.get("refusal"):
-                raise CallFailed(f"the model refused: {str(message['refusal'])[:500]}", used)
-            if not isinstance(message.get("content"), str):
-                raise TryAgain("the server's reply holds no text", used)
+            try:
+                completion = _completion(reply, used, request)
+            except (ValueError, TypeError, AttributeError, LookupError) as error:
+                raise TryAgain(f"the server's reply cannot be read: {first_line(error)}", used) from None
             new_tokens.append(used[1])
-            return Completion(
-                text=message["content"],
-                prompt_tokens=used[0],
-                completion_tokens=used[1],
-                finish_reason=reason,
-                weights=_weights(choice, request) if request.weigh_after else None,
-            )
+            return completion
 
     async def close(self) -> None:
         """Closes the connections."""
         await self._servers.close()
-
-
-def _most_tokens(request: ChatRequest) -> int:
-    """What a provider counts against the minute's tokens, at most: a token is mostly three bytes of text or more."""
-    return len(request.prompt.encode()) // 3 + request.sampling.max_new_tokens
 
 
 def _body(config: ChatConfig, request: ChatRequest) -> dict[str, Any]:
@@ -143,11 +121,33 @@ def _body(config: ChatConfig, request: ChatRequest) -> dict[str, Any]:
     return body
 
 
+def _completion(reply: Any, used: tuple[int, int], request: ChatRequest) -> Completion:
+    choice = next(iter(reply["choices"]), None)
+    if choice is None:
+        raise TryAgain("the server's reply holds no text", used)
+    message, reason = choice["message"], choice.get("finish_reason") or "unknown"
+    if reason in _FILTERED:
+        raise CallFailed("the server's content filter withheld the reply", used)
+    if message.get("refusal"):
+        raise CallFailed(f"the model refused: {str(message['refusal'])[:500]}", used)
+    if not isinstance(message.get("content"), str):
+        # A model that thinks may come to no answer within its tokens, and would not the next time.
+        kind = CallFailed if reason == "length" else TryAgain
+        raise kind("the server's reply holds no text", used)
+    return Completion(
+        text=message["content"],
+        prompt_tokens=used[0],
+        completion_tokens=used[1],
+        finish_reason=reason,
+        weights=_weights(choice, request) if request.weigh_after else None,
+    )
+
+
 def _weights(choice: dict[str, Any], request: ChatRequest) -> dict[str, float] | None:
     tokens = (choice.get("logprobs") or {}).get("content") or []
     place = token_behind(request.weigh_after, request.reply_start, [token["token"] for token in tokens])
     if place is None:
         return None
     index, held = place
-    likeliest = tokens[index]["top_logprobs"]
+    likeliest = tokens[index].get("top_logprobs") or []
     return weights_behind(held, ((other["token"], math.exp(other["logprob"])) for other in likeliest))

@@ -90,7 +90,9 @@ def plain_errors(base_url: str | None, api_key_env: str) -> Iterator[None]:
     except openai.APIConnectionError as error:
         # The aiohttp transport reports a refused connection as a time-out; what it came from tells them apart.
         refusal = next((cause for cause in _causes(error) if isinstance(cause, OSError)), None)
-        if isinstance(refusal, TimeoutError) or (refusal is None and isinstance(error, openai.APITimeoutError)):
+        dropped = any(isinstance(cause, aiohttp.ServerDisconnectedError) for cause in _causes(error))
+        late = refusal is None and not dropped and isinstance(error, openai.APITimeoutError)
+        if isinstance(refusal, TimeoutError) or late:
             raise TryAgain(f"{server} did not answer in time", overloaded=True) from None
         absent = any(isinstance(cause, aiohttp.ClientConnectorError) for cause in _causes(error))
         raise TryAgain(f"no connection to {server}: {refusal or error}", unreachable=absent) from None
@@ -107,6 +109,8 @@ def plain_errors(base_url: str | None, api_key_env: str) -> Iterator[None]:
         if reason or error.status_code not in (_TIMEOUT, _CONFLICT, _TOO_MANY_REQUESTS, *range(_SERVER_ERROR, 600)):
             raise CallFailed(message) from None
         raise TryAgain(message, after=_wait(error), overloaded=error.status_code in _OVERLOADED) from None
+    except aiohttp.ClientError as error:  # broken HTTP; its text may hold the request's headers
+        raise TryAgain(f"{server} sent what is no HTTP ({type(error).__name__})") from None
     except (openai.OpenAIError, ValueError, TypeError, AttributeError, LookupError) as error:
         # The client hands on whatever came, a web page too; the first use of it fails.
         raise TryAgain(f"{server} sent a reply that cannot be read: {first_line(error)}") from None

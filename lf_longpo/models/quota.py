@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import deque
+from collections.abc import Awaitable, Callable
 
 _MINUTE = 60.0
 
@@ -12,10 +13,12 @@ class Quota:
 
     Args:
         most: a minute; None for no limit.
+        pause: sleeps.
     """
 
-    def __init__(self, most: int | None) -> None:
+    def __init__(self, most: int | None, pause: Callable[[float], Awaitable[None]]) -> None:
         self._most = most
+        self._pause = pause
         self._taken: deque[tuple[float, int]] = deque()
         self._sum = 0
         self._turn = asyncio.Lock()
@@ -31,6 +34,6 @@ class Quota:
                     self._sum -= self._taken.popleft()[1]
                 if self._sum + amount <= self._most or not self._taken:
                     break
-                await asyncio.sleep(self._taken[0][0] + _MINUTE - now)
+                await self._pause(self._taken[0][0] + _MINUTE - now)
             self._taken.append((now, amount))
             self._sum += amount

@@ -1,13 +1,12 @@
 """The servers that one model stands behind: where the next call goes, and which are to be left alone for now."""
 
-import asyncio
 import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from lf_longpo.errors import TryAgain
+from lf_longpo.errors import NoServer, TryAgain
 from lf_longpo.models.pace import Pace
 
 if TYPE_CHECKING:
@@ -15,6 +14,8 @@ if TYPE_CHECKING:
 
 # Seconds that a server which cannot be reached is left alone, doubled each time.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+# Calls in a row that fail before a server that can be reached counts as down.
+_SICK = 16
 
 
 class Server:
@@ -34,6 +35,7 @@ class Server:
         self.pace = Pace(most)
         self._closed_at = 0.0
         self._pause = _FIRST_PAUSE
+        self._failed = 0
 
     @contextmanager
     def call(self) -> Iterator[list[int]]:
@@ -45,7 +47,8 @@ class Server:
             yield tokens
         except TryAgain as error:
             now = time.monotonic()
-            if error.unreachable:
+            self._failed += 1
+            if error.unreachable or self._failed >= _SICK:
                 self.close(began)
             elif error.overloaded:
                 self.pace.refused(began, now)
@@ -53,6 +56,7 @@ class Server:
             raise
         else:
             self._pause = _FIRST_PAUSE
+            self._failed = 0
             self.pace.came_back(began, time.monotonic(), sum(tokens))
         finally:
             self.under_way -= 1
@@ -81,20 +85,21 @@ class Servers:
         now = time.monotonic()
         return sum(server.pace.limit for server in self._servers if server.opens_at <= now) or 1
 
-    async def pick(self, affinity: str) -> Server:
-        """Where the next call goes, once any server is open.
+    def pick(self, affinity: str) -> Server:
+        """Where the next call goes.
 
         Args:
             affinity: calls with the same one go to the same server, whose prefix cache knows their beginning, as long
                 as it has room.
+
+        Raises:
+            NoServer: all are closed.
         """
-        while True:
-            now = time.monotonic()
-            closed = [server.opens_at - now for server in self._servers if server.opens_at > now]
-            if len(closed) < len(self._servers):
-                break
-            await asyncio.sleep(min(closed))
+        now = time.monotonic()
         open = [server for server in self._servers if server.opens_at <= now]
+        if not open:
+            first = min(self._servers, key=lambda server: server.opens_at)
+            raise NoServer(f"{first.base_url} is left alone for a while", after=first.opens_at - now)
         home = max(open, key=lambda server: zlib.crc32(f"{server.base_url} {affinity}".encode()))
         if home.under_way < home.pace.limit:
             return home

@@ -20,7 +20,7 @@ class Turns:
     """Turns at one model.
 
     Args:
-        limit: how many calls may be under way now; asked whenever one ends.
+        limit: how many calls may be under way now; asked whenever one arrives or ends.
     """
 
     def __init__(self, limit: Callable[[], int]) -> None:
@@ -36,17 +36,15 @@ class Turns:
         Args:
             behind: calls of the same chain that can only be made after this one.
         """
-        if self._waiting or self._under_way >= self._limit():
-            turn = asyncio.get_running_loop().create_future()
-            heapq.heappush(self._waiting, (PLACE.get(), -behind, next(self._arrival), turn))
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():  # given and not wanted any more
-                    self._end()
-                raise
-        else:
-            self._under_way += 1
+        turn = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (PLACE.get(), -behind, next(self._arrival), turn))
+        self._hand_out()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # given and not wanted any more
+                self._end()
+            raise
         try:
             yield
         finally:
@@ -54,6 +52,9 @@ class Turns:
 
     def _end(self) -> None:
         self._under_way -= 1
+        self._hand_out()
+
+    def _hand_out(self) -> None:
         while self._waiting and self._under_way < self._limit():
             turn = heapq.heappop(self._waiting)[-1]
             if not turn.done():

@@ -7,12 +7,13 @@ was computed for their beginning.
 import asyncio
 import json
 import math
+import signal
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lf_longpo.config import ChatConfig
-from lf_longpo.errors import CallFailed, UserError, first_line
+from lf_longpo.errors import CallFailed, TryAgain, UserError, first_line
 from lf_longpo.models.chat import ChatRequest, Completion, token_behind, weights_behind
 from lf_longpo.models.embedded import resolve
 from lf_longpo.models.tokenizers import chat_ids, load_tokenizer
@@ -60,6 +61,8 @@ class VLLMChat:
             raise UserError("the vLLM engine has died (its log says why); the same command carries on") from None
         except ValueError as error:  # a prompt beyond the window
             raise CallFailed(f"vLLM: {first_line(error)}") from None
+        if not outputs or outputs[-1].outputs[0].finish_reason not in ("stop", "length"):
+            raise TryAgain("vLLM gave the request up")
         answer = outputs[-1].outputs[0]
         return Completion(
             text=answer.text,
@@ -89,6 +92,8 @@ class VLLMChat:
 
             self._adapter = LoRARequest("adapter", 1, config.adapter)
             given |= {"enable_lora": True, "max_lora_rank": _rank(config.adapter)}
+        # What this thread blocks, the engine's processes block, too: Ctrl-C is for the run, which lets calls come back.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             return AsyncLLM.from_engine_args(
                 AsyncEngineArgs(
@@ -106,6 +111,8 @@ class VLLMChat:
             )
         except Exception as error:  # no GPU, too little memory, a model that it does not know
             raise UserError(f"vLLM cannot load {config.model!r}: {first_line(error)}") from None
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
     def _sampling(self, request: ChatRequest) -> "SamplingParams":
         from vllm import SamplingParams
