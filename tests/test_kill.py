@@ -50,23 +50,19 @@ def finished_calls(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("settings", "journal"),
-    [(longmab_settings, "rollouts.jsonl"), (longreward_settings, "scored_responses.jsonl")],
-    ids=["longmab", "longreward"],
-)
-def test_three_kills_change_nothing(tmp_path, key, settings, journal):
+def test_three_kills_change_nothing(tmp_path, key):
+    """LongReward; test_soak.py does it to LongMab."""
     with Stub() as stub:
-        run = start(write_config(stub, tmp_path / "whole", settings))
+        run = start(write_config(stub, tmp_path / "whole", longreward_settings))
         assert run.wait(180) == 0, run.stderr.read()
         calls_needed = len(stub.requests)
-        assert stub.chats == calls_needed >= QUESTIONS * (ROUNDS + 1)
+        assert stub.chats == calls_needed > 50
 
     draw = random.Random(20)
     kill_at = sorted(draw.sample(range(3, calls_needed - 5), 3))
     repeats_allowed = 0
     with Stub(delay=0.05) as stub:
-        config = write_config(stub, tmp_path / "killed", settings)
+        config = write_config(stub, tmp_path / "killed", longreward_settings)
         for calls in kill_at:
             run = start(config)
             # From the server's thread, so that the kill falls wherever the client happens to be.
@@ -86,8 +82,8 @@ def test_three_kills_change_nothing(tmp_path, key, settings, journal):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert (tmp_path / "killed/data/codes.jsonl").read_bytes()
     for folder in ("whole", "killed"):  # no journal holds a step twice
-        lines = (tmp_path / folder / "run" / journal).read_text().splitlines()
-        assert len(lines) == len(set(lines)) == (QUESTIONS * ROUNDS if journal == "rollouts.jsonl" else 3 * 5)
+        lines = (tmp_path / folder / "run/scored_responses.jsonl").read_text().splitlines()
+        assert len(lines) == len(set(lines)) == 3 * 5
 
 
 @pytest.mark.slow
