@@ -60,7 +60,6 @@ RUNS = {
     "LoRA, ZeRO-3": ("dpo", {}, "ds_z3.json"),
     "full, ZeRO-3": ("dpo", {"finetuning_type": "full"}, "ds_z3.json"),
     "full, another reference, ZeRO-3": ("dpo", {"finetuning_type": "full", "ref_model": "OTHER"}, "ds_z3.json"),
-    "supervised, full, ZeRO-3": ("sft", {"finetuning_type": "full"}, "ds_z3.json"),
 }
 
 
