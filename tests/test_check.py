@@ -257,6 +257,7 @@ def test_the_count_of_lost_questions_is_what_llamafactory_encodes(models, tmp_pa
         assert (cut["chosen"], cut["rejected"]) == (row["chosen"], row["rejected"])
 
 
+@pytest.mark.slow
 def test_messages_are_cut_too_and_what_cannot_be_is_left_out(planted):
     long = "The lamp is lit. " * 50 + "Where is it?"
     chats = [
@@ -305,6 +306,7 @@ LLAMA_8B = {
 }
 
 
+@pytest.mark.slow
 def test_the_memory_of_an_8b_model_at_64k(tmp_path, models, monkeypatch):
     from transformers import AutoConfig
 

@@ -107,6 +107,7 @@ async def test_a_quota_holds_in_every_minute(monkeypatch):
     await asyncio.wait_for(requests.take(50), 2)  # more than a minute's share
 
 
+@pytest.mark.slow
 async def test_a_crowded_server_is_not_asked_much_more_than_it_takes(key, tmp_path):
     class Crowded(Stub):
         refused = answered = 0
@@ -124,6 +125,7 @@ async def test_a_crowded_server_is_not_asked_much_more_than_it_takes(key, tmp_pa
         assert stub.most_in_flight == 8 and stub.refused < stub.answered
 
 
+@pytest.mark.slow
 async def test_two_servers_share_a_run_and_one_may_die(key, tmp_path):
     with Stub(delay=0.02) as alone:
         whole = await generate(a_run(alone, tmp_path / "alone"))

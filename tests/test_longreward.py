@@ -385,6 +385,7 @@ async def test_bad_responses_are_one_message(stub, tmp_path, row, message):
     assert not (tmp_path / "run").exists() and not stub.chats
 
 
+@pytest.mark.slow
 async def test_the_run_stops_before_it_costs_too_much(stub, tmp_path):
     price = {"price": {"prompt": 10.0, "completion": 30.0}}
     stub.answer = Judge(helpfulness=by_worth, logicality=by_worth, completeness=by_worth)
@@ -415,6 +416,7 @@ async def test_the_run_stops_before_it_costs_too_much(stub, tmp_path):
     assert (half / "data/judged.jsonl").read_bytes() == (tmp_path / "data/judged.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 async def test_the_estimate_is_near_what_the_run_takes(stub, tmp_path, tokenizer):
     from lf_longpo.models.tokenizers import chat_tokens
 
@@ -643,6 +645,7 @@ def test_providers_fill_in_what_is_not_set(monkeypatch):
         LongRewardJudge(zhipu, tokenizer="smollm2-135m")
 
 
+@pytest.mark.slow
 def test_longpo_score_end_to_end(stub, tmp_path, capsys):
     stub.answer = Judge(helpfulness=by_worth)
     contexts = write_jsonl(tmp_path / "sft.jsonl", question_rows(2))

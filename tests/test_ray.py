@@ -58,11 +58,11 @@ def test_a_lost_node_changes_nothing(key_for_nodes, tmp_path):
     assert result.exit_code == again.exit_code == 0
 
 
-async def test_what_a_cluster_cannot_keep_is_refused(key, tmp_path):
+def test_what_a_cluster_cannot_keep_is_refused(key, tmp_path):
     with Stub() as stub:
         config = a_run(stub, tmp_path, price={"prompt": 1.0})
         with pytest.raises(UserError, match="max_cost"):
             generate_on_ray(config.model_copy(update={"max_cost": 1.0}), "local")
-        await generate(config)
+        asyncio.run(generate(config))
         with pytest.raises(UserError, match="begun without --ray"):
             generate_on_ray(config, "local")

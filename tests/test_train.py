@@ -171,6 +171,7 @@ def test_qlora_is_the_same(recipe, tmp_path):
     compare(recipe("glm4", max_steps=2, **changes), tmp_path, tolerance=1e-4)
 
 
+@pytest.mark.slow
 def test_a_lora_run_is_the_same(recipe, tmp_path):
     """One of the above in the fast part."""
     ours = compare(recipe("glm4", max_steps=2), tmp_path)
@@ -264,6 +265,7 @@ def test_a_prompt_that_differs_is_not_shared():
     assert batch["segments"] == [[1, 2, 2]]
 
 
+@pytest.mark.slow
 def test_checkpoints_kept_in_the_cpus_memory(recipe, tmp_path, monkeypatch):
     """LLaMA-Factory's `use_unsloth_gc` brings them back to "cuda", which is the CPU here."""
     to, brought = torch.Tensor.to, []

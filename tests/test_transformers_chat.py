@@ -41,6 +41,7 @@ async def answers(folder, requests, **config):
         await chat.close()
 
 
+@pytest.mark.slow
 async def test_a_row_is_answered_the_same_alone_and_in_any_batch(tiny):
     requests = [request(f"word {'and more ' * length}", seed=length, temperature=0.9) for length in range(5)]
     alone = [(await answers(tiny, [one]))[0] for one in requests]
@@ -49,6 +50,7 @@ async def test_a_row_is_answered_the_same_alone_and_in_any_batch(tiny):
     assert len(set(alone)) > 1
 
 
+@pytest.mark.slow
 async def test_a_beginning_that_rows_share_is_read_once_and_changes_nothing(tiny, monkeypatch):
     text = "the lamp hangs in the tower " * 20
     requests = [request(text + f"word {'more ' * row}", seed=row, temperature=0.9) for row in range(3)]
