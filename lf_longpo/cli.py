@@ -6,9 +6,8 @@ import sys
 from collections.abc import Sequence
 
 from lf_longpo import __version__
-from lf_longpo.errors import UserError
+from lf_longpo.errors import INTERRUPTED, UserError
 
-_INTERRUPTED = 130
 _CONFIG_HELP = "YAML file; see yaml/ for examples"
 _OVERRIDES_HELP = "settings on top of the file, with dots going down: longmab.rounds=8"
 
@@ -34,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}; when that is mended, the same command carries on", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        exit_code = _INTERRUPTED
-    if exit_code == _INTERRUPTED:
+        exit_code = INTERRUPTED
+    if exit_code == INTERRUPTED:
         print("interrupted; the same command carries on where this one stopped", file=sys.stderr)
     return exit_code
 

@@ -93,16 +93,16 @@ class ChatConfig(ServedConfig):
     a server refuses a fifth of them or lets them time out, and grows back. `auto`: from 16 up while the server keeps
     its speed (openai only)."""
     requests_per_minute: Positive | None = None
-    """The provider's limit, never exceeded in any minute (openai only). Default: none."""
+    """The provider's limit, not exceeded in any minute of one start (openai only). Default: none."""
     tokens_per_minute: Positive | None = None
-    """Likewise of prompt and new tokens, counted as a third of the prompt's bytes and all of `max_new_tokens`."""
+    """Likewise of prompt and new tokens, taken to be a third of the prompt's bytes and all of `max_new_tokens`."""
     context_window: Positive | None = None
     """Prompt and new tokens together. Default: what the server or the model's files say."""
     timeout: Annotated[float, Field(gt=0)] = 600.0
     """Seconds after which a call is given up and tried again (openai only)."""
     max_retries: Annotated[int, Field(ge=0)] = 8
-    """Tries after the first on rate limits, time-outs, lost connections, server errors and broken replies (openai
-    only)."""
+    """Tries after the first on rate limits, time-outs, lost connections, server errors and broken replies (not
+    transformers)."""
     send_seed: bool = True
     """Whether each call carries a seed of its own (not transformers, where it always does). Off for servers that refuse
     or, as vLLM 0.32 on a CPU with chunked prefill, do not survive it; repeated runs then sample anew."""

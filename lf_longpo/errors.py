@@ -5,6 +5,9 @@ A `CallFailed` is one model call that failed for good; it costs its question, no
 may not go on.
 """
 
+# What shells report of a command that Ctrl-C ended.
+INTERRUPTED = 130
+
 
 class UserError(Exception):
     """Bad input or settings. The message names the file, line or field and says how to mend it."""

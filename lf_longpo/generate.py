@@ -20,7 +20,7 @@ from lf_longpo.models.cache import CALLS, CallCache
 from lf_longpo.models.ledger import Ledger, cost_of
 from lf_longpo.models.tokenizers import load_tokenizer
 from lf_longpo.pairs import PAIRS, Pairs
-from lf_longpo.pipeline import Failures, Tally, run_questions
+from lf_longpo.pipeline import FAILURES, Failures, Tally, run_questions
 from lf_longpo.plugin.encoding import TemplateEncoder
 from lf_longpo.plugin.registry import check_registration, ranking_entry, register_dataset
 from lf_longpo.progress import Progress
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # Where a run on a cluster has its parts.
 SHARDS = "shards"
-FAILURES, SUMMARY = "failures.jsonl", "summary.json"
+SUMMARY = "summary.json"
 # What a summary counts beside pairs and calls.
 _COUNTED = ("questions", "failed", "unfinished", "left_out", "all_equal", "too_few_responses", "not_scored")
 _METHODS = {"longmab": LongMabRun, "longreward": LongRewardRun}
@@ -64,8 +64,7 @@ async def generate(config: GenerateConfig, until: str = "pairs", patience: float
     run = _prepare(config, until)
     method, digests = run.method, run.digests
     cache, ledger = CallCache(output_dir / CALLS), Ledger(config.max_cost)
-    progress = Progress(config.method, len(digests), run.steps, ledger)
-    method.equip(Tools(run.tokenizer, cache, ledger, progress))
+    progress = run.equip(config.method, cache, ledger)
     try:
         await method.start()
         with locked(output_dir, patience), Failures(output_dir / FAILURES) as failures:
@@ -99,9 +98,7 @@ async def check(config: GenerateConfig, until: str = "pairs") -> int:
         UserError: likewise.
     """
     run = _prepare(config, until)
-    ledger = Ledger()
-    progress = Progress(config.method, len(run.digests), run.steps, ledger)
-    run.method.equip(Tools(run.tokenizer, CallCache(None), ledger, progress))
+    run.equip(config.method, CallCache(None), Ledger())
     await run.method.close()
     return len(run.digests)
 
@@ -123,8 +120,7 @@ async def collect(
     """
     run = _prepare(config, until)
     cache, ledger = CallCache(config.output_dir / CALLS), Ledger()
-    progress = Progress(config.method, len(run.digests), run.steps, ledger)
-    run.method.equip(Tools(run.tokenizer, cache, ledger, progress))
+    progress = run.equip(config.method, cache, ledger)
     try:
         with locked(config.output_dir), Failures(config.output_dir / FAILURES) as failures:
             cache.open()
@@ -157,6 +153,12 @@ class _Run:
     steps: int
     tokenizer: "PreTrainedTokenizerBase"
     encoder: TemplateEncoder
+
+    def equip(self, title: str, cache: CallCache, ledger: Ledger) -> Progress:
+        """Hands the method its tools; gives the progress among them."""
+        progress = Progress(title, len(self.digests), self.steps, ledger)
+        self.method.equip(Tools(self.tokenizer, cache, ledger, progress))
+        return progress
 
 
 def _prepare(config: GenerateConfig, until: str) -> _Run:

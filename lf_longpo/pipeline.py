@@ -15,15 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from lf_longpo.errors import CallFailed, Interrupted, Unfinished, UserError
+from lf_longpo.errors import INTERRUPTED, CallFailed, Interrupted, Unfinished, UserError
 from lf_longpo.journal import Journal, Row
 from lf_longpo.models.ledger import Ledger
 from lf_longpo.models.turns import PLACE
 from lf_longpo.progress import Progress
 from lf_longpo.records import Question
 
-# What shells report of a command that Ctrl-C ended.
-INTERRUPTED = 130
+FAILURES = "failures.jsonl"
 
 
 @dataclass(slots=True)

@@ -15,12 +15,12 @@ from lf_longpo.aio import all_settled
 from lf_longpo.config import LongQAConfig
 from lf_longpo.errors import UserError
 from lf_longpo.journal import Journal, check_folder, read_rows, write_whole
-from lf_longpo.models.cache import CallCache
+from lf_longpo.models.cache import CALLS, CallCache
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.chat import make_chat
 from lf_longpo.models.ledger import Ledger
 from lf_longpo.models.tokenizers import load_tokenizer
-from lf_longpo.pipeline import Failures, run_questions
+from lf_longpo.pipeline import FAILURES, Failures, run_questions
 from lf_longpo.progress import Progress
 from lf_longpo.questions import Source, check_questions, read_questions
 from lf_longpo.records import Question
@@ -83,7 +83,7 @@ async def evaluate_longqa(config: LongQAConfig) -> tuple[dict[str, Any], int]:
     refuse_changed_questions(digests, output_dir / PREDICTIONS)
     check_folder(output_dir, "output_dir")
     tokenizer = load_tokenizer(config.tokenizer or config.model.model, "tokenizer", config.model.trust_remote_code)
-    cache = CallCache(output_dir / "calls.sqlite")
+    cache = CallCache(output_dir / CALLS)
     ledger = Ledger()
     progress = Progress("longqa", len(digests), config.samples * len(digests), ledger)
     calls = Calls(make_chat(config.model), config.model, tokenizer, cache, ledger, config.seed)
@@ -95,7 +95,7 @@ async def evaluate_longqa(config: LongQAConfig) -> tuple[dict[str, Any], int]:
         with (
             locked(output_dir),
             Journal(output_dir / PREDICTIONS, _ROW) as predictions,
-            Failures(output_dir / "failures.jsonl") as failures,
+            Failures(output_dir / FAILURES) as failures,
         ):
             cache.open()
             ledger.carry_over(cache.totals())

@@ -13,13 +13,13 @@ from lf_longpo.longreward.files import SCORES, Asked, Files, Keys, Response, che
 from lf_longpo.longreward.method import Scoring
 from lf_longpo.longreward.scorer import Scorer, prompts_for
 from lf_longpo.longreward.summary import score_summary
-from lf_longpo.models.cache import CallCache
+from lf_longpo.models.cache import CALLS, CallCache
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.chat import make_chat
 from lf_longpo.models.embedders import make_embedder
 from lf_longpo.models.ledger import Ledger
 from lf_longpo.models.tokenizers import load_tokenizer
-from lf_longpo.pipeline import Failures, run_questions
+from lf_longpo.pipeline import FAILURES, Failures, run_questions
 from lf_longpo.progress import Progress
 from lf_longpo.questions import Source, check_questions, read_questions
 from lf_longpo.records import Question
@@ -50,7 +50,7 @@ async def score_file(config: ScoreConfig) -> tuple[dict[str, Any], int]:
     total = sum(map(len, given.values()))
     tokenizer = load_tokenizer(config.tokenizer or config.judge.model, "tokenizer", config.judge.trust_remote_code)
 
-    cache, ledger = CallCache(output_dir / "calls.sqlite"), Ledger(config.max_cost)
+    cache, ledger = CallCache(output_dir / CALLS), Ledger(config.max_cost)
     progress = Progress("score", len(given), len(given) + total, ledger)
     calls = Calls(make_chat(config.judge), config.judge, tokenizer, cache, ledger, config.seed)
     embedder = make_embedder(config.embedder, cache, ledger)
@@ -59,7 +59,7 @@ async def score_file(config: ScoreConfig) -> tuple[dict[str, Any], int]:
     try:
         if unscored(output_dir, given):
             await all_settled(calls.start(), embedder.start())
-        with locked(output_dir), Failures(output_dir / "failures.jsonl") as failures:
+        with locked(output_dir), Failures(output_dir / FAILURES) as failures:
             cache.open()
             ledger.carry_over(cache.totals())
             save_settings(config, output_dir)

@@ -154,7 +154,8 @@ class Calls:
     async def _try(self, key: CallKey, request: ChatRequest, behind: int) -> Completion:
         async with self._turns.take(behind):
             await self._requests.take(1)
-            await self._tokens.take(_minute_tokens(request))
+            if self._config.tokens_per_minute:  # counting reads the whole prompt
+                await self._tokens.take(_minute_tokens(request))
             return await self._ask(key, request)
 
     async def _ask(self, key: CallKey, request: ChatRequest) -> Completion:
@@ -180,6 +181,8 @@ class Calls:
 
     def _most(self, request: ChatRequest) -> float:
         """The most a request can cost, whatever tokens its server counts: a token is at least one byte."""
+        if self._config.price is None:  # counting reads the whole prompt
+            return 0.0
         size = len(request.prompt.encode()) + len(request.reply_start.encode()) + _TEMPLATE_MARGIN
         return cost_of(self._config.price, size, request.sampling.max_new_tokens)
 
@@ -195,7 +198,7 @@ class Calls:
 
 
 def _minute_tokens(request: ChatRequest) -> int:
-    """What a provider counts against the minute's tokens, at most: a token is mostly three bytes of text or more."""
+    """About what a provider counts against the minute's tokens: most texts have three bytes a token or more."""
     return len(request.prompt.encode()) // 3 + request.sampling.max_new_tokens
 
 

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from lf_longpo.config import ChatConfig
 from lf_longpo.errors import UserError, first_line
 from lf_longpo.models.embedded import resolve
 
@@ -36,6 +37,18 @@ def load_tokenizer(name: str, setting: str, trust_remote_code: bool = False) -> 
     # Some carry a truncation of their own; lifting it later, while threads tokenise, would not be safe.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
+    return tokenizer
+
+
+def load_chat_tokenizer(config: ChatConfig) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a model that chats in this process.
+
+    Raises:
+        UserError: it cannot be loaded, or has no chat template.
+    """
+    tokenizer = load_tokenizer(config.model, "model", config.trust_remote_code)
+    if not tokenizer.chat_template:
+        raise UserError(f"the tokenizer of {config.model!r} has no chat template; take an instruction-tuned model")
     return tokenizer
 
 

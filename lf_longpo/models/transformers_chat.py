@@ -24,7 +24,7 @@ from lf_longpo.errors import CallFailed, UserError, first_line
 from lf_longpo.models.batching import Waiting, choose_batch
 from lf_longpo.models.chat import ChatRequest, Completion, token_behind, weights_behind
 from lf_longpo.models.embedded import resolve
-from lf_longpo.models.tokenizers import chat_ids, load_tokenizer
+from lf_longpo.models.tokenizers import chat_ids, load_chat_tokenizer
 
 # Prompt tokens that a batch reads at once; one longer prompt goes alone. A CPU is busy with a few thousand, and one row
 # without padding takes its fast causal attention.
@@ -81,11 +81,9 @@ class TransformersChat:
 
     def _load(self) -> None:
         config = self._config
-        self._tokenizer = load_tokenizer(config.model, "model", config.trust_remote_code)
+        self._tokenizer = load_chat_tokenizer(config)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype: Any = "auto" if self._device == "cuda" else _cpu_dtype()
-        if not self._tokenizer.chat_template:
-            raise UserError(f"the tokenizer of {config.model!r} has no chat template; take an instruction-tuned model")
         try:
             model = AutoModelForCausalLM.from_pretrained(
                 resolve(config.model), dtype=dtype, trust_remote_code=config.trust_remote_code

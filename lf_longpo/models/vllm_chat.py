@@ -16,7 +16,7 @@ from lf_longpo.config import ChatConfig
 from lf_longpo.errors import CallFailed, TryAgain, UserError, first_line
 from lf_longpo.models.chat import ChatRequest, Completion, token_behind, weights_behind
 from lf_longpo.models.embedded import resolve
-from lf_longpo.models.tokenizers import chat_ids, load_tokenizer
+from lf_longpo.models.tokenizers import chat_ids, load_chat_tokenizer
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -38,10 +38,7 @@ class VLLMChat:
 
     async def start(self) -> int | None:
         """Loads the model; its window is the engine's."""
-        config = self._config
-        self._tokenizer = load_tokenizer(config.model, "model", config.trust_remote_code)
-        if not self._tokenizer.chat_template:
-            raise UserError(f"the tokenizer of {config.model!r} has no chat template; take an instruction-tuned model")
+        self._tokenizer = load_chat_tokenizer(self._config)
         self._engine = await asyncio.to_thread(self._load)
         return self._engine.model_config.max_model_len
 
