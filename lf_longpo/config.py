@@ -13,6 +13,13 @@ from lf_longpo.providers import PROVIDERS
 
 Positive = Annotated[int, Field(ge=1, strict=True)]
 
+# Requests to have in batches where nobody says how many.
+_BATCHED = 20_000
+# How many a question has at least while LongReward works on it.
+_BATCHED_CALLS = 100
+# Providers without a Batch API of OpenAI's form.
+_UNBATCHED = ("anthropic", "deepseek", "local")
+
 
 class Config(BaseModel):
     """What all configurations share: unknown keys are errors, values do not change after loading."""
@@ -88,6 +95,10 @@ class ChatConfig(ServedConfig):
     """GPUs that one copy of the model is spread over (vllm only)."""
     data_parallel_size: Positive = 1
     """Copies of the model (vllm only)."""
+    batch: bool = False
+    """Whether requests go through the provider's Batch API (OpenAI's, or one of its form such as Zhipu's): mostly half
+    the price, an answer within a day. Those that arrive together are handed in together; set `price` to that of
+    batches and `max_concurrency` to the requests to have there at once (20000 where it is not set)."""
     max_concurrency: Positive | Literal["auto"] = 64
     """Calls in flight at once, at each server; for vllm and transformers the most rows in one batch. It is halved where
     a server refuses a fifth of them or lets them time out, and grows back. `auto`: from 16 up while the server keeps
@@ -109,6 +120,13 @@ class ChatConfig(ServedConfig):
     trust_remote_code: bool = False
     """Whether code that comes with the model's files may run here."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_batches(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("batch") is True:
+            return {"max_concurrency": _BATCHED, **data}
+        return data
+
     @model_validator(mode="after")
     def _backend_fields(self) -> "ChatConfig":
         if self.backend == "openai" and self.adapter:
@@ -119,6 +137,10 @@ class ChatConfig(ServedConfig):
         quotas = [name for name in ("requests_per_minute", "tokens_per_minute") if getattr(self, name)]
         if self.backend != "openai" and (quotas or self.max_concurrency == "auto"):
             raise ValueError(f"{quotas[0] if quotas else 'max_concurrency: auto'} goes with backend: openai")
+        if self.batch and (self.backend != "openai" or self.provider in _UNBATCHED or len(self.base_urls) > 1):
+            raise ValueError("batch goes with one server that has OpenAI's Batch API (OpenAI, Zhipu); remove it")
+        if self.batch and (quotas or self.max_concurrency == "auto"):
+            raise ValueError(f"{quotas[0] if quotas else 'max_concurrency: auto'} does not go with batch; remove it")
         return self
 
     @property
@@ -131,6 +153,11 @@ class ChatConfig(ServedConfig):
         """At most, over all servers, as far as it is known beforehand."""
         copies = len(self.base_urls) * self.data_parallel_size
         return copies * (256 if self.max_concurrency == "auto" else self.max_concurrency)
+
+    @property
+    def questions_at_once(self) -> int:
+        """How many to work on where each has dozens of calls, which wait in batches all together."""
+        return max(1, self.calls_at_once // _BATCHED_CALLS) if self.batch else self.calls_at_once
 
 
 class EmbedderConfig(ServedConfig):
@@ -280,6 +307,8 @@ class GenerateConfig(Config):
                 raise ValueError("longreward.num_samples is below longreward.min_responses: no question gives a pair")
         elif self.policy is None:
             raise ValueError("method: longmab needs a policy; add the section policy")
+        elif self.policy.batch:
+            raise ValueError("policy.batch: each roll-out waits for the one before it, a day in a batch; remove it")
         engines = [model for model in (self.policy, self.judge) if model and model.backend == "vllm"]
         if len(engines) == 2 and engines[0] != engines[1]:
             raise ValueError(

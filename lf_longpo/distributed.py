@@ -51,6 +51,8 @@ def generate_on_ray(config: GenerateConfig, address: str, until: str = "pairs") 
         raise UserError("max_cost: nobody keeps one budget over a cluster; leave it out, or run without --ray")
     if config.responses is not None:
         raise UserError("responses: a run on a cluster samples its own; leave it out, or run without --ray")
+    if any(model and model.batch for model in (config.policy, config.judge)):
+        raise UserError("batch: a provider's batches need no cluster; run without --ray")
     began = time.monotonic()
     folder = config.output_dir / SHARDS
     if folder.is_dir():  # so that the check sees what an earlier start came to

@@ -139,11 +139,14 @@ class Progress:
         return sum(totals.completion_tokens for totals in list(self._ledger.stages.values()))
 
     def _stages(self) -> list[str]:
-        """Calls, tokens and cost of each stage."""
-        return [f"{stage}: {totals_line(totals)}" for stage, totals in list(self._ledger.stages.items())]
+        """Calls, tokens and cost of each stage; and what is under way in batches."""
+        stages = [f"{stage}: {totals_line(totals)}" for stage, totals in list(self._ledger.stages.items())]
+        return [*stages, *list(self._ledger.batches.values())]
 
 
 def totals_line(totals: StageTotals) -> str:
-    """A stage's calls, tokens and, where prices are known, cost, for people."""
+    """A stage's calls, tokens and, where they are known, its prefix cache's share and cost, for people."""
     line = f"{totals.calls:,} calls, {totals.prompt_tokens:,} prompt + {totals.completion_tokens:,} new tokens"
+    if totals.cached_tokens:
+        line += f", {totals.cached_tokens / totals.prompt_tokens:.0%} of the prompt cached"
     return line + (f", cost {totals.cost:,.4f}" if totals.cost else "")

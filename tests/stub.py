@@ -68,6 +68,9 @@ class Stub:
         """Stops serving; for its own thread."""
         self._stop.set()
 
+    def add_routes(self, app: web.Application) -> None:
+        """For those that serve more."""
+
     def _run(self) -> None:
         asyncio.run(self._serve())
 
@@ -77,6 +80,7 @@ class Stub:
         app.router.add_get("/v1/models", self._models)
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_post("/v1/embeddings", self._embeddings)
+        self.add_routes(app)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -112,6 +116,10 @@ class Stub:
             await asyncio.sleep(self.delay)
         finally:
             self.in_flight -= 1
+        return web.json_response(self.reply_to(body))
+
+    def reply_to(self, body: dict) -> dict:
+        """The completion of a request."""
         prompt = body["messages"][0]["content"]
         start = body["messages"][1]["content"] if len(body["messages"]) > 1 else ""
         assert bool(start) == bool(body.get("continue_final_message"))
@@ -126,9 +134,9 @@ class Stub:
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         if body.get("logprobs") and self.weights:
             choice["logprobs"] = {"content": self._logprobs(prompt, start, text)}
-        return web.json_response(
-            {"id": "c", "object": "chat.completion", "created": 0, "model": MODEL, "choices": [choice], "usage": usage}
-        )
+        return {
+            "id": "c", "object": "chat.completion", "created": 0, "model": MODEL, "choices": [choice], "usage": usage,
+        }  # fmt: skip
 
     def _logprobs(self, prompt: str, start: str, text: str) -> list[dict]:
         """Each token sure of itself, but for the one behind the last brackets."""

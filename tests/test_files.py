@@ -1,6 +1,7 @@
 """Journals, whole files, the call cache and the data set registry."""
 
 import json
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -56,8 +57,24 @@ def test_the_call_cache_outlives_its_process(tmp_path):
         cache.put(key, {"text": "x", "prompt_tokens": 5, "completion_tokens": 2}, cost=0.5)
         assert cache.get(key)["text"] == "x"
         assert cache.get(key._replace(round=4)) is None
-        assert cache.totals()["rollout"] == (1, 5, 2, 0.5)
+        assert cache.totals()["rollout"] == (1, 5, 2, 0.5, 0)
         cache.close()
+
+
+def test_a_call_cache_from_before_costs_were_kept_goes_on(tmp_path):
+    path = tmp_path / "calls.sqlite"
+    with sqlite3.connect(path) as db:
+        db.execute(
+            "CREATE TABLE calls (stage TEXT, question TEXT, round INTEGER, request TEXT, result TEXT,"
+            " prompt_tokens INTEGER, completion_tokens INTEGER,"
+            " PRIMARY KEY (stage, question, round, request)) WITHOUT ROWID"
+        )
+        db.execute("INSERT INTO calls VALUES ('score', 'q', 0, 'h', '{}', 7, 1)")
+    cache = CallCache(path)
+    cache.open()
+    cache.put(CallKey("score", "q", 1, "h"), {"prompt_tokens": 8, "completion_tokens": 2, "cached_tokens": 4}, cost=0.5)
+    assert cache.totals()["score"] == (2, 15, 3, 0.5, 4)
+    cache.close()
 
 
 def test_a_file_that_is_no_call_cache_is_named(tmp_path):

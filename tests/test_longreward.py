@@ -19,6 +19,7 @@ from lf_longpo.longreward.judge import LongRewardJudge
 from lf_longpo.longreward.pairs import best_and_worst
 from lf_longpo.longreward.parsing import find_information, find_statements, own_verdict
 from lf_longpo.longreward.rating import LEVELS, RATINGS, mean, shares
+from lf_longpo.progress import totals_line
 
 EN = ("The brass lamp hangs in the tower. Mara Lind lit it in 1902. It rained. " * 40).strip()
 ZH = "铜灯挂在塔楼里。林玛拉在一九〇二年点亮了它。那天下雨。" * 40
@@ -536,7 +537,19 @@ async def test_what_was_paid_for_counts_though_it_is_lost(stub):
     async with judge_on(stub, price={"prompt": 1.0, "completion": 2.0}) as longreward:
         with pytest.raises(CallFailed, match="content filter"):
             await longreward.score(EN, "Who lit the lamp?", "Mara.")
-        assert longreward.ledger.stages["helpfulness"] == (1, 70, 5, pytest.approx(80e-6))
+        assert longreward.ledger.stages["helpfulness"] == (1, 70, 5, pytest.approx(80e-6), 0)
+
+
+@pytest.mark.parametrize("told", [{"prompt_tokens_details": {"cached_tokens": 60}}, {"prompt_cache_hit_tokens": 60}])
+async def test_the_share_of_the_servers_prefix_cache_is_told(stub, told):
+    stub.answer = Judge()
+    plain = stub.reply_to
+    stub.reply_to = lambda body: plain(body) | {"usage": {"prompt_tokens": 80, "completion_tokens": 5} | told}
+    async with judge_on(stub) as longreward:
+        await longreward.score(EN, "Who lit the lamp?", "Mara.")
+        totals = longreward.ledger.stages["faithfulness"]
+        assert (totals.calls, totals.cached_tokens) == (2, 120)
+        assert "75% of the prompt cached" in totals_line(totals)
 
 
 async def test_samples_that_all_fail_leave_nothing_running(stub, tmp_path):

@@ -86,7 +86,7 @@ async def evaluate_longqa(config: LongQAConfig) -> tuple[dict[str, Any], int]:
     cache = CallCache(output_dir / CALLS)
     ledger = Ledger()
     progress = Progress("longqa", len(digests), config.samples * len(digests), ledger)
-    calls = Calls(make_chat(config.model), config.model, tokenizer, cache, ledger, config.seed)
+    calls = Calls(make_chat(config.model, cache, ledger), config.model, tokenizer, cache, ledger, config.seed)
     answered = {(row["id"], row["sample"]) for row in read_rows(output_dir / PREDICTIONS, _ROW)}
     wanted = {(id, sample) for id in digests for sample in range(config.samples)}
     try:
@@ -107,7 +107,7 @@ async def evaluate_longqa(config: LongQAConfig) -> tuple[dict[str, Any], int]:
                     read_questions(source),
                     len(digests),
                     answer,
-                    in_flight=2 * config.model.calls_at_once,
+                    in_flight=config.model.questions_at_once if config.model.batch else 2 * config.model.calls_at_once,
                     failures=failures,
                     progress=progress,
                     ledger=ledger,

@@ -56,7 +56,7 @@ class LongMabRun:
         """Policy and embedder."""
         config = self._config
         self._tools = tools
-        policy = make_chat(config.policy)
+        policy = make_chat(config.policy, tools.cache, tools.ledger)
         self._calls = Calls(policy, config.policy, tools.tokenizer, tools.cache, tools.ledger, config.seed)
         self._embedder = make_embedder(config.embedder, tools.cache, tools.ledger)
 

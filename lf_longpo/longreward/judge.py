@@ -54,7 +54,7 @@ class LongRewardJudge:
         self.ledger = Ledger()
         """Calls and tokens so far, by stage."""
         self._cache = CallCache(cache)
-        self._calls = Calls(make_chat(judge), judge, counts, self._cache, self.ledger, seed)
+        self._calls = Calls(make_chat(judge, self._cache, self.ledger), judge, counts, self._cache, self.ledger, seed)
         self._embedder = make_embedder(embedder, self._cache, self.ledger)
         prompts = prompts_for(longreward, judge)
         self._scorer = Scorer(longreward, judge, prompts, self._calls, self._embedder, counts, _REMEMBERED)

@@ -52,8 +52,8 @@ class LongRewardRun:
         self._prompts = prompts_for(config.longreward, config.judge)
         self._files: Files | None = None
         self.asked = self._prompts.texts
-        # Each question has dozens of calls.
-        self.in_flight = config.judge.calls_at_once
+        models = [model for model in (config.policy, config.judge) if model]
+        self.in_flight = max(model.questions_at_once for model in models)
 
     def check(self, digests: Mapping[str, str]) -> int:
         """The rows that are there or given must belong to the questions as they are."""
@@ -73,11 +73,15 @@ class LongRewardRun:
         config = self._config
         self._tools = tools
         shared = tools.tokenizer, tools.cache, tools.ledger, config.seed
-        self._judge = Calls(make_chat(config.judge), config.judge, *shared)
+        self._judge = Calls(make_chat(config.judge, tools.cache, tools.ledger), config.judge, *shared)
         self._policy = None
         if config.responses is None:
             same = config.policy == config.judge
-            self._policy = self._judge if same else Calls(make_chat(config.policy), config.policy, *shared)
+            self._policy = (
+                self._judge
+                if same
+                else Calls(make_chat(config.policy, tools.cache, tools.ledger), config.policy, *shared)
+            )
         self._embedder = make_embedder(config.embedder, tools.cache, tools.ledger)
         self._scorer = Scorer(
             config.longreward,

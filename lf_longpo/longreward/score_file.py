@@ -52,9 +52,9 @@ async def score_file(config: ScoreConfig) -> tuple[dict[str, Any], int]:
 
     cache, ledger = CallCache(output_dir / CALLS), Ledger(config.max_cost)
     progress = Progress("score", len(given), len(given) + total, ledger)
-    calls = Calls(make_chat(config.judge), config.judge, tokenizer, cache, ledger, config.seed)
+    calls = Calls(make_chat(config.judge, cache, ledger), config.judge, tokenizer, cache, ledger, config.seed)
     embedder = make_embedder(config.embedder, cache, ledger)
-    in_flight = config.judge.calls_at_once  # each question has dozens of calls
+    in_flight = config.judge.questions_at_once
     scorer = Scorer(config.longreward, config.judge, prompts, calls, embedder, tokenizer, remembered=in_flight)
     try:
         if unscored(output_dir, given):

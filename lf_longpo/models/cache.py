@@ -4,6 +4,7 @@ One SQLite file in write-ahead mode: a result is in it before anybody uses the r
 it readable.
 """
 
+import hashlib
 import json
 import sqlite3
 from pathlib import Path
@@ -23,6 +24,11 @@ class CallKey(NamedTuple):
     request: str
 
 
+def request_hash(identity: dict[str, Any]) -> str:
+    """A short hash of plain data, the same in every process."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+
+
 class StageTotals(NamedTuple):
     """What all finished calls of a stage took, over every start of the run."""
 
@@ -31,11 +37,12 @@ class StageTotals(NamedTuple):
     completion_tokens: int = 0
     cost: float = 0.0
     """At the prices of their time."""
+    cached_tokens: int = 0
+    """Prompt tokens that the server had in its prefix cache."""
 
-    def plus(self, prompt_tokens: int, completion_tokens: int, cost: float) -> "StageTotals":
-        """These totals and one call more."""
-        tokens = self.prompt_tokens + prompt_tokens, self.completion_tokens + completion_tokens
-        return StageTotals(self.calls + 1, *tokens, self.cost + cost)
+    def plus(self, other: "StageTotals") -> "StageTotals":
+        """Both together."""
+        return StageTotals(*(mine + more for mine, more in zip(self, other, strict=True)))
 
 
 class CallCache:
@@ -50,6 +57,10 @@ class CallCache:
         self._path = path
         self._db: sqlite3.Connection | None = None
 
+    def beside(self, name: str) -> Path | None:
+        """Where a file of that name lies beside this one; None for one in memory."""
+        return self._path and self._path.with_name(name)
+
     def open(self) -> None:
         """Opens the file, made where it is missing.
 
@@ -63,11 +74,13 @@ class CallCache:
             self._db.execute(
                 "CREATE TABLE IF NOT EXISTS calls (stage TEXT, question TEXT, round INTEGER, request TEXT, result TEXT,"
                 " prompt_tokens INTEGER, completion_tokens INTEGER, cost REAL NOT NULL DEFAULT 0,"
+                " cached_tokens INTEGER NOT NULL DEFAULT 0,"
                 " PRIMARY KEY (stage, question, round, request)) WITHOUT ROWID"
             )
             columns = {row[1] for row in self._db.execute("PRAGMA table_info(calls)")}
-            if "cost" not in columns:  # a cache from before costs were kept
-                self._db.execute("ALTER TABLE calls ADD COLUMN cost REAL NOT NULL DEFAULT 0")
+            for name, kind in (("cost", "REAL"), ("cached_tokens", "INTEGER")):
+                if name not in columns:  # a cache from before these were kept
+                    self._db.execute(f"ALTER TABLE calls ADD COLUMN {name} {kind} NOT NULL DEFAULT 0")
         except sqlite3.DatabaseError as error:
             self.close()
             raise UserError(
@@ -82,12 +95,12 @@ class CallCache:
         return json.loads(row[0]) if row else None
 
     def put(self, key: CallKey, result: dict[str, Any], cost: float = 0.0) -> None:
-        """Keeps a result. Its `prompt_tokens` and `completion_tokens`, where it has them, count towards the totals."""
-        tokens = result.get("prompt_tokens", 0), result.get("completion_tokens", 0)
+        """Keeps a result. Its numbers of tokens, where it has them, count towards the totals."""
+        prompt, new, cached = (result.get(f"{name}_tokens", 0) for name in ("prompt", "completion", "cached"))
         try:
             self._db.execute(
-                "INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (*key, json.dumps(result), *tokens, cost),
+                "INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*key, json.dumps(result), prompt, new, cost, cached),
             )
         except sqlite3.OperationalError as error:  # a full disk
             raise UserError(f"cannot write {self._path}: {error}; mend that and start the same command again") from None
@@ -95,7 +108,8 @@ class CallCache:
     def totals(self) -> dict[str, StageTotals]:
         """Calls, tokens and cost by stage, over every start of the run."""
         rows = self._db.execute(
-            "SELECT stage, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens), SUM(cost) FROM calls GROUP BY stage"
+            "SELECT stage, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens), SUM(cost), SUM(cached_tokens)"
+            " FROM calls GROUP BY stage"
         )
         return {stage: StageTotals(*sums) for stage, *sums in rows}
 

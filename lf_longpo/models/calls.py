@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import json
 import random
 import uuid
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lf_longpo.aio import Once
 from lf_longpo.config import ChatConfig, SamplingConfig
 from lf_longpo.errors import CallFailed, NoServer, TextTooLong, TryAgain, UserError
-from lf_longpo.models.cache import CallCache, CallKey
+from lf_longpo.models.cache import CallCache, CallKey, StageTotals, request_hash
 from lf_longpo.models.chat import ChatModel, ChatRequest, Completion
 from lf_longpo.models.ledger import Ledger, cost_of
 from lf_longpo.models.quota import Quota
@@ -177,7 +176,7 @@ class Calls:
         tokens = result["prompt_tokens"], result["completion_tokens"]
         cost = cost_of(self._config.price, *tokens)
         self._cache.put(key, result, cost)
-        self._ledger.add(key.stage, *tokens, cost)
+        self._ledger.add(key.stage, StageTotals(1, *tokens, cost, result.get("cached_tokens", 0)))
 
     def _most(self, request: ChatRequest) -> float:
         """The most a request can cost, whatever tokens its server counts: a token is at least one byte."""
@@ -200,11 +199,6 @@ class Calls:
 def _minute_tokens(request: ChatRequest) -> int:
     """About what a provider counts against the minute's tokens: most texts have three bytes a token or more."""
     return len(request.prompt.encode()) // 3 + request.sampling.max_new_tokens
-
-
-def request_hash(identity: dict[str, Any]) -> str:
-    """A short hash of plain data, the same in every process."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _seed_of(place: str) -> int:

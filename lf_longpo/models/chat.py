@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from lf_longpo.config import ChatConfig, SamplingConfig
+from lf_longpo.models.batch_store import BATCHES, BatchStore
+from lf_longpo.models.cache import CallCache
+from lf_longpo.models.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class Completion:
     prompt_tokens: int
     completion_tokens: int
     finish_reason: str
+    cached_tokens: int = 0
+    """Of the prompt's, those that the server had in its prefix cache, where it tells."""
     weights: dict[str, float] | None = None
     """Probabilities (before temperature) of the likeliest texts right behind `weigh_after`; None where the mark is
     not in the reply or the backend does not tell."""
@@ -119,8 +124,18 @@ def weights_behind(held: str, likeliest: Iterable[tuple[str, float]]) -> dict[st
     return weights
 
 
-def make_chat(config: ChatConfig) -> ChatModel:
-    """The backend that `config` names, not started yet."""
+def make_chat(config: ChatConfig, cache: CallCache, ledger: Ledger) -> ChatModel:
+    """The backend that `config` names, not started yet.
+
+    Args:
+        config: the model's.
+        cache: what is handed in to be answered later is remembered beside it.
+        ledger: of the run.
+    """
+    if config.batch:
+        from lf_longpo.models.batch_chat import BatchChat
+
+        return BatchChat(config, BatchStore(cache.beside(BATCHES)), ledger)
     if config.backend == "openai":
         from lf_longpo.models.openai_chat import OpenAIChat
 

@@ -9,8 +9,7 @@ import numpy as np
 from lf_longpo.aio import all_settled
 from lf_longpo.config import EmbedderConfig
 from lf_longpo.errors import CallFailed, UserError, first_line
-from lf_longpo.models.cache import CallCache, CallKey
-from lf_longpo.models.calls import request_hash
+from lf_longpo.models.cache import CallCache, CallKey, StageTotals, request_hash
 from lf_longpo.models.embedded import resolve
 from lf_longpo.models.ledger import Ledger, cost_of
 
@@ -136,7 +135,7 @@ class OpenAIEmbedder:
                 kept = await self._create(texts)
                 cost = cost_of(self._config.price, kept["prompt_tokens"], 0)
                 self._cache.put(key, kept, cost)
-                self._ledger.add("embed", kept["prompt_tokens"], 0, cost)
+                self._ledger.add("embed", StageTotals(1, kept["prompt_tokens"], 0, cost))
         return np.array(kept["vectors"], dtype=np.float32)
 
     async def _create(self, texts: list[str]) -> dict[str, Any]:

@@ -30,6 +30,8 @@ class Ledger:
     """
 
     def __init__(self, max_cost: float | None = None) -> None:
+        self.batches: dict[str, str] = {}
+        """Batches under way at a provider, and how far they are."""
         self._max_cost = max_cost
         self._stages: dict[str, StageTotals] = {}
         self._spent = 0.0
@@ -77,10 +79,10 @@ class Ledger:
         self._stages = dict(stages)
         self._spent = sum(totals.cost for totals in stages.values())
 
-    def add(self, stage: str, prompt_tokens: int, completion_tokens: int, cost: float) -> None:
+    def add(self, stage: str, call: StageTotals) -> None:
         """One more call has come back."""
-        self._stages[stage] = self._stages.get(stage, StageTotals()).plus(prompt_tokens, completion_tokens, cost)
-        self._spent += cost
+        self._stages[stage] = self._stages.get(stage, StageTotals()).plus(call)
+        self._spent += call.cost
 
     @asynccontextmanager
     async def set_aside(self, most: float) -> AsyncIterator[None]:

@@ -97,23 +97,38 @@ def plain_errors(base_url: str | None, api_key_env: str) -> Iterator[None]:
         absent = any(isinstance(cause, aiohttp.ClientConnectorError) for cause in _causes(error))
         raise TryAgain(f"no connection to {server}: {refusal or error}", unreachable=absent) from None
     except openai.APIStatusError as error:
-        code = str(error.code or "")
-        if error.status_code == _PAYMENT_REQUIRED or code in _CREDIT_CODES:
-            raise UserError(f"{server} says that the account has no credit left: {_words(error)}; top it up") from None
-        reason = ""
-        if code in _POLICY_CODES:
-            reason = " (refused by its content policy)"
-        elif code in _LENGTH_CODES or "maximum context length" in _words(error):
-            reason = " (the prompt is too long for it; set context_window beside the model)"
-        message = f"{server} answered {error.status_code}{reason}: {_words(error)}"
-        if reason or error.status_code not in (_TIMEOUT, _CONFLICT, _TOO_MANY_REQUESTS, *range(_SERVER_ERROR, 600)):
-            raise CallFailed(message) from None
-        raise TryAgain(message, after=_wait(error), overloaded=error.status_code in _OVERLOADED) from None
+        raise refused(server, error.status_code, str(error.code or ""), _words(error), _wait(error)) from None
     except aiohttp.ClientError as error:  # broken HTTP; its text may hold the request's headers
         raise TryAgain(f"{server} sent what is no HTTP ({type(error).__name__})") from None
     except (openai.OpenAIError, ValueError, TypeError, AttributeError, LookupError) as error:
         # The client hands on whatever came, a web page too; the first use of it fails.
         raise TryAgain(f"{server} sent a reply that cannot be read: {first_line(error)}") from None
+
+
+def refused(server: str, status: int, code: str, words: str, after: float = 0.0) -> UserError | CallFailed:
+    """What an answer other than the asked one means.
+
+    Args:
+        server: its address.
+        status: of HTTP.
+        code: the provider's word for it.
+        words: its explanation.
+        after: seconds that it asks to wait.
+
+    Returns:
+        `UserError` (nothing can work), `CallFailed` (this call is lost) or `TryAgain`.
+    """
+    if status == _PAYMENT_REQUIRED or code in _CREDIT_CODES:
+        return UserError(f"{server} says that the account has no credit left: {words}; top it up")
+    reason = ""
+    if code in _POLICY_CODES:
+        reason = " (refused by its content policy)"
+    elif code in _LENGTH_CODES or "maximum context length" in words:
+        reason = " (the prompt is too long for it; set context_window beside the model)"
+    message = f"{server} answered {status}{reason}: {words}"
+    if reason or status not in (_TIMEOUT, _CONFLICT, _TOO_MANY_REQUESTS, *range(_SERVER_ERROR, 600)):
+        return CallFailed(message)
+    return TryAgain(message, after=after, overloaded=status in _OVERLOADED)
 
 
 def _wait(error: "openai.APIStatusError") -> float:

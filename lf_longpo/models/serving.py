@@ -21,7 +21,12 @@ def server_arguments(config: ChatConfig) -> list[str]:
     if config.backend != "openai" or not address.hostname:
         raise UserError("base_url names no server; set it, as in http://127.0.0.1:8000/v1")
     arguments = ["--model", config.model, "--host", address.hostname, "--port", str(address.port or 8000)]
-    arguments += ["--enable-prefix-caching", "--max-num-seqs", str(config.calls_at_once // len(config.base_urls))]
+    arguments += [
+        "--enable-prefix-caching",
+        "--enable-prompt-tokens-details",
+        "--max-num-seqs",
+        str(config.calls_at_once // len(config.base_urls)),
+    ]
     # Models' own defaults (top-k, repetition penalty) would change what is asked for.
     arguments += ["--generation-config", "vllm"]
     if config.context_window:

@@ -66,6 +66,7 @@ class VLLMChat:
             prompt_tokens=len(ids),
             completion_tokens=len(answer.token_ids),
             finish_reason=answer.finish_reason or "unknown",
+            cached_tokens=outputs[-1].num_cached_tokens or 0,
             weights=_weights(answer, request) if request.weigh_after else None,
         )
 

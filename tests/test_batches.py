@@ -1,0 +1,215 @@
+"""Runs through a Batch API: the same data as without, nothing paid twice, whatever dies."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+from aiohttp import web
+from batch_stub import BatchStub
+from conftest import REPOSITORY, code_questions, judged, run_settings, write_jsonl
+from pydantic import ValidationError
+from stub import KEY
+
+from lf_longpo.config import ChatConfig, GenerateConfig
+from lf_longpo.errors import UserError
+from lf_longpo.generate import generate
+from lf_longpo.models import batch_chat
+
+QUESTIONS, SAMPLES = 3, 5
+PACE = {"_QUIET": 0.2, "_FIRST_LOOK": 0.05, "_LONGEST_LOOK": 0.1}
+
+
+@pytest.fixture
+def quick(monkeypatch, key):
+    for name, seconds in PACE.items():
+        monkeypatch.setattr(batch_chat, name, seconds)
+
+
+def settings(stub, folder, batch=True):
+    folder.mkdir(exist_ok=True)
+    stub.answer = judged
+    data = run_settings(stub, folder, write_jsonl(folder / "q.jsonl", code_questions(QUESTIONS)))
+    del data["longmab"]
+    data["policy"] |= {"batch": batch, "max_retries": 4, "price": {"prompt": 1.0, "completion": 2.0}}
+    if batch:
+        del data["policy"]["max_concurrency"]
+    return data | {
+        "method": "longreward",
+        "judge": data["policy"],
+        "longreward": {"num_samples": SAMPLES, "chunk_size": 256, "evidence_chunk_size": 64},
+    }
+
+
+def configured(*args):
+    return GenerateConfig(**settings(*args))
+
+
+def data_set(folder):
+    return (folder / "data/codes.jsonl").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """The data set and the summary without batches."""
+    folder = tmp_path_factory.mktemp("direct")
+    with pytest.MonkeyPatch.context() as patch, BatchStub() as stub:
+        patch.setenv("STUB_KEY", KEY)
+        result = asyncio.run(generate(configured(stub, folder, False)))
+        assert result.exit_code == 0 and not stub.batches
+        return data_set(folder), result.summary
+
+
+async def test_batches_give_what_calls_give(quick, tmp_path, expected):
+    with BatchStub() as stub:
+        result = await generate(configured(stub, tmp_path))
+        assert data_set(tmp_path) == expected[0]
+        for stage, totals in expected[1]["calls"].items():
+            assert result.summary["calls"][stage] == pytest.approx(totals)
+        assert not stub.chats and set(stub.paid.values()) == {1}
+        assert len(stub.batches) <= 6  # samples and extractions, verdicts and statements, support
+        assert stub.looks < 20 * len(stub.batches)
+        assert KEY.encode() not in b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+
+
+async def test_faults_cost_what_the_provider_charges_and_no_more(quick, tmp_path, expected):
+    draw, spoiled = random.Random(7), set()
+
+    def spoil(rows):
+        lines = []
+        for row in rows:
+            fault = draw.randrange(12)
+            if fault < 6 and row["custom_id"] not in spoiled:
+                spoiled.add(row["custom_id"])
+                broken = {
+                    0: {"custom_id": row["custom_id"], "response": None, "error": {"code": "batch_expired"}},
+                    1: row | {"response": {"status_code": 500, "body": {"error": {"message": "oops"}}}},
+                    2: row | {"response": {"status_code": 200, "body": {"choices": []}}},
+                    3: row | {"response": "?"},
+                }.get(fault)
+                if fault == 4:
+                    lines.append(json.dumps(row)[:40])  # a torn line
+                elif broken:
+                    lines.append(json.dumps(broken))
+                continue  # else no line at all
+            lines.append(json.dumps(row))
+        return lines, "expired" if draw.random() < 0.3 else "completed"
+
+    busy = iter(range(10_000))
+
+    def refuse(path):
+        number = next(busy)
+        if number % 4 == 1:
+            return web.json_response({"error": {"message": "busy"}}, status=503 if number % 8 == 1 else 429)
+        return web.Response(text="<html>") if number % 4 == 3 else None
+
+    def on_create(batch):
+        if len(stub.batches) == 1:  # the queue is full
+            fault = {"code": "token_limit_exceeded", "message": "Enqueued token limit reached"}
+            batch |= {"status": "failed", "errors": {"object": "list", "data": [fault]}}
+        return web.Response(status=502) if len(stub.batches) == 2 else None  # its answer is lost
+
+    with BatchStub() as stub:
+        stub.spoil, stub.refuse, stub.on_create = spoil, refuse, on_create
+        result = await generate(configured(stub, tmp_path))
+        assert result.summary["failed"] == result.summary["not_scored"] == 0
+        assert data_set(tmp_path) == expected[0]
+        assert len(spoiled) > 20
+        assert {id for id, times in stub.paid.items() if times > 1} == spoiled
+        assert max(stub.paid.values()) == 2
+
+
+def start(config):
+    """The command in a process of its own, with short waits."""
+    changes = "; ".join(f"b.{name} = {seconds}" for name, seconds in PACE.items())
+    code = f"import sys, lf_longpo.cli, lf_longpo.models.batch_chat as b; {changes}; sys.exit(lf_longpo.cli.main())"
+    command = [sys.executable, "-c", code, "generate", str(config)]
+    return subprocess.Popen(
+        command, cwd=REPOSITORY, env=os.environ | {"STUB_KEY": KEY}, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["creation", "waiting"])
+def test_a_killed_run_collects_what_was_handed_in(key, tmp_path, expected, moment):
+    with BatchStub(seconds=1.0) as stub:
+        (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings(stub, tmp_path)))
+        run = start(tmp_path / "c.yaml")
+        if moment == "creation":  # before the client knows of it
+            stub.on_create = lambda batch: run.kill()
+        else:
+            while len(stub.batches) < 2:
+                assert run.poll() is None, run.stderr.read()
+                time.sleep(0.01)
+            time.sleep(0.3)
+            run.kill()
+        assert run.wait(60) == -signal.SIGKILL
+        stub.on_create = lambda batch: None
+        run = start(tmp_path / "c.yaml")
+        assert run.wait(60) == 0, run.stderr.read()
+        assert set(stub.paid.values()) == {1}
+    assert data_set(tmp_path) == expected[0]
+
+
+@pytest.mark.slow
+def test_ctrl_c_does_not_wait_for_a_batch(key, tmp_path, expected):
+    with BatchStub(seconds=1000.0) as stub:
+        (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings(stub, tmp_path)))
+        run = start(tmp_path / "c.yaml")
+        while not stub.looks:
+            assert run.poll() is None, run.stderr.read()
+            time.sleep(0.01)
+        run.send_signal(signal.SIGINT)
+        assert run.wait(20) == 130
+        assert "the same command carries on" in run.stderr.read()
+        for batch in stub.batches.values():
+            batch["ready"] = 0.0
+        stub.seconds = 0.1
+        run = start(tmp_path / "c.yaml")
+        assert run.wait(60) == 0, run.stderr.read()
+        assert set(stub.paid.values()) == {1}
+    assert data_set(tmp_path) == expected[0]
+
+
+async def test_a_batch_that_is_refused_ends_the_run_with_its_words(quick, tmp_path, expected):
+    def on_create(batch):
+        fault = {"code": "invalid_json_line", "line": 2, "message": "no such model"}
+        batch |= {"status": "failed", "errors": {"object": "list", "data": [fault]}}
+
+    with BatchStub() as stub:
+        config = configured(stub, tmp_path)
+        stub.on_create = on_create
+        with pytest.raises(UserError, match=r"refused the batch batch_0: line 2: no such model"):
+            await generate(config)
+        stub.on_create = lambda batch: None
+        await generate(config)
+        assert data_set(tmp_path) == expected[0] and set(stub.paid.values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"backend": "transformers"}, "batch goes with one server"),
+        ({"provider": "anthropic"}, "batch goes with one server"),
+        ({"base_url": ["http://a/v1", "http://b/v1"]}, "batch goes with one server"),
+        ({"requests_per_minute": 3}, "requests_per_minute does not go with batch"),
+        ({"max_concurrency": "auto"}, "auto does not go with batch"),
+    ],
+)
+def test_batches_of_what_has_none_are_refused(changes, complaint):
+    with pytest.raises(ValidationError, match=complaint):
+        ChatConfig(**{"model": "m", "batch": True} | changes)
+
+
+def test_rollouts_are_no_batches():
+    with pytest.raises(ValidationError, match="each roll-out waits for the one before"):
+        GenerateConfig(
+            method="longmab", input="q", output_dir="o", dataset_name="d", policy={"model": "m", "batch": True},
+            pairs={"template": "t"},
+        )  # fmt: skip
