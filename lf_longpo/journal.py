@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Collection, Iterator
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -36,6 +37,7 @@ class Journal:
 
     def __init__(self, path: Path, fields: Collection[str] = (), key: Callable[[Row], str | None] = row_id) -> None:
         self.skipped = 0
+        self._broken = False
         self._fields = set(fields)
         self._key = key
         self._places: dict[str, list[int]] = {}
@@ -61,18 +63,32 @@ class Journal:
         return found
 
     def append(self, row: Row) -> None:
-        """Writes one row; when this returns, a kill of the process cannot lose it."""
+        """Writes one row; when this returns, a kill of the process cannot lose it.
+
+        Raises:
+            OSError: it cannot be written; the next opening cuts off what is there of it.
+        """
         self._file.seek(0, os.SEEK_END)
         place = self._file.tell()
-        self._file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            self._file.flush()
+        except OSError as error:  # a full disk
+            self._broken = True
+            error.filename = self._file.name
+            raise
         self._places.setdefault(self._key(row), []).append(place)
 
     def close(self) -> None:
         """Makes the rows safe from a power cut too, and closes the file."""
-        if not self._file.closed:
-            os.fsync(self._file.fileno())
-            self._file.close()
+        if self._file.closed:
+            return
+        # What a failed append left in the buffer would fail again; that was told.
+        with suppress(OSError) if self._broken else nullcontext():
+            try:
+                os.fsync(self._file.fileno())
+            finally:
+                self._file.close()
 
     def __enter__(self) -> "Journal":
         return self
@@ -138,8 +154,10 @@ def write_whole(path: Path, parts: Iterator[str] | list[str]) -> None:
             os.fsync(file.fileno())
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
-    except BaseException:
+    except BaseException as error:
         os.unlink(name)
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(path)
         raise
 
 

@@ -1,10 +1,13 @@
 import json
 import os
 import re
+import subprocess
+import tempfile
 import zlib
 from pathlib import Path
 
 import pytest
+from leaks import Leaks
 from stub import KEY, MODEL, Stub
 
 REPOSITORY = Path(__file__).parent.parent
@@ -24,6 +27,15 @@ def torchrun(processes):
     """The environment of a run on so many processes of this machine; see gloo/sitecustomize.py for its path."""
     path = str(Path(__file__).parent / "gloo")
     return os.environ | {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": str(processes), "PYTHONPATH": path}
+
+
+def spawn(command, folder):
+    """A process whose stderr can be read while it writes, out of a file that is searched for keys in the end."""
+    number, path = tempfile.mkstemp(".log", dir=folder)
+    with open(number, "w") as file:
+        process = subprocess.Popen(command, cwd=REPOSITORY, stderr=file)
+    process.stderr = open(path)  # noqa: SIM115 as subprocess.PIPE would
+    return process
 
 
 @pytest.fixture(scope="session")
@@ -104,5 +116,7 @@ def run_settings(stub: Stub, folder: Path, questions: Path) -> dict:
 
 
 def pytest_configure(config):
+    leaks = Leaks()
+    config.pluginmanager.register(leaks)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")

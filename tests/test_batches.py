@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-import os
 import random
 import signal
-import subprocess
 import sys
 import time
 
@@ -13,7 +11,7 @@ import pytest
 import yaml
 from aiohttp import web
 from batch_stub import BatchStub
-from conftest import REPOSITORY, code_questions, judged, run_settings, write_jsonl
+from conftest import code_questions, judged, run_settings, spawn, write_jsonl
 from pydantic import ValidationError
 from stub import KEY
 
@@ -130,9 +128,7 @@ def start(config):
     changes = "; ".join(f"b.{name} = {seconds}" for name, seconds in PACE.items())
     code = f"import sys, lf_longpo.cli, lf_longpo.models.batch_chat as b; {changes}; sys.exit(lf_longpo.cli.main())"
     command = [sys.executable, "-c", code, "generate", str(config)]
-    return subprocess.Popen(
-        command, cwd=REPOSITORY, env=os.environ | {"STUB_KEY": KEY}, stderr=subprocess.PIPE, text=True
-    )
+    return spawn(command, config.parent)
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 import json
 import sqlite3
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -190,3 +192,45 @@ def test_a_column_that_is_not_there_is_named(tmp_path):
         describe_dataset(str(path), tmp_path)
     columns = {"prompt": "question", "response": "answer"}
     assert describe_dataset(str(path), tmp_path, columns=columns)["columns"] == columns
+
+
+def test_a_row_that_finds_no_room_is_told_with_its_file_and_cut_off_again(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    path.write_text('{"id": "a"}\n')
+    code = f"""
+import resource
+from pathlib import Path
+from lf_longpo.journal import Journal
+with Journal(Path({str(path)!r})) as journal:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))
+    try:
+        journal.append({{"id": "b"}})
+    except OSError as error:
+        print(error)
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "File too large" in told and str(path) in told
+    assert path.stat().st_size == 20
+    with Journal(path) as journal:
+        assert list(journal.ids()) == ["a"]
+        journal.append({"id": "b"})
+    assert path.read_text() == '{"id": "a"}\n{"id": "b"}\n'
+
+
+def test_a_call_cache_that_rots_is_told_so(tmp_path):
+    path = tmp_path / "calls.sqlite"
+    keys = [CallKey("rollout", f"q{number}", 0, "hash") for number in range(2000)]
+    cache = CallCache(path)
+    cache.open()
+    for key in keys:
+        cache.put(key, {"text": "x" * 100})
+    cache.close()
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"rot" * 20_000)
+    cache = CallCache(path)
+    cache.open()
+    with pytest.raises(UserError, match=r"calls\.sqlite is not a readable call cache .* move it away"):
+        for key in keys:
+            cache.get(key)
+    cache.close()

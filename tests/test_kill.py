@@ -4,13 +4,12 @@ import os
 import random
 import signal
 import sqlite3
-import subprocess
 import sys
 
 import pytest
 import yaml
-from conftest import REPOSITORY, code_questions, judged, run_settings, write_jsonl
-from stub import KEY, Stub
+from conftest import code_questions, judged, run_settings, spawn, write_jsonl
+from stub import Stub
 
 QUESTIONS, ROUNDS = 10, 8
 
@@ -32,10 +31,13 @@ def longreward_settings(stub, folder):
     }
 
 
-def start(config):
+def start(config, largest_file=None):
+    """The command in a process of its own, whose disk is as good as full where a file would grow larger than that."""
     command = [sys.executable, "-m", "lf_longpo.cli", "generate", str(config)]
-    environment = os.environ | {"STUB_KEY": KEY}
-    return subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True)
+    if largest_file:
+        limit = f"import resource as r; r.setrlimit(r.RLIMIT_FSIZE, ({largest_file}, {largest_file}))"
+        command[1:3] = ["-c", f"{limit}; import sys; from lf_longpo.cli import main; sys.exit(main())"]
+    return spawn(command, config.parent)
 
 
 def write_config(stub, folder, settings=longmab_settings):
@@ -99,3 +101,26 @@ def test_a_second_run_in_the_same_folder_is_told_so(tmp_path, key):
         first.send_signal(signal.SIGINT)
         assert first.wait(60) == 130
         assert "the same command carries on" in first.stderr.read()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("largest_file", [45_000, 120_000])
+def test_a_full_disk_ends_the_run_and_costs_nothing(tmp_path, key, largest_file):
+    with Stub() as stub:
+        config = write_config(stub, tmp_path / "full")
+        run = start(config, largest_file)
+        assert run.wait(120) == 2
+        told = run.stderr.read()
+        assert "Traceback" not in told and told.splitlines()[-1].startswith("error:"), told
+        asked = stub.chats
+        assert asked
+        kept = finished_calls(tmp_path / "full")
+        assert asked - kept <= 4 + 1  # those under way, and the one that had the turn of the first that was lost
+        run = start(config)
+        assert run.wait(120) == 0, run.stderr.read()
+        assert stub.chats - len(stub.requests) <= asked - kept
+        whole = stub.chats
+    with Stub() as stub:
+        run = start(write_config(stub, tmp_path / "whole"))
+        assert run.wait(120) == 0 and stub.chats <= whole
+    assert (tmp_path / "full/data/codes.jsonl").read_bytes() == (tmp_path / "whole/data/codes.jsonl").read_bytes()

@@ -7,6 +7,8 @@ it readable.
 import hashlib
 import json
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,9 +67,9 @@ class CallCache:
         """Opens the file, made where it is missing.
 
         Raises:
-            UserError: the file is there but is no call cache.
+            UserError: the file is there but is no call cache, or cannot be written.
         """
-        try:
+        with self._plain_errors():
             self._db = sqlite3.connect(self._path or ":memory:", isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
@@ -81,39 +83,45 @@ class CallCache:
             for name, kind in (("cost", "REAL"), ("cached_tokens", "INTEGER")):
                 if name not in columns:  # a cache from before these were kept
                     self._db.execute(f"ALTER TABLE calls ADD COLUMN {name} {kind} NOT NULL DEFAULT 0")
-        except sqlite3.DatabaseError as error:
-            self.close()
-            raise UserError(
-                f"{self._path} is not a readable call cache ({error}); move it away, the journals keep finished rounds"
-            ) from None
 
     def get(self, key: CallKey) -> dict[str, Any] | None:
         """The result of a finished call, or None."""
-        row = self._db.execute(
-            "SELECT result FROM calls WHERE stage=? AND question=? AND round=? AND request=?", key
-        ).fetchone()
+        with self._plain_errors():
+            row = self._db.execute(
+                "SELECT result FROM calls WHERE stage=? AND question=? AND round=? AND request=?", key
+            ).fetchone()
         return json.loads(row[0]) if row else None
 
     def put(self, key: CallKey, result: dict[str, Any], cost: float = 0.0) -> None:
         """Keeps a result. Its numbers of tokens, where it has them, count towards the totals."""
         prompt, new, cached = (result.get(f"{name}_tokens", 0) for name in ("prompt", "completion", "cached"))
-        try:
+        with self._plain_errors():
             self._db.execute(
                 "INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (*key, json.dumps(result), prompt, new, cost, cached),
             )
-        except sqlite3.OperationalError as error:  # a full disk
-            raise UserError(f"cannot write {self._path}: {error}; mend that and start the same command again") from None
 
     def totals(self) -> dict[str, StageTotals]:
         """Calls, tokens and cost by stage, over every start of the run."""
-        rows = self._db.execute(
-            "SELECT stage, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens), SUM(cost), SUM(cached_tokens)"
-            " FROM calls GROUP BY stage"
-        )
-        return {stage: StageTotals(*sums) for stage, *sums in rows}
+        with self._plain_errors():
+            rows = self._db.execute(
+                "SELECT stage, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens), SUM(cost), SUM(cached_tokens)"
+                " FROM calls GROUP BY stage"
+            )
+            return {stage: StageTotals(*sums) for stage, *sums in rows}
 
     def close(self) -> None:
         """Closes the file, if it was opened."""
         if self._db:
             self._db.close()
+
+    @contextmanager
+    def _plain_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:  # a full disk
+            raise UserError(f"{self._path}: {error}; mend that and start the same command again") from None
+        except sqlite3.DatabaseError as error:
+            raise UserError(
+                f"{self._path} is not a readable call cache ({error}); move it away, the journals keep finished rounds"
+            ) from None
