@@ -76,6 +76,7 @@ async def test_batches_give_what_calls_give(quick, tmp_path, expected):
         assert KEY.encode() not in b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
 
 
+@pytest.mark.slow
 async def test_faults_cost_what_the_provider_charges_and_no_more(quick, tmp_path, expected):
     draw, spoiled = random.Random(7), set()
 

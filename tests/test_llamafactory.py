@@ -65,10 +65,10 @@ def longreward_run(stub, folder):
     ("run", "template", "cutoff_len"),
     [
         (longmab_run, "smollm2", 300),
-        (longmab_run, "llama3", 301),
-        (longmab_run, "qwen", 410),
-        (longmab_run, "glm4", 260),
-        (longreward_run, "llama3", 200),
+        pytest.param(longmab_run, "llama3", 301, marks=pytest.mark.slow),
+        pytest.param(longmab_run, "qwen", 410, marks=pytest.mark.slow),
+        pytest.param(longmab_run, "glm4", 260, marks=pytest.mark.slow),
+        pytest.param(longreward_run, "llama3", 200, marks=pytest.mark.slow),
     ],
 )
 async def test_no_pair_is_truncated_by_llamafactorys_loader(stub, tmp_path, run, template, cutoff_len):

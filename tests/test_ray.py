@@ -58,6 +58,7 @@ def test_a_lost_node_changes_nothing(key_for_nodes, tmp_path):
     assert result.exit_code == again.exit_code == 0
 
 
+@pytest.mark.slow
 def test_what_a_cluster_cannot_keep_is_refused(key, tmp_path):
     with Stub() as stub:
         config = a_run(stub, tmp_path, price={"prompt": 1.0})

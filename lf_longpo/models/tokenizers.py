@@ -1,5 +1,6 @@
 """Tokenizers by the same names that models have."""
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from lf_longpo.config import ChatConfig
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def load_tokenizer(name: str, setting: str, trust_remote_code: bool = False) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a model folder, a hub name or an embedded model.
+    """The tokenizer of a model folder, a hub name or an embedded model; one for all who ask, not to be changed.
 
     Args:
         name: which.
@@ -21,10 +22,8 @@ def load_tokenizer(name: str, setting: str, trust_remote_code: bool = False) -> 
     Raises:
         UserError: it cannot be loaded, or does not tell where tokens lie in the text.
     """
-    from transformers import AutoTokenizer
-
     try:
-        tokenizer = AutoTokenizer.from_pretrained(resolve(name), trust_remote_code=trust_remote_code)
+        tokenizer = _load(name, trust_remote_code)
     except UserError:
         raise
     except Exception as error:  # missing or broken files, code written for another transformers
@@ -34,9 +33,18 @@ def load_tokenizer(name: str, setting: str, trust_remote_code: bool = False) -> 
         ) from None
     if not tokenizer.is_fast:
         raise UserError(f"{setting}: the tokenizer of {name!r} has no fast version, which chunking needs")
-    # Some carry a truncation of their own; lifting it later, while threads tokenise, would not be safe.
-    tokenizer.backend_tokenizer.no_truncation()
-    tokenizer.backend_tokenizer.no_padding()
+    return tokenizer
+
+
+@lru_cache(maxsize=8)
+def _load(name: str, trust_remote_code: bool) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(resolve(name), trust_remote_code=trust_remote_code)
+    if tokenizer.is_fast:
+        # Some carry a truncation of their own; lifting it later, while threads tokenise, would not be safe.
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
     return tokenizer
 
 
