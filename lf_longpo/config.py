@@ -15,8 +15,8 @@ Positive = Annotated[int, Field(ge=1, strict=True)]
 
 # Requests to have in batches where nobody says how many.
 _BATCHED = 20_000
-# How many a question has at least while LongReward works on it.
-_BATCHED_CALLS = 100
+# Fewer would be a day's wait for next to nothing.
+_BATCHED_LEAST = 1000
 # Providers without a Batch API of OpenAI's form.
 _UNBATCHED = ("anthropic", "deepseek", "local")
 
@@ -95,7 +95,7 @@ class ChatConfig(ServedConfig):
     """GPUs that one copy of the model is spread over (vllm only)."""
     data_parallel_size: Positive = 1
     """Copies of the model (vllm only)."""
-    batch: bool = False
+    batch: Annotated[bool, Field(strict=True)] = False
     """Whether requests go through the provider's Batch API (OpenAI's, or one of its form such as Zhipu's): mostly half
     the price, an answer within a day. Those that arrive together are handed in together; set `price` to that of
     batches and `max_concurrency` to the requests to have there at once (20000 where it is not set)."""
@@ -123,9 +123,7 @@ class ChatConfig(ServedConfig):
     @model_validator(mode="before")
     @classmethod
     def _fill_batches(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("batch") is True:
-            return {"max_concurrency": _BATCHED, **data}
-        return data
+        return {"max_concurrency": _BATCHED, **data} if isinstance(data, dict) and data.get("batch") is True else data
 
     @model_validator(mode="after")
     def _backend_fields(self) -> "ChatConfig":
@@ -141,6 +139,8 @@ class ChatConfig(ServedConfig):
             raise ValueError("batch goes with one server that has OpenAI's Batch API (OpenAI, Zhipu); remove it")
         if self.batch and (quotas or self.max_concurrency == "auto"):
             raise ValueError(f"{quotas[0] if quotas else 'max_concurrency: auto'} does not go with batch; remove it")
+        if self.batch and self.calls_at_once < _BATCHED_LEAST:
+            raise ValueError(f"max_concurrency: {self.max_concurrency} makes batches of no more requests; remove it")
         return self
 
     @property
@@ -154,10 +154,9 @@ class ChatConfig(ServedConfig):
         copies = len(self.base_urls) * self.data_parallel_size
         return copies * (256 if self.max_concurrency == "auto" else self.max_concurrency)
 
-    @property
-    def questions_at_once(self) -> int:
-        """How many to work on where each has dozens of calls, which wait in batches all together."""
-        return max(1, self.calls_at_once // _BATCHED_CALLS) if self.batch else self.calls_at_once
+    def questions_at_once(self, calls: int) -> int:
+        """How many to work on where each has so many calls, which in batches are all there together."""
+        return max(1, self.calls_at_once // calls) if self.batch else self.calls_at_once
 
 
 class EmbedderConfig(ServedConfig):
@@ -385,6 +384,8 @@ class LongQAConfig(Config):
 
 
 def _check_budget(max_cost: float | None, *models: ServedConfig | None) -> None:
+    if max_cost is not None and any(isinstance(model, ChatConfig) and model.batch for model in models):
+        raise ValueError("max_cost: what batches will cost is known a day later; remove it, and see --estimate")
     for model in models:
         if max_cost is not None and model and model.backend == "openai" and model.price is None:
             raise ValueError(

@@ -27,6 +27,8 @@ class BatchStub(Stub):
             "completed",
         )
         """Output lines and end of a batch, from the rows that were answered."""
+        self.zhipu = False
+        """Whether it tells of batches as Zhipu does: counts that are null, milliseconds."""
         self.refuse: Callable[[str], web.Response | None] = lambda path: None
 
     def add_routes(self, app: web.Application) -> None:
@@ -67,8 +69,8 @@ class BatchStub(Stub):
             "id": f"batch_{len(self.batches)}",
             "object": "batch",
             "status": "in_progress",
-            "created_at": int(time.time()),
-            "request_counts": {"total": 1, "completed": 0, "failed": 0},
+            "created_at": int(time.time() * (1000 if self.zhipu else 1)),
+            "request_counts": {"total": 1, "completed": None if self.zhipu else 0, "failed": None},
             **asked,
         }
         rows = [json.loads(line) for line in self.files[asked["input_file_id"]].splitlines()]
@@ -82,7 +84,9 @@ class BatchStub(Stub):
                 response = {"status_code": 200, "body": self.reply_to(row["body"])}
                 answered.append({"custom_id": row["custom_id"], "response": response, "error": None})
             lines, end = self.spoil(answered)
-            batch |= {"end": end, "output_file_id": self._keep("\n".join(lines)), "ready": time.time() + self.seconds}
+            batch |= {"end": end, "output": self._keep("\n".join(lines)), "ready": time.time() + self.seconds}
+            if not self.zhipu:
+                batch["request_counts"] = {"total": len(rows), "completed": len(lines), "failed": 0}
         return instead or web.json_response(batch)
 
     async def _list(self, request: web.Request) -> web.Response:
@@ -95,7 +99,7 @@ class BatchStub(Stub):
             return failure
         batch = self.batches[request.match_info["id"]]
         if batch["status"] == "in_progress" and time.time() >= batch["ready"]:
-            batch["status"] = batch["end"]
+            batch |= {"status": batch["end"], "output_file_id": batch["output"]}
         return web.json_response(batch)
 
     def _keep(self, text: str) -> str:

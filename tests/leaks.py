@@ -20,7 +20,7 @@ class Leaks:
 
     def __init__(self) -> None:
         self._outputs: list[str] = []
-        self._found: list[str] = []
+        self.found: list[str] = []
 
     def pytest_configure(self) -> None:
         os.environ |= dict.fromkeys(NAMES, KEY)
@@ -39,15 +39,15 @@ class Leaks:
         texts = [*self._outputs, report.longreprtext, *(text for _, text in report.sections)]
         self._outputs.clear()
         if any(KEY in text for text in texts):
-            self._found.append(f"{report.nodeid} ({report.when})")
+            self.found.append(f"{report.nodeid} ({report.when})")
 
     def pytest_sessionfinish(self, session) -> None:
-        self._found += map(str, files_with_a_key(session.config._tmp_path_factory.getbasetemp()))
-        if self._found:
+        self.found += map(str, files_with_a_key(session.config._tmp_path_factory.getbasetemp()))
+        if self.found:
             session.exitstatus = 1
 
     def pytest_terminal_summary(self, terminalreporter) -> None:
-        for place in self._found:
+        for place in self.found:
             terminalreporter.write_line(f"LEAKED KEY: {place}", red=True)
 
 

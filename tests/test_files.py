@@ -82,7 +82,7 @@ def test_a_call_cache_from_before_costs_were_kept_goes_on(tmp_path):
 def test_a_file_that_is_no_call_cache_is_named(tmp_path):
     path = tmp_path / "calls.sqlite"
     path.write_bytes(b"no database at all" * 100)
-    with pytest.raises(UserError, match=r"calls\.sqlite is not a readable call cache"):
+    with pytest.raises(UserError, match=r"calls\.sqlite cannot be read"):
         CallCache(path).open()
 
 
@@ -230,7 +230,7 @@ def test_a_call_cache_that_rots_is_told_so(tmp_path):
         file.write(b"rot" * 20_000)
     cache = CallCache(path)
     cache.open()
-    with pytest.raises(UserError, match=r"calls\.sqlite is not a readable call cache .* move it away"):
+    with pytest.raises(UserError, match=r"calls\.sqlite cannot be read .* move it away"):
         for key in keys:
             cache.get(key)
     cache.close()

@@ -100,6 +100,12 @@ async def evaluate_longqa(config: LongQAConfig) -> tuple[dict[str, Any], int]:
             cache.open()
             ledger.carry_over(cache.totals())
             save_settings(config, output_dir)
+            # In batches their contexts are in memory for hours.
+            in_flight = (
+                config.model.questions_at_once(max(10, config.samples))
+                if config.model.batch
+                else 2 * config.model.calls_at_once
+            )
             answer = partial(_answer, config, template, digests, calls, predictions, progress)
             with progress:
                 progress.note(f"{len(digests)} questions from {config.input} -> {output_dir / PREDICTIONS}")
@@ -107,7 +113,7 @@ async def evaluate_longqa(config: LongQAConfig) -> tuple[dict[str, Any], int]:
                     read_questions(source),
                     len(digests),
                     answer,
-                    in_flight=config.model.questions_at_once if config.model.batch else 2 * config.model.calls_at_once,
+                    in_flight=in_flight,
                     failures=failures,
                     progress=progress,
                     ledger=ledger,

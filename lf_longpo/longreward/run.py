@@ -20,7 +20,7 @@ from lf_longpo.longreward.files import (
     unscored,
 )
 from lf_longpo.longreward.method import LongReward, Scoring
-from lf_longpo.longreward.scorer import Scorer, prompts_for
+from lf_longpo.longreward.scorer import CALLS_A_QUESTION, Scorer, prompts_for
 from lf_longpo.longreward.summary import score_summary
 from lf_longpo.method import Tools, Usage
 from lf_longpo.models.calls import Calls
@@ -52,8 +52,9 @@ class LongRewardRun:
         self._prompts = prompts_for(config.longreward, config.judge)
         self._files: Files | None = None
         self.asked = self._prompts.texts
-        models = [model for model in (config.policy, config.judge) if model]
-        self.in_flight = max(model.questions_at_once for model in models)
+        self.in_flight = config.judge.questions_at_once(CALLS_A_QUESTION)
+        if config.policy and config.policy.batch and config.responses is None:
+            self.in_flight = max(self.in_flight, config.policy.questions_at_once(CALLS_A_QUESTION))
 
     def check(self, digests: Mapping[str, str]) -> int:
         """The rows that are there or given must belong to the questions as they are."""

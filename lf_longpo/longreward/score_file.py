@@ -11,7 +11,7 @@ from lf_longpo.errors import UserError
 from lf_longpo.journal import check_folder, write_whole
 from lf_longpo.longreward.files import SCORES, Asked, Files, Keys, Response, check_files, import_responses, unscored
 from lf_longpo.longreward.method import Scoring
-from lf_longpo.longreward.scorer import Scorer, prompts_for
+from lf_longpo.longreward.scorer import CALLS_A_QUESTION, Scorer, prompts_for
 from lf_longpo.longreward.summary import score_summary
 from lf_longpo.models.cache import CALLS, CallCache
 from lf_longpo.models.calls import Calls
@@ -54,7 +54,7 @@ async def score_file(config: ScoreConfig) -> tuple[dict[str, Any], int]:
     progress = Progress("score", len(given), len(given) + total, ledger)
     calls = Calls(make_chat(config.judge, cache, ledger), config.judge, tokenizer, cache, ledger, config.seed)
     embedder = make_embedder(config.embedder, cache, ledger)
-    in_flight = config.judge.questions_at_once
+    in_flight = config.judge.questions_at_once(CALLS_A_QUESTION)
     scorer = Scorer(config.longreward, config.judge, prompts, calls, embedder, tokenizer, remembered=in_flight)
     try:
         if unscored(output_dir, given):

@@ -33,6 +33,8 @@ from lf_longpo.text.language import detect_language
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+# About as many at least, with ten responses.
+CALLS_A_QUESTION = 100
 DIMENSIONS = ("helpfulness", "logicality", "faithfulness", "completeness")
 
 # First try nearly greedy, then up to four that may come out otherwise (the published code's values).

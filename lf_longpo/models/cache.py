@@ -7,12 +7,11 @@ it readable.
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lf_longpo.errors import UserError
+from lf_longpo.models.sqlite_errors import plain_sqlite_errors
 
 CALLS = "calls.sqlite"
 
@@ -90,7 +89,7 @@ class CallCache:
             row = self._db.execute(
                 "SELECT result FROM calls WHERE stage=? AND question=? AND round=? AND request=?", key
             ).fetchone()
-        return json.loads(row[0]) if row else None
+            return json.loads(row[0]) if row else None
 
     def put(self, key: CallKey, result: dict[str, Any], cost: float = 0.0) -> None:
         """Keeps a result. Its numbers of tokens, where it has them, count towards the totals."""
@@ -115,13 +114,5 @@ class CallCache:
         if self._db:
             self._db.close()
 
-    @contextmanager
-    def _plain_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as error:  # a full disk
-            raise UserError(f"{self._path}: {error}; mend that and start the same command again") from None
-        except sqlite3.DatabaseError as error:
-            raise UserError(
-                f"{self._path} is not a readable call cache ({error}); move it away, the journals keep finished rounds"
-            ) from None
+    def _plain_errors(self) -> AbstractContextManager[None]:
+        return plain_sqlite_errors(self._path, "the journals keep finished rounds")

@@ -54,12 +54,17 @@ def read_reply(reply: Any, request: ChatRequest) -> Completion:
     """
     usage = reply.get("usage") or {}
     used = (int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
-    # OpenAI's and vLLM's place; DeepSeek's.
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or usage.get("prompt_cache_hit_tokens")
     try:
-        return replace(_completion(reply, used, request), cached_tokens=int(cached or 0))
+        return replace(_completion(reply, used, request), cached_tokens=_cached(usage))
     except (ValueError, TypeError, AttributeError, LookupError) as error:
         raise TryAgain(f"the server's reply cannot be read: {first_line(error)}", used) from None
+
+
+def _cached(usage: dict[str, Any]) -> int:
+    """Prompt tokens from the prefix cache, in OpenAI's and vLLM's place or in DeepSeek's."""
+    details = usage.get("prompt_tokens_details")
+    told = details.get("cached_tokens") if isinstance(details, dict) else usage.get("prompt_cache_hit_tokens")
+    return told if isinstance(told, int) else 0
 
 
 def _completion(reply: Any, used: tuple[int, int], request: ChatRequest) -> Completion:
