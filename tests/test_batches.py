@@ -82,6 +82,7 @@ async def test_batches_give_what_calls_give(quick, tmp_path, expected):
         assert stub.looks < 20 * len(stub.batches)
 
 
+@pytest.mark.slow
 async def test_a_provider_like_zhipu_and_a_judge_of_its_own(quick, tmp_path, expected, monkeypatch):
     """Null counts, milliseconds, raw line separators in texts, several files of requests, two models on one store."""
     monkeypatch.setattr(batch_chat, "_MOST_REQUESTS", 7)
@@ -96,6 +97,7 @@ async def test_a_provider_like_zhipu_and_a_judge_of_its_own(quick, tmp_path, exp
         assert set(stub.paid.values()) == {1} and len(stub.batches) > 12
 
 
+@pytest.mark.slow
 async def test_downloads_that_are_none_cost_nothing(quick, tmp_path, expected):
     """A web page, nothing at all, and half of the lines, again and again."""
     looks = Counter()
@@ -116,6 +118,7 @@ async def test_downloads_that_are_none_cost_nothing(quick, tmp_path, expected):
         assert data_set(tmp_path) == expected[0] and set(stub.paid.values()) == {1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "complaint"),
     [("/v1/files", "has no Batch API"), ("/v1/batches", "no batch can be made"), ("content", "not have the answers")],
@@ -132,6 +135,7 @@ async def test_what_is_not_found_is_told_and_can_be_mended(quick, tmp_path, expe
         assert data_set(tmp_path) == expected[0] and set(stub.paid.values()) == {1}
 
 
+@pytest.mark.slow
 async def test_a_cancelled_batch_ends_the_run_and_what_it_left_goes_in_again(quick, tmp_path, expected):
     with BatchStub() as stub:
         config = configured(stub, tmp_path)
@@ -145,6 +149,7 @@ async def test_a_cancelled_batch_ends_the_run_and_what_it_left_goes_in_again(qui
         assert sum(times > 1 for times in stub.paid.values()) == len(first) // 2
 
 
+@pytest.mark.slow
 async def test_credit_that_is_topped_up_lets_the_run_go_on(quick, tmp_path, expected):
     def broke(rows):
         error = {"status_code": 429, "body": {"error": {"code": "insufficient_quota"}}}
@@ -165,6 +170,7 @@ async def test_credit_that_is_topped_up_lets_the_run_go_on(quick, tmp_path, expe
         assert data_set(tmp_path) == expected[0]
 
 
+@pytest.mark.slow
 async def test_a_queue_that_stays_full_ends_the_run(quick, tmp_path, monkeypatch):
     monkeypatch.setattr(batches, "_PATIENCE", 0.5)
 
