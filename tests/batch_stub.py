@@ -27,6 +27,8 @@ class BatchStub(Stub):
             "completed",
         )
         """Output lines and end of a batch, from the rows that were answered."""
+        self.break_off = 0
+        """Downloads that end half-way."""
         self.zhipu = False
         """Whether it tells of batches as Zhipu does: counts that are null, milliseconds."""
         self.refuse: Callable[[str], web.Response | None] = lambda path: None
@@ -56,9 +58,18 @@ class BatchStub(Stub):
             }
         )
 
-    async def _content(self, request: web.Request) -> web.Response:
-        failure = self._rejects(request) or self.refuse(request.path)
-        return failure or web.Response(text=self.files[request.match_info["id"]])
+    async def _content(self, request: web.Request) -> web.StreamResponse:
+        if (failure := self._rejects(request) or self.refuse(request.path)) is not None:
+            return failure
+        text = self.files[request.match_info["id"]].encode()
+        if not self.break_off:
+            return web.Response(body=text)
+        self.break_off -= 1
+        response = web.StreamResponse(headers={"Content-Length": str(len(text))})
+        await response.prepare(request)
+        await response.write(text[: len(text) // 2])
+        request.transport.close()
+        return response
 
     async def _create(self, request: web.Request) -> web.Response:
         if (failure := self._rejects(request) or self.refuse(request.path)) is not None:
@@ -91,7 +102,11 @@ class BatchStub(Stub):
 
     async def _list(self, request: web.Request) -> web.Response:
         data = list(reversed(self.batches.values()))
-        return self._rejects(request) or web.json_response({"object": "list", "data": data, "has_more": False})
+        return (
+            self._rejects(request)
+            or self.refuse(request.path + "?")
+            or web.json_response({"object": "list", "data": data, "has_more": False})
+        )
 
     async def _retrieve(self, request: web.Request) -> web.Response:
         self.looks += 1

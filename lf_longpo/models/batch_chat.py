@@ -73,9 +73,14 @@ class BatchChat:
             raise TryAgain("the batch ended without an answer")
         try:
             return self._read(place.reply, request)
-        except (CallFailed, UserError):
+        except CallFailed:
             self._store.forget(id)
             raise
+        except UserError as error:
+            self._store.forget(id)
+            if self._batches.is_ours(place.file):
+                raise
+            raise TryAgain(str(error)) from None  # of an earlier start; it may have been mended since
 
     async def close(self) -> None:
         """Closes connections and the store."""

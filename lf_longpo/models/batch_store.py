@@ -68,9 +68,10 @@ class BatchStore:
         """A batch was created of a file; None: it came to nothing and another one is needed."""
         self._run("UPDATE files SET batch=?, tried=0 WHERE file=?", batch, file)
 
-    def came_back(self, replies: Iterable[tuple[str, str]]) -> None:
-        """Output lines by request."""
-        self._run_many("UPDATE requests SET reply=? WHERE request=?", ((reply, request) for request, reply in replies))
+    def came_back(self, file: str, replies: Iterable[tuple[str, str]]) -> None:
+        """Output lines by request; a request that was handed in again since stands in another file."""
+        rows = ((reply, request, file) for request, reply in replies)
+        self._run_many("UPDATE requests SET reply=? WHERE request=? AND file=?", rows)
 
     def ended(self, file: str) -> None:
         """A batch brings no more; requests without a reply have to be handed in again."""
@@ -90,7 +91,7 @@ class BatchStore:
         with plain_sqlite_errors(self.path, "and what it waits for is paid again"):
             return self._db().execute(statement, values).fetchall()
 
-    def _run_many(self, statement: str, rows: Iterable[tuple[str, str]]) -> None:
+    def _run_many(self, statement: str, rows: Iterable[tuple[str, ...]]) -> None:
         with plain_sqlite_errors(self.path, "and what it waits for is paid again"):
             self._db().execute("BEGIN")
             with self._db() as db:  # all of it or nothing

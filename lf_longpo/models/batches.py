@@ -8,7 +8,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -74,6 +74,8 @@ class Batches:
         self._client = make_client(url, config.api_key_env, config.timeout, max_retries=0)
         self._collecting: Once[None] = Once(0)
         self._queueing = asyncio.Lock()
+        self._running: set[str] = set()
+        self._ours: set[str] = set()  # files that this process handed in
 
     async def upload(self, lines: IO[bytes]) -> str:
         """Gives the provider a file of requests; its id.
@@ -86,9 +88,15 @@ class Batches:
         async def put() -> str:
             lines.seek(0)
             with self._unknown(f"{self._name} has no Batch API of OpenAI's form; remove batch"):
-                return (await self._client.files.create(file=("requests.jsonl", lines), purpose="batch")).id
+                return _known((await self._client.files.create(file=("requests.jsonl", lines), purpose="batch")).id)
 
-        return await self._patiently(put)
+        file = await self._patiently(put)
+        self._ours.add(file)
+        return file
+
+    def is_ours(self, file: str) -> bool:
+        """Whether this process handed the file in."""
+        return file in self._ours
 
     async def collect(self, file: str) -> None:
         """Follows an uploaded file to the end of its batch, and keeps what came of it; once for all who ask.
@@ -109,7 +117,7 @@ class Batches:
             state = await self._ended(file)
             for _ in range(_DOWNLOADS):
                 for output in state.outputs:
-                    await self._patiently(lambda output=output: self._download(output))
+                    await self._patiently(lambda output=output: self._download(file, output))
                 there, all = self._store.replies(file)
                 expected = state.answered if state.answered is not None else all
                 if there >= min(expected, all):
@@ -119,8 +127,9 @@ class Batches:
                 state = await self._patiently(lambda: self._look(file))
         finally:
             self._ledger.batches.pop(file, None)
+            self._running.discard(file)
         self._store.ended(file)
-        if state.status == "cancelled":
+        if state.status == "cancelled" and file in self._ours:
             raise UserError(f"the batch {state.id} was cancelled; the same command hands in again what it left")
 
     async def _ended(self, file: str) -> _State:
@@ -129,12 +138,14 @@ class Batches:
             state = await self._patiently(lambda: self._look(file))
             if state.status == _FAILED:
                 self._ledger.batches.pop(file, None)
+                self._running.discard(file)
                 async with self._queueing:  # one after the other asks again, not all of them every minute
                     state = await self._queue(file, state)
             if state.status in _ENDED:
                 return state
             done = "" if state.answered is None else f", {state.answered:,} answers"
             self._ledger.batches[file] = f"{state.id}: {state.status}{done}"
+            self._running.add(file)
             await self._ledger.pause(wait * random.uniform(0.8, 1.2))
             wait = min(2 * wait, _LONGEST_LOOK)
 
@@ -146,12 +157,14 @@ class Batches:
             full = any(code == _QUEUE_FULL for code, _ in state.faults)
             if not full or time.monotonic() > given_up_at:
                 self._store.ended(file)
-                hint = "; lower max_concurrency, so that fewer requests go in together" if full else ""
+                if file not in self._ours:  # what is wrong may have been mended since
+                    raise TryAgain(f"{self._name} refused the batch {state.id}: {words}")
+                hint = "; it must have room for one file of requests" if full else ""
                 raise UserError(f"{self._name} refused the batch {state.id}: {words}{hint}")
             self._store.began(file, None)
             self._ledger.batches[file] = f"{state.id} has to wait: {words}"
             await self._ledger.pause(_LONGEST_LOOK)
-            if len(self._ledger.batches) > 1:  # others of ours are getting on there
+            if self._running:  # others of ours are getting on there
                 given_up_at = time.monotonic() + _PATIENCE
             state = await self._patiently(lambda: self._look(file))
         return state
@@ -175,7 +188,10 @@ class Batches:
 
     async def _find(self, file: str, since: float) -> _State | None:
         """A batch whose creation was not noted, since this process, an earlier one or the connection died over it."""
-        async for batch in self._client.batches.list(limit=100):  # the latest first
+        page = await self._client.batches.list(limit=100)  # the latest first
+        if page.data is None:
+            raise ValueError("no list of batches")
+        async for batch in page:
             if batch.input_file_id == file and batch.status != _FAILED:
                 return _state_of(batch)
             created = batch.created_at / 1000 if batch.created_at > _MILLISECONDS else batch.created_at
@@ -199,6 +215,7 @@ class Batches:
                 except openai.NotFoundError as error:
                     raise CallFailed(f"{self._name} answered 404: {error.message}") from None
         except TryAgain:
+            self._store.tries(file)  # it may have been made just now
             raise
         except CallFailed as error:
             self._store.began(file, None)  # it came to nothing
@@ -207,18 +224,18 @@ class Batches:
             self._store.ended(file)
             raise UserError(f"no batch can be made: {error}") from None
 
-    async def _download(self, output: str) -> None:
-        """Keeps an output file's answers."""
+    async def _download(self, file: str, output: str) -> None:
+        """Keeps the answers that an output file has to the requests of `file`."""
         rest = b""
         with self._unknown(f"{self._name} does not have the answers any more (file {output})"):
             async with self._client.files.with_streaming_response.content(output) as response:
-                async for part in response.iter_bytes():
+                async for part in _parts(response.iter_bytes()):
                     # Only at line breaks proper: texts may hold Unicode's other ones.
                     *lines, rest = (rest + part).split(b"\n")
-                    self._keep(lines)
-        self._keep([rest])
+                    self._keep(file, lines)
+        self._keep(file, [rest])
 
-    def _keep(self, lines: list[bytes]) -> None:
+    def _keep(self, file: str, lines: list[bytes]) -> None:
         replies = []
         for line in lines:
             try:
@@ -226,7 +243,7 @@ class Batches:
             except (ValueError, TypeError, LookupError):
                 continue  # torn, or a web page; what it should have been is missed afterwards
         if replies:
-            self._store.came_back(replies)
+            self._store.came_back(file, replies)
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Asks the provider until it answers; what it holds is worth waiting for."""
@@ -239,6 +256,8 @@ class Batches:
                 if time.monotonic() > given_up_at:
                     raise
                 await self._ledger.pause(max(error.after, _FIRST_LOOK))
+            except CallFailed as error:  # not of one request, but of all
+                raise UserError(str(error)) from None
 
     @contextmanager
     def _unknown(self, words: str) -> Iterator[None]:
@@ -251,8 +270,27 @@ class Batches:
             raise UserError(f"{words} (404)") from None
 
 
+def _known(text: str | None) -> str:
+    """What the client found in a reply; it takes any JSON and leaves out what is missing."""
+    if not text:
+        raise ValueError("not what was asked for")
+    return text
+
+
+async def _parts(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The parts of a body; the client does not turn its transport's errors into its own here."""
+    try:
+        async for part in body:
+            yield part
+    except Exception as error:
+        if not type(error).__module__.startswith("httpx"):
+            raise
+        raise TryAgain(f"the download broke off ({type(error).__name__})") from None
+
+
 def _state_of(batch: "Batch") -> _State:
     """Takes a batch apart; whatever else came instead fails here (a web page, or nothing)."""
+    _known(batch.id and batch.status)
     counts = batch.request_counts
     told = counts is not None and (counts.completed is not None or counts.failed is not None)
     faults = (batch.errors and batch.errors.data) or []
