@@ -31,6 +31,7 @@ setup(
         "pydantic>=2",
         "pyyaml",
         "numpy",
+        "scipy>=1.15",
         "rich",
         "filelock",
         "platformdirs",

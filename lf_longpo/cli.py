@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from lf_longpo import __version__
 from lf_longpo.errors import INTERRUPTED, UserError
@@ -100,6 +101,14 @@ def _parser() -> argparse.ArgumentParser:
     longqa.add_argument("config", help=_CONFIG_HELP)
     longqa.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES_HELP)
     longqa.set_defaults(run=_longqa)
+    compare = benchmarks.add_parser(
+        "compare",
+        help="what became better or worse between two evaluations",
+        description="Compares two evaluations question by question: the mean of the differences and its 95%% interval.",
+    )
+    compare.add_argument("first", type=Path, help="output_dir of an evaluation, such as the untrained model's")
+    compare.add_argument("second", type=Path, help="output_dir of the other, over the same questions")
+    compare.set_defaults(run=_compare)
 
     check = commands.add_parser(
         "check",
@@ -208,10 +217,18 @@ def _longqa(options: argparse.Namespace) -> int:
     from lf_longpo.evaluation.longqa import evaluate_longqa, load_results
     from lf_longpo.reporting import print_longqa
 
-    before = [load_results(config.baseline)] if config.baseline else []
+    before = [load_results(config.baseline, "baseline")] if config.baseline else []
     results, exit_code = asyncio.run(evaluate_longqa(config))
     print_longqa([*before, results], config.output_dir)
     return exit_code
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from lf_longpo.evaluation.compare import compare
+    from lf_longpo.reporting import print_comparison
+
+    print_comparison(compare(options.first, options.second))
+    return 0
 
 
 def _check(options: argparse.Namespace) -> int:

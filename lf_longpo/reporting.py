@@ -1,7 +1,7 @@
 """What is printed when a run has ended: what came out, where it lies and what to do next."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lf_longpo.config import GenerateConfig, ScoreConfig
+from lf_longpo.evaluation.compare import Comparison
 from lf_longpo.generate import Expected
 from lf_longpo.longreward.files import SCORES
 from lf_longpo.method import Usage
@@ -170,8 +171,39 @@ def print_longqa(results: Sequence[dict[str, Any]], output_dir: Path) -> None:
     for column in ("model", "adapter", "questions", "EM", "F1", "SubEM", "SubEM in output", "answered"):
         table.add_column(column, justify="left" if column in ("model", "adapter") else "right")
     for row in results:
-        scores = (row["em"], row["f1"], row["sub_em"], row["sub_em_output"], row["answered"])
-        shown = ("-" if score is None else f"{100 * score:.1f}" for score in scores)
+        shown = (_percent(row, metric) for metric in ("em", "f1", "sub_em", "sub_em_output", "answered"))
         table.add_row(escape(row["model"]), escape(row["adapter"] or "-"), str(row["questions"]), *shown)
     console.print(table)
+    console.print("In brackets: where the mean lies with a confidence of 95% (bootstrap over questions).", markup=False)
     console.print(f"Predictions and results: {output_dir}", markup=False)
+
+
+def _percent(results: Mapping[str, Any], metric: str) -> str:
+    if results[metric] is None:
+        return "-"
+    shown = f"{100 * results[metric]:.1f}"
+    if metric in results.get("intervals", {}):  # not in those of earlier versions
+        low, high = results["intervals"][metric]
+        shown += f" ({100 * low:.1f} to {100 * high:.1f})"
+    return shown
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """The end of `longpo evaluate compare`: one row a metric, in percent."""
+    console = stdout_console()
+    names = [
+        escape(" + ".join(filter(None, (results["model"], results["adapter"]))))
+        for results in (comparison.first, comparison.second)
+    ]
+    table = Table(title=f"{comparison.questions} questions, percent", title_justify="left")
+    table.add_column("metric")
+    for column in (f"A: {names[0]}", f"B: {names[1]}", "B - A", "95% interval", ""):
+        table.add_column(column, justify="right")
+    for metric, difference in comparison.differences.items():
+        means = (f"{100 * mean:.1f}" for mean in comparison.means[metric])
+        sure = "better" if difference.low > 0 else "worse" if difference.high < 0 else "not sure"
+        span = f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
+        table.add_row(metric, *means, f"{100 * difference.mean:+.1f}", span, sure)
+    console.print(table)
+    if comparison.only_one:
+        console.print(f"{comparison.only_one} questions that only one of them answered are left out.", markup=False)

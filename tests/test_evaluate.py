@@ -6,7 +6,9 @@ from conftest import code_questions, write_jsonl
 from stub import MODEL
 
 from lf_longpo.cli import main
-from lf_longpo.evaluation.longqa import score
+from lf_longpo.evaluation.compare import compare
+from lf_longpo.evaluation.intervals import interval_of_mean
+from lf_longpo.evaluation.longqa import METRICS, score
 
 
 def test_scores_are_of_the_extracted_answer():
@@ -50,6 +52,8 @@ def test_longqa_end_to_end_and_carrying_on(stub, tmp_path, capsys):
     for metric in ("em", "f1", "sub_em", "answered"):
         assert results[metric] == pytest.approx(sum(row[metric] for row in predictions) / 24)
     assert 0 < results["em"] < 1
+    low, high = results["intervals"]["em"]
+    assert 0 <= low < results["em"] < high <= 1
 
     kept = (tmp_path / "eval/predictions.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "eval/predictions.jsonl").write_text("".join(kept[:10]) + kept[10][:20])  # a torn line
@@ -100,3 +104,54 @@ def test_a_baseline_that_is_not_there_is_named(stub, tmp_path, capsys):
     assert main(["evaluate", "longqa", write_config(stub, tmp_path), f"baseline={tmp_path}"]) == 2
     assert "is not the result of an evaluation" in capsys.readouterr().err
     assert stub.chats == 0
+
+
+def test_an_interval_holds_the_mean_and_is_the_same_every_time():
+    values = [0.0, 0.2, 0.4, 1.0] * 10
+    interval = interval_of_mean(values)
+    assert interval == interval_of_mean(values)
+    # Normal approximation by hand: the standard deviation is sqrt(0.14), of a mean of 40 a 40th of that variance.
+    assert interval.mean == pytest.approx(0.4)
+    assert interval.low == pytest.approx(0.4 - 1.96 * (0.14 / 40) ** 0.5, abs=0.01)
+    assert interval.high == pytest.approx(0.4 + 1.96 * (0.14 / 40) ** 0.5, abs=0.01)
+    assert interval_of_mean([0.25]) == (0.25, 0.25, 0.25)
+    assert interval_of_mean([0.5] * 9) == (0.5, 0.5, 0.5)
+
+
+def an_evaluation(folder, scores):
+    """The files of an evaluation: each question's F1, sample by sample."""
+    folder.mkdir()
+    rows = [
+        {"id": id, "sample": sample, "digest": "d", "prediction": "x"} | dict.fromkeys(METRICS, 0.0) | {"f1": score}
+        for id, samples in scores.items()
+        for sample, score in enumerate(samples)
+    ]
+    write_jsonl(folder / "predictions.jsonl", rows)
+    results = {"model": folder.name, "adapter": None, "questions": len(scores)} | dict.fromkeys(METRICS, 0.0)
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder
+
+
+def test_two_evaluations_are_compared_question_by_question(tmp_path, capsys):
+    before = an_evaluation(
+        tmp_path / "before", {f"q{n}": [0.1 * n, 0.1 * n + 0.2] for n in range(8)} | {"alone": [1.0]}
+    )
+    after = an_evaluation(tmp_path / "after", {f"q{n}": [0.1 * n + 0.4] for n in range(8)})
+    comparison = compare(before, after)
+    assert (comparison.questions, comparison.only_one) == (8, 1)
+    assert comparison.means["f1"] == pytest.approx((0.35 + 0.1, 0.35 + 0.4))
+    # Each question became better by 0.3, so there is no doubt, however much questions differ.
+    assert comparison.differences["f1"] == pytest.approx((0.3, 0.3, 0.3))
+    assert main(["evaluate", "compare", str(before), str(after)]) == 0
+    told = capsys.readouterr().out
+    assert "+30.0" in told and "better" in told and "not sure" in told
+    assert "1 questions that only one of them answered are left out" in told
+
+
+def test_what_cannot_be_compared_is_told(tmp_path, capsys):
+    one = an_evaluation(tmp_path / "one", {"a": [1.0]})
+    other = an_evaluation(tmp_path / "other", {"b": [1.0]})
+    assert main(["evaluate", "compare", str(one), str(tmp_path)]) == 2
+    assert f"compare: {tmp_path} holds no results.json" in capsys.readouterr().err
+    assert main(["evaluate", "compare", str(one), str(other)]) == 2
+    assert "have no question in common" in capsys.readouterr().err

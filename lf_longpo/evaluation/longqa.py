@@ -6,7 +6,7 @@ form and are 0 without one.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from lf_longpo.aio import all_settled
 from lf_longpo.config import LongQAConfig
 from lf_longpo.errors import UserError
+from lf_longpo.evaluation.intervals import interval_of_mean
 from lf_longpo.journal import Journal, check_folder, read_rows, write_whole
 from lf_longpo.models.cache import CALLS, CallCache
 from lf_longpo.models.calls import Calls
@@ -51,8 +52,13 @@ def score(prediction: str, answers: Iterable[str]) -> dict[str, float]:
     }
 
 
-def load_results(folder: Path) -> dict[str, Any]:
-    """The results.json of an earlier evaluation.
+def means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Each metric's mean over the rows of one question."""
+    return {metric: sum(row[metric] for row in rows) / len(rows) for metric in METRICS}
+
+
+def load_results(folder: Path, asker: str) -> dict[str, Any]:
+    """The results.json of an earlier evaluation; `asker` is what named it, for the error.
 
     Raises:
         UserError: there is none.
@@ -60,9 +66,9 @@ def load_results(folder: Path) -> dict[str, Any]:
     try:
         results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"baseline: {folder} holds no {RESULTS} that can be read ({error})") from None
+        raise UserError(f"{asker}: {folder} holds no {RESULTS} that can be read ({error})") from None
     if not isinstance(results, dict) or not {"model", "adapter", "questions", *METRICS} <= set(results):
-        raise UserError(f"baseline: {folder / RESULTS} is not the result of an evaluation")
+        raise UserError(f"{asker}: {folder / RESULTS} is not the result of an evaluation")
     return results
 
 
@@ -167,21 +173,19 @@ async def _answer(
 
 
 def _results(config: LongQAConfig, ids: list[str], predictions: Journal, failed: int) -> dict[str, Any]:
-    sums = dict.fromkeys(METRICS, 0.0)
-    questions = 0
+    scores: list[dict[str, float]] = []
     for id in ids:
         rows = {row["sample"]: row for row in predictions.rows(id) if row["sample"] < config.samples}
-        if len(rows) < config.samples:
-            continue
-        questions += 1
-        for metric in METRICS:
-            sums[metric] += sum(row[metric] for row in rows.values()) / len(rows)
+        if len(rows) == config.samples:
+            scores.append(means(list(rows.values())))
+    intervals = {metric: interval_of_mean([one[metric] for one in scores]) for metric in METRICS} if scores else {}
     return {
         "model": config.model.model,
         "adapter": config.model.adapter,
         "input": config.input,
-        "questions": questions,
+        "questions": len(scores),
         "samples": config.samples,
         "failed": failed,
-        **{metric: total / questions if questions else None for metric, total in sums.items()},
+        **{metric: intervals[metric].mean if scores else None for metric in METRICS},
+        "intervals": {metric: [interval.low, interval.high] for metric, interval in intervals.items()},
     }
