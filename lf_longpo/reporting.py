@@ -174,7 +174,7 @@ def print_longqa(results: Sequence[dict[str, Any]], output_dir: Path) -> None:
         shown = (_percent(row, metric) for metric in ("em", "f1", "sub_em", "sub_em_output", "answered"))
         table.add_row(escape(row["model"]), escape(row["adapter"] or "-"), str(row["questions"]), *shown)
     console.print(table)
-    console.print("In brackets: where the mean lies with a confidence of 95% (bootstrap over questions).", markup=False)
+    console.print("Below each mean: where it lies with a confidence of 95% (bootstrap over questions).", markup=False)
     console.print(f"Predictions and results: {output_dir}", markup=False)
 
 
@@ -184,7 +184,7 @@ def _percent(results: Mapping[str, Any], metric: str) -> str:
     shown = f"{100 * results[metric]:.1f}"
     if metric in results.get("intervals", {}):  # not in those of earlier versions
         low, high = results["intervals"][metric]
-        shown += f" ({100 * low:.1f} to {100 * high:.1f})"
+        shown += f"\n{100 * low:.1f}-{100 * high:.1f}"
     return shown
 
 
