@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from rich.console import Console
@@ -11,12 +11,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from lf_longpo.config import GenerateConfig, ScoreConfig
-from lf_longpo.evaluation.compare import Comparison
 from lf_longpo.generate import Expected
 from lf_longpo.longreward.files import SCORES
 from lf_longpo.method import Usage
 from lf_longpo.models.cache import StageTotals
 from lf_longpo.progress import totals_line
+
+if TYPE_CHECKING:
+    from lf_longpo.evaluation.compare import Comparison
 
 _METHODS = {"longmab": "LongMab-PO", "longreward": "LongReward"}
 
@@ -188,7 +190,7 @@ def _percent(results: Mapping[str, Any], metric: str) -> str:
     return shown
 
 
-def print_comparison(comparison: Comparison) -> None:
+def print_comparison(comparison: "Comparison") -> None:
     """The end of `longpo evaluate compare`: one row a metric, in percent."""
     console = stdout_console()
     names = [

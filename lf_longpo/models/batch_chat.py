@@ -78,9 +78,7 @@ class BatchChat:
             raise
         except UserError as error:
             self._store.forget(id)
-            if self._batches.is_ours(place.file):
-                raise
-            raise TryAgain(str(error)) from None  # of an earlier start; it may have been mended since
+            raise self._batches.verdict(place.file, str(error)) from None
 
     async def close(self) -> None:
         """Closes connections and the store."""

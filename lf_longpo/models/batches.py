@@ -94,9 +94,9 @@ class Batches:
         self._ours.add(file)
         return file
 
-    def is_ours(self, file: str) -> bool:
-        """Whether this process handed the file in."""
-        return file in self._ours
+    def verdict(self, file: str, words: str) -> UserError | TryAgain:
+        """What a refusal means: the run's end, or another try where an earlier start handed in what may be mended by now."""
+        return UserError(words) if file in self._ours else TryAgain(words)
 
     async def collect(self, file: str) -> None:
         """Follows an uploaded file to the end of its batch, and keeps what came of it; once for all who ask.
@@ -157,10 +157,8 @@ class Batches:
             full = any(code == _QUEUE_FULL for code, _ in state.faults)
             if not full or time.monotonic() > given_up_at:
                 self._store.ended(file)
-                if file not in self._ours:  # what is wrong may have been mended since
-                    raise TryAgain(f"{self._name} refused the batch {state.id}: {words}")
                 hint = "; it must have room for one file of requests" if full else ""
-                raise UserError(f"{self._name} refused the batch {state.id}: {words}{hint}")
+                raise self.verdict(file, f"{self._name} refused the batch {state.id}: {words}{hint}")
             self._store.began(file, None)
             self._ledger.batches[file] = f"{state.id} has to wait: {words}"
             await self._ledger.pause(_LONGEST_LOOK)
