@@ -95,7 +95,7 @@ class Batches:
         return file
 
     def verdict(self, file: str, words: str) -> UserError | TryAgain:
-        """What a refusal means: the run's end, or another try where an earlier start handed in what may be mended by now."""
+        """What a refusal means: the run's end, or another try of what an earlier start handed in (mended by now?)."""
         return UserError(words) if file in self._ours else TryAgain(words)
 
     async def collect(self, file: str) -> None:
