@@ -15,10 +15,12 @@ from lf_longpo.cli import main
 from lf_longpo.config import ChatConfig, EmbedderConfig, GenerateConfig, JudgingConfig
 from lf_longpo.errors import BudgetSpent, CallFailed, UserError
 from lf_longpo.generate import estimate, generate
+from lf_longpo.judging.rating import mean, shares
+from lf_longpo.judging.verdicts import own_verdict
 from lf_longpo.longreward.judge import LongRewardJudge
 from lf_longpo.longreward.pairs import best_and_worst
-from lf_longpo.longreward.parsing import find_information, find_statements, own_verdict
-from lf_longpo.longreward.rating import LEVELS, RATINGS, mean, shares
+from lf_longpo.longreward.parsing import find_information, find_statements
+from lf_longpo.longreward.scorer import LEVELS, RATINGS
 from lf_longpo.progress import totals_line
 
 EN = ("The brass lamp hangs in the tower. Mara Lind lit it in 1902. It rained. " * 40).strip()

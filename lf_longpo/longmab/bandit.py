@@ -4,6 +4,7 @@ Upper-confidence-bound selection: chunks that led to good answers are chosen aga
 that shrinks as they are tried.
 """
 
+import random
 from collections.abc import Sequence
 
 import numpy as np
@@ -41,3 +42,12 @@ class UCBChunkSampler:
         arms = list(selected)
         self.counts[arms] += 1
         self.values[arms] += (reward - self.values[arms]) / (self.counts[arms] + 1)
+
+
+def random_arms(number: int, top_k: int, rounds: int, seed: str) -> list[list[int]]:
+    """What a bandit has to beat: for each round `top_k` of `number` arms, drawn without regard to any reward.
+
+    Each round's are in arm order, and all of them where there are no more than `top_k`.
+    """
+    draw = random.Random(f"{seed}/chunks")
+    return [sorted(draw.sample(range(number), min(top_k, number))) for _ in range(rounds)]

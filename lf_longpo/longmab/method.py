@@ -8,12 +8,14 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lf_longpo.aio import all_settled
 from lf_longpo.config import LongMabConfig
 from lf_longpo.journal import Journal, read_rows
-from lf_longpo.longmab.bandit import UCBChunkSampler
+from lf_longpo.longmab.bandit import UCBChunkSampler, random_arms
 from lf_longpo.longmab.pairs import best_and_worst
 from lf_longpo.longmab.probe import FIELDS, arm_values, arrives_at
 from lf_longpo.models.calls import Calls
@@ -170,28 +172,59 @@ class LongMab:
         self, question: Question, probe: Probe, chunks: list[str], finished: dict[int, Rollout]
     ) -> list[Rollout]:
         config = self._config
+        self._progress.skip(len(finished))
+        if config.selection == "random":
+            # No round waits for another.
+            drawn = random_arms(len(probe.initial_values), config.top_k, config.rounds, f"{self._seed}/{question.id}")
+            rounds = [
+                self._round(question, chunks, round, arms, 0, lambda reward: probe.initial_values)
+                for round, arms in enumerate(drawn)
+                if round not in finished
+            ]
+            made = {rollout.round: rollout for rollout in await all_settled(*rounds)}
+            return [(finished | made)[round] for round in range(config.rounds)]
+
         sampler = UCBChunkSampler(probe.initial_values)
-        render = self._prompts.rollout(question)
+
+        def learn(arms: list[int], reward: float) -> list[float]:
+            sampler.update(arms, reward)
+            return sampler.values.tolist()
+
         rollouts: list[Rollout] = []
         for round in range(config.rounds):
             arms = sampler.select(config.top_k)
-            rollout = finished.get(round)
-            if rollout is None:
-                context = "\n".join(chunks[arm] for arm in arms)
-                behind = config.rounds - 1 - round
-                completion = await self._calls.complete(
-                    "rollout", question.id, round, config.sampling, render, context, behind=behind
-                )
-                reward = rollout_reward(completion.text, question.answers)
-                sampler.update(arms, reward)
-                rollout = Rollout(question.id, round, arms, completion.text, reward, sampler.values.tolist())
-                self._journals.rollouts.append(asdict(rollout))
-                self._progress.step()
+            if rollout := finished.get(round):
+                learn(rollout.arms, rollout.reward)
             else:
-                sampler.update(rollout.arms, rollout.reward)
-                self._progress.skip(1)
+                behind = config.rounds - 1 - round
+                rollout = await self._round(question, chunks, round, arms, behind, partial(learn, arms))
             rollouts.append(rollout)
         return rollouts
+
+    async def _round(
+        self,
+        question: Question,
+        chunks: list[str],
+        round: int,
+        arms: list[int],
+        behind: int,
+        learn: Callable[[float], list[float]],
+    ) -> Rollout:
+        """One roll-out, written down; `learn` takes its reward and tells all arm values after it."""
+        completion = await self._calls.complete(
+            "rollout",
+            question.id,
+            round,
+            self._config.sampling,
+            self._prompts.rollout(question),
+            "\n".join(chunks[arm] for arm in arms),
+            behind=behind,
+        )
+        reward = rollout_reward(completion.text, question.answers)
+        rollout = Rollout(question.id, round, arms, completion.text, reward, learn(reward))
+        self._journals.rollouts.append(asdict(rollout))
+        self._progress.step()
+        return rollout
 
     async def _pair(self, question: Question, rollouts: list[Rollout]) -> None:
         picked = best_and_worst(question.id, rollouts, question.answers, self._seed)

@@ -9,9 +9,9 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from lf_longpo.config import GenerateConfig
+from lf_longpo.judging.judge import rates_by_expectation
 from lf_longpo.longreward.method import PROMPT
 from lf_longpo.longreward.prompts import STAGES, JudgePrompts
-from lf_longpo.longreward.scorer import rates_by_expectation
 from lf_longpo.method import Usage
 from lf_longpo.models.embedded import is_embedded
 from lf_longpo.models.tokenizers import chat_tokens

@@ -1,30 +1,18 @@
-"""Reading a judge's replies: ratings, levels of support, statements.
-
-The judge writes its analysis first and its verdict last, in double brackets. What it judges may hold double brackets
-or tags of its own, and an analysis may quote them; `own_verdict` and `find_statements` keep such quotes from being
-taken for the judge's word.
-"""
+"""Reading what LongReward's judge replies: ratings, levels of support, statements, what it found in a context."""
 
 import re
 
+from lf_longpo.judging.verdicts import find_rating, rating_between
+
+__all__ = ["find_information", "find_rating", "find_statements", "find_support", "rating_in_range"]
+
 NO_INFORMATION = "No relevant information"
 
-_RATING = re.compile(r"\[\[(\d+\.\d+|\d+)\]\]")
 _LEVEL = re.compile(r"\[\[([ /a-zA-Z]+)\]\]")
 _STATEMENT = re.compile(r"<statement>(.*?)</statement>", re.DOTALL)
 _TAG = re.compile(r"</?statement>")
 _WHOLE_LINE = re.compile(r"<statement>(.*)</statement>")
-# A verdict's line: nothing but marks around the brackets, or a label with a colon before them.
-_MARKS = r"[^\w\[\]\"'“”‘’「」『』`]*"
-_VERDICT_LINE = re.compile(rf"{_MARKS}(?:[\w ]{{1,40}}[:：]{_MARKS})?\[\[[^\[\]]*\]\]{_MARKS}")
-
 BEST_RATING = 10.0
-
-
-def find_rating(text: str) -> float | None:
-    """The last number in double brackets, whatever its size; None where there is none."""
-    ratings = _RATING.findall(text)
-    return float(ratings[-1]) if ratings else None
 
 
 def find_support(text: str) -> float | None:
@@ -38,20 +26,7 @@ def find_support(text: str) -> float | None:
 
 def rating_in_range(text: str) -> float | None:
     """`find_rating`, but None for a rating above 10."""
-    rating = find_rating(text)
-    return rating if rating is not None and rating <= BEST_RATING else None
-
-
-def own_verdict(reply: str, material: str) -> str:
-    """The part of a reply to look for the verdict in.
-
-    Where the material that was judged holds double brackets, an analysis may quote them, and only a last line that is
-    nothing but a verdict counts; elsewhere all of the reply does.
-    """
-    if "[[" not in material:
-        return reply
-    lines = reply.strip().splitlines()
-    return lines[-1] if lines and _VERDICT_LINE.fullmatch(lines[-1].strip()) else ""
+    return rating_between(text, 0.0, BEST_RATING)
 
 
 def find_statements(reply: str, material: str, begun: bool = False) -> list[str]:

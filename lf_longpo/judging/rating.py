@@ -8,11 +8,7 @@ agrees.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from lf_longpo.longreward.parsing import BEST_RATING
-
 OPENING, CLOSING = "[[", "]]"
-RATINGS = {str(rating): float(rating) for rating in range(int(BEST_RATING) + 1)}
-LEVELS = {"Fully supported": 1.0, "Partially supported": 0.5, "No support": 0.0}
 
 
 class Shares(NamedTuple):

@@ -1,0 +1,1 @@
+"""How a verdict is got out of a judge model, whatever it judges."""
