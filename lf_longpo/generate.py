@@ -15,9 +15,9 @@ from lf_longpo.errors import UserError
 from lf_longpo.journal import Row, check_folder, write_whole
 from lf_longpo.longmab.run import LongMabRun
 from lf_longpo.longreward.run import LongRewardRun
-from lf_longpo.method import Method, Tools, Usage
+from lf_longpo.method import Method, Tools
 from lf_longpo.models.cache import CALLS, CallCache
-from lf_longpo.models.ledger import Ledger, cost_of
+from lf_longpo.models.ledger import Ledger
 from lf_longpo.models.tokenizers import load_tokenizer
 from lf_longpo.pairs import PAIRS, Pairs
 from lf_longpo.pipeline import FAILURES, Failures, Tally, run_questions
@@ -26,6 +26,7 @@ from lf_longpo.plugin.registry import check_registration, ranking_entry, registe
 from lf_longpo.progress import Progress
 from lf_longpo.questions import check_questions, read_questions
 from lf_longpo.run_dir import changed_settings, locked, refuse_changes, save_settings
+from lf_longpo.usage import Expected, expected
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -174,15 +175,6 @@ def _prepare(config: GenerateConfig, until: str) -> _Run:
     return _Run(method, digests, changed, steps, tokenizer, encoder)
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """What a stage is expected to take, and to cost where prices are known."""
-
-    stage: str
-    usage: Usage
-    cost: float
-
-
 def estimate(config: GenerateConfig) -> list[Expected]:
     """What a run from its beginning is expected to take, stage by stage, from its real input; calls nobody.
 
@@ -196,7 +188,7 @@ def estimate(config: GenerateConfig) -> list[Expected]:
     prices = {"embed": config.embedder.price, "sample": config.policy and config.policy.price}
     others = (config.judge or config.policy).price
     return [
-        Expected(stage, usage, cost_of(prices.get(stage, others), usage.prompt_tokens, usage.completion_tokens))
+        expected(stage, usage, prices.get(stage, others))
         for stage, usage in method.estimate(tokenizer).items()
         if usage.calls
     ]

@@ -11,6 +11,7 @@ from lf_longpo.pipeline import Failures
 from lf_longpo.progress import Progress
 from lf_longpo.questions import Source
 from lf_longpo.records import Question
+from lf_longpo.usage import Usage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -24,26 +25,6 @@ class Tools:
     cache: CallCache
     ledger: Ledger
     progress: Progress
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Calls and tokens that a stage is expected to take."""
-
-    calls: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-    def __add__(self, other: "Usage") -> "Usage":
-        return Usage(
-            self.calls + other.calls,
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
-        )
-
-    def times(self, number: int) -> "Usage":
-        """The same so many times."""
-        return Usage(self.calls * number, self.prompt_tokens * number, self.completion_tokens * number)
 
 
 class Method(Protocol):

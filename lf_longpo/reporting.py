@@ -11,11 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from lf_longpo.config import GenerateConfig, ScoreConfig
-from lf_longpo.generate import Expected
 from lf_longpo.longreward.files import SCORES
-from lf_longpo.method import Usage
 from lf_longpo.models.cache import StageTotals
 from lf_longpo.progress import totals_line
+from lf_longpo.usage import Expected, Usage
 
 if TYPE_CHECKING:
     from lf_longpo.evaluation.compare import Comparison

@@ -7,7 +7,7 @@ from lf_longpo.aio import all_settled
 from lf_longpo.config import GenerateConfig
 from lf_longpo.longmab.estimate import estimate_longmab
 from lf_longpo.longmab.method import PROBES, ROLLOUTS, Journals, LongMab, Prompts, all_rolled_out, bandit_summary
-from lf_longpo.method import Tools, Usage
+from lf_longpo.method import Tools
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.chat import make_chat
 from lf_longpo.models.embedders import make_embedder
@@ -16,6 +16,7 @@ from lf_longpo.pipeline import Failures
 from lf_longpo.questions import Source
 from lf_longpo.records import Question
 from lf_longpo.run_dir import refuse_changed_questions
+from lf_longpo.usage import Usage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -12,7 +12,6 @@ from lf_longpo.config import GenerateConfig
 from lf_longpo.judging.judge import rates_by_expectation
 from lf_longpo.longreward.method import PROMPT
 from lf_longpo.longreward.prompts import STAGES, JudgePrompts
-from lf_longpo.method import Usage
 from lf_longpo.models.embedded import is_embedded
 from lf_longpo.models.tokenizers import chat_tokens
 from lf_longpo.questions import Source, read_questions
@@ -20,6 +19,7 @@ from lf_longpo.records import Question
 from lf_longpo.text.chunking import count_tokens, split_sentences
 from lf_longpo.text.language import Language, detect_language
 from lf_longpo.text.prompts import fill
+from lf_longpo.usage import Usage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -22,7 +22,7 @@ from lf_longpo.longreward.files import (
 from lf_longpo.longreward.method import LongReward, Scoring
 from lf_longpo.longreward.scorer import CALLS_A_QUESTION, Scorer, prompts_for
 from lf_longpo.longreward.summary import score_summary
-from lf_longpo.method import Tools, Usage
+from lf_longpo.method import Tools
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.chat import make_chat
 from lf_longpo.models.embedders import make_embedder
@@ -30,6 +30,7 @@ from lf_longpo.pairs import Pairs
 from lf_longpo.pipeline import Failures
 from lf_longpo.questions import Source, read_questions
 from lf_longpo.records import Question
+from lf_longpo.usage import Usage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
