@@ -32,6 +32,8 @@ setup(
         "pyyaml",
         "numpy",
         "scipy>=1.15",
+        "rouge==1.0.1",  # LongBench's own metric: other ROUGE-L libraries give other numbers
+        "jieba>=0.42",
         "rich",
         "filelock",
         "platformdirs",

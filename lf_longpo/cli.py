@@ -4,12 +4,14 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from lf_longpo import __version__
 from lf_longpo.errors import INTERRUPTED, UserError
 
 _CONFIG_HELP = "YAML file; see yaml/ for examples"
+_ESTIMATE_HELP = "only tell what calls, tokens and cost are to be expected"
 _OVERRIDES_HELP = "settings on top of the file, with dots going down: longmab.rounds=8"
 
 
@@ -61,9 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="STAGE",
         help="stop after this stage: probe, rollout, pairs; or sample, extract, score, pairs (default: pairs)",
     )
-    generate.add_argument(
-        "--estimate", action="store_true", help="only tell what calls, tokens and cost are to be expected"
-    )
+    generate.add_argument("--estimate", action="store_true", help=_ESTIMATE_HELP)
     generate.add_argument(
         "--ray",
         metavar="ADDRESS",
@@ -93,14 +93,34 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = commands.add_parser("evaluate", help="score a model", description="Scores a model.")
     benchmarks = evaluate.add_subparsers(required=True, metavar="BENCHMARK")
-    longqa = benchmarks.add_parser(
-        "longqa",
-        help="EM, F1 and SubEM on long-context questions",
-        description="Answers each question over its whole context and scores the answers (EM, F1, SubEM).",
-    )
-    longqa.add_argument("config", help=_CONFIG_HELP)
-    longqa.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES_HELP)
-    longqa.set_defaults(run=_longqa)
+    for name, help, description in (
+        (
+            "longqa",
+            "EM, F1 and SubEM on long-context questions",
+            "Answers each question over its whole context and scores the answers (EM, F1, SubEM), by set.",
+        ),
+        (
+            "longbench",
+            "LongReward's twelve LongBench sets, rated by a judge and by LongBench's own metrics",
+            "Answers the questions of LongBench's QA and summarisation sets. A judge rates answers against references "
+            "(judge=null goes without); F1 and ROUGE-L stand beside it.",
+        ),
+        (
+            "longbench-chat",
+            "LongBench-Chat: open questions, rated 1 to 10 by a judge",
+            "Answers open questions over long documents; a judge that is shown rated answers rates them from 1 to 10.",
+        ),
+        (
+            "winrate",
+            "two models' answers side by side",
+            "Has a judge tell which of two models answers better, in both orders.",
+        ),
+    ):
+        benchmark = benchmarks.add_parser(name, help=help, description=description)
+        benchmark.add_argument("config", help=_CONFIG_HELP)
+        benchmark.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES_HELP)
+        benchmark.add_argument("--estimate", action="store_true", help=_ESTIMATE_HELP)
+        benchmark.set_defaults(run=partial(_evaluate, name))
     compare = benchmarks.add_parser(
         "compare",
         help="what became better or worse between two evaluations",
@@ -171,10 +191,10 @@ def _generate(options: argparse.Namespace) -> int:
 
     config = load_config(GenerateConfig, options.config, options.overrides)
     from lf_longpo.generate import estimate, generate
-    from lf_longpo.reporting import print_estimate, print_generation
+    from lf_longpo.reporting import method_title, print_estimate, print_generation
 
     if options.estimate:
-        print_estimate(config, estimate(config))
+        print_estimate(method_title(config), estimate(config))
         return 0
     if options.ray:
         from lf_longpo.distributed import generate_on_ray
@@ -207,19 +227,31 @@ def _score(options: argparse.Namespace) -> int:
     return exit_code
 
 
-def _longqa(options: argparse.Namespace) -> int:
+def _evaluate(name: str, options: argparse.Namespace) -> int:
     import asyncio
 
-    from lf_longpo.config import LongQAConfig
+    from lf_longpo import config as configs
     from lf_longpo.config_file import load_config
 
-    config = load_config(LongQAConfig, options.config, options.overrides)
-    from lf_longpo.evaluation.longqa import evaluate_longqa, load_results
-    from lf_longpo.reporting import print_longqa
+    kinds = {
+        "longqa": configs.LongQAConfig,
+        "longbench": configs.LongBenchConfig,
+        "longbench-chat": configs.LongBenchChatConfig,
+        "winrate": configs.WinRateConfig,
+    }
+    config = load_config(kinds[name], options.config, options.overrides)
+    from lf_longpo.evaluation.benchmarks import make_benchmark
+    from lf_longpo.evaluation.results import load_results
+    from lf_longpo.evaluation.run import estimate, evaluate
+    from lf_longpo.reporting import print_estimate, print_evaluation
 
+    benchmark = make_benchmark(config)
+    if options.estimate:
+        print_estimate(name, estimate(config, benchmark))
+        return 0
     before = [load_results(config.baseline, "baseline")] if config.baseline else []
-    results, exit_code = asyncio.run(evaluate_longqa(config))
-    print_longqa([*before, results], config.output_dir)
+    results, exit_code = asyncio.run(evaluate(config, benchmark))
+    print_evaluation([*before, results], config)
     return exit_code
 
 

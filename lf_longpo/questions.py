@@ -4,7 +4,7 @@ Both papers' names are accepted: `id`, `question` (or `input`), `answer`, `conte
 `answer`, `context` of LongReward.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -43,7 +43,7 @@ def read_questions(source: Source) -> Iterator[Question]:
         UserError: on the first fault, naming the file, the line or record, the field and the mend.
     """
     for place, row in source.rows():
-        yield _question(row, place, source.needs_answers)
+        yield question_of(row, place, source.needs_answers)
 
 
 def check_questions(source: Source, asked: Collection[str] = ()) -> dict[str, str]:
@@ -56,21 +56,41 @@ def check_questions(source: Source, asked: Collection[str] = ()) -> dict[str, st
     Raises:
         UserError: the first fault, a duplicate id, or no questions at all.
     """
-    seen: dict[str, str] = {}
-    digests: dict[str, str] = {}
-    for place, row in source.rows():
-        question = _question(row, place, source.needs_answers)
-        if question.id in seen:
-            raise UserError(f"{place}: id {question.id!r} stands already in {seen[question.id]}; make ids unique")
-        seen[question.id] = place
-        digests[question.id] = question.digest(*asked)
-    if not seen:
+    placed = ((place, question_of(row, place, source.needs_answers)) for place, row in source.rows())
+    digests = digests_by_id(placed, asked)
+    if not digests:
         behind = f" from the one with number {source.start} on" if source.start else ""
         raise UserError(f"{source.name} holds no questions{behind}")
     return digests
 
 
-def _question(row: Any, place: str, needs_answers: bool) -> Question:
+def digests_by_id(placed: Iterable[tuple[str, Question]], asked: Collection[str]) -> dict[str, str]:
+    """The digests of questions, each given behind its place, by id and in order.
+
+    Raises:
+        UserError: an id stands twice.
+    """
+    seen: dict[str, str] = {}
+    digests: dict[str, str] = {}
+    for place, question in placed:
+        if question.id in seen:
+            raise UserError(f"{place}: id {question.id!r} stands already in {seen[question.id]}; make ids unique")
+        seen[question.id] = place
+        digests[question.id] = question.digest(*asked)
+    return digests
+
+
+def question_of(row: Any, place: str, needs_answers: bool) -> Question:
+    """The question in a row.
+
+    Args:
+        row: as read.
+        place: of the row, for the error.
+        needs_answers: whether one without a gold answer is a fault.
+
+    Raises:
+        UserError: it holds none.
+    """
     if not isinstance(row, dict):
         raise UserError(f"{place}: an object with id, question, answer and context is needed")
     fields = {field: _text(row, field, names, place) for field, names in _FIELDS.items()}

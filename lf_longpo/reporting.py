@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lf_longpo.config import GenerateConfig, ScoreConfig
+from lf_longpo.config import EvaluateConfig, GenerateConfig, ScoreConfig
 from lf_longpo.longreward.files import SCORES
 from lf_longpo.models.cache import StageTotals
 from lf_longpo.progress import totals_line
@@ -19,6 +19,20 @@ from lf_longpo.usage import Expected, Usage
 if TYPE_CHECKING:
     from lf_longpo.evaluation.compare import Comparison
 
+_METRICS = {
+    "em": "EM",
+    "f1": "F1",
+    "sub_em": "SubEM",
+    "sub_em_output": "SubEM in output",
+    "answered": "answered",
+    "judge": "judge",
+    "automatic": "F1 or ROUGE-L",
+    "win_rate": "win rate",
+    "win": "wins",
+    "tie": "ties",
+    "loss": "losses",
+    "agreed": "orders agreed",
+}
 _METHODS = {"longmab": "LongMab-PO", "longreward": "LongReward"}
 
 
@@ -30,7 +44,7 @@ def stdout_console() -> Console:
 def print_generation(config: GenerateConfig, summary: dict[str, Any]) -> None:
     """The end of `longpo generate`."""
     console = stdout_console()
-    table = _table(f"{_METHODS[config.method]}: {config.dataset_name}")
+    table = _table(method_title(config))
     rows = _longmab_rows if config.method == "longmab" else _longreward_rows
     for row in rows(summary):
         table.add_row(*row)
@@ -50,10 +64,15 @@ def print_generation(config: GenerateConfig, summary: dict[str, Any]) -> None:
         console.print("No pairs: nothing was registered.")
 
 
-def print_estimate(config: GenerateConfig, expected: Sequence[Expected]) -> None:
+def method_title(config: GenerateConfig) -> str:
+    """What a generation is called."""
+    return f"{_METHODS[config.method]}: {config.dataset_name}"
+
+
+def print_estimate(title: str, expected: Sequence[Expected]) -> None:
     """What a run is expected to take."""
     console = stdout_console()
-    table = Table(title=escape(f"{_METHODS[config.method]}: {config.dataset_name}, expected"), title_justify="left")
+    table = Table(title=escape(f"{title}, expected"), title_justify="left")
     table.add_column("stage")
     for column in ("calls", "prompt tokens", "new tokens", "cost"):
         table.add_column(column, justify="right")
@@ -165,46 +184,68 @@ def _recipe_of(config: GenerateConfig) -> str:
     return " ".join(["RECIPE.yaml", *(f"{name}={value}" for name, value in wanted.items())])
 
 
-def print_longqa(results: Sequence[dict[str, Any]], output_dir: Path) -> None:
-    """The end of `longpo evaluate longqa`: one row an evaluation, scores in percent."""
+def print_evaluation(results: Sequence[Mapping[str, Any]], config: EvaluateConfig) -> None:
+    """The end of an evaluation: a row a set, a group and for all of them; the last of `results` is its own."""
     console = stdout_console()
-    table = Table(title="Long-context QA, percent", title_justify="left")
-    for column in ("model", "adapter", "questions", "EM", "F1", "SubEM", "SubEM in output", "answered"):
-        table.add_column(column, justify="left" if column in ("model", "adapter") else "right")
+    metrics = results[-1]["metrics"]
+    several = any(len(row["sets"]) > 1 for row in results)
+    table = Table(title=f"{results[-1]['benchmark']}, percent", title_justify="left")
+    for column in ("model", *(["set"] if several else []), "questions", *(_METRICS[metric] for metric in metrics)):
+        table.add_column(column, justify="left" if column in ("model", "set") else "right")
     for row in results:
-        shown = (_percent(row, metric) for metric in ("em", "f1", "sub_em", "sub_em_output", "answered"))
-        table.add_row(escape(row["model"]), escape(row["adapter"] or "-"), str(row["questions"]), *shown)
+        name = _model_name(row)
+        scopes = [*(("sets", "groups") if several else ())]
+        for label, told in (item for kind in scopes for item in row[kind].items()):
+            table.add_row(name, label, str(told["questions"]), *(_percent(told, metric) for metric in metrics))
+            name = ""
+        shown = (_percent(row, metric) for metric in metrics)
+        table.add_row(name, *(["mean of the sets"] if several else []), str(row["questions"]), *shown, end_section=True)
     console.print(table)
+    own = results[-1]
     console.print("Below each mean: where it lies with a confidence of 95% (bootstrap over questions).", markup=False)
-    console.print(f"Predictions and results: {output_dir}", markup=False)
+    if own["unjudged"]:
+        console.print(f"{own['unjudged']} questions without a readable verdict; their rows hold the judge's words.")
+    if own["failed"]:
+        console.print(f"{own['failed']} questions failed: {config.output_dir / 'failures.jsonl'}", markup=False)
+    for stage, totals in own["calls"].items():
+        console.print(f"{stage}: {totals_line(StageTotals(**totals))}", markup=False)
+    if own["cost"]:
+        console.print(f"cost {own['cost']:,.4f}", markup=False)
+    _tell_budget(console, config.max_cost, own)
+    console.print(f"Predictions and results: {config.output_dir}", markup=False)
+
+
+def _model_name(results: Mapping[str, Any]) -> str:
+    parts = [results, *([results["against"]] if "against" in results else [])]
+    return escape(" against ".join(" + ".join(filter(None, (one["model"], one["adapter"]))) for one in parts))
 
 
 def _percent(results: Mapping[str, Any], metric: str) -> str:
-    if results[metric] is None:
+    if results.get(metric) is None:
         return "-"
-    shown = f"{100 * results[metric]:.1f}"
-    if metric in results.get("intervals", {}):  # not in those of earlier versions
-        low, high = results["intervals"][metric]
-        shown += f"\n{100 * low:.1f}-{100 * high:.1f}"
-    return shown
+    low, high = results["intervals"][metric]
+    return f"{100 * results[metric]:.1f}\n{100 * low:.1f}-{100 * high:.1f}"
 
 
 def print_comparison(comparison: "Comparison") -> None:
-    """The end of `longpo evaluate compare`: one row a metric, in percent."""
+    """The end of `longpo evaluate compare`: one row a metric and scope, in percent."""
     console = stdout_console()
-    names = [
-        escape(" + ".join(filter(None, (results["model"], results["adapter"]))))
-        for results in (comparison.first, comparison.second)
-    ]
+    several = len({difference.scope for difference in comparison.differences}) > 1
     table = Table(title=f"{comparison.questions} questions, percent", title_justify="left")
-    table.add_column("metric")
+    for column in (*(["set"] if several else []), "metric"):
+        table.add_column(column)
+    names = [_model_name(results) for results in (comparison.first, comparison.second)]
     for column in (f"A: {names[0]}", f"B: {names[1]}", "B - A", "95% interval", ""):
         table.add_column(column, justify="right")
-    for metric, difference in comparison.differences.items():
-        means = (f"{100 * mean:.1f}" for mean in comparison.means[metric])
-        sure = "better" if difference.low > 0 else "worse" if difference.high < 0 else "not sure"
-        span = f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
-        table.add_row(metric, *means, f"{100 * difference.mean:+.1f}", span, sure)
+    scope = None
+    for row in comparison.differences:
+        label = [] if not several else [row.scope if row.scope != scope else ""]
+        scope = row.scope
+        means = (f"{100 * mean:.1f}" for mean in row.means)
+        low, high = row.difference.low, row.difference.high
+        sure = "higher" if low > 0 else "lower" if high < 0 else "not sure"
+        span = f"{100 * low:+.1f} to {100 * high:+.1f}"
+        table.add_row(*label, _METRICS[row.metric], *means, f"{100 * row.difference.mean:+.1f}", span, sure)
     console.print(table)
     if comparison.only_one:
         console.print(f"{comparison.only_one} questions that only one of them answered are left out.", markup=False)

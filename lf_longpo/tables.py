@@ -17,7 +17,7 @@ def places_and_rows(source: str, split: str = "train") -> Iterator[tuple[str, An
     """Streams the rows of a file or a hub data set, in order, each behind its place.
 
     Args:
-        source: a .jsonl, .json (a list) or .parquet file, or a hub name such as `org/name`.
+        source: a .jsonl, .json (a list) or .parquet file, or a hub name such as `org/name` or `org/name:subset`.
         split: the split of a hub data set.
 
     Raises:
@@ -81,8 +81,9 @@ def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
 def _hub(name: str, split: str) -> Iterator[tuple[str, Any]]:
     from datasets import load_dataset
 
+    repository, _, subset = name.partition(":")
     try:
-        for number, row in enumerate(load_dataset(name, split=split, streaming=True), 1):
+        for number, row in enumerate(load_dataset(repository, subset or None, split=split, streaming=True), 1):
             yield f"{name} ({split}), record {number}", row
     except Exception as error:  # the library raises many kinds, all meaning that it is not to be had
         raise UserError(f"{name!r} is no file here and no data set that can be loaded: {first_line(error)}") from None

@@ -29,11 +29,15 @@ def test_scores_are_of_the_extracted_answer():
     assert score("Answer: Elbe", ["Rhine", "elbe"])["em"] == 1.0
 
 
+def stub_model(stub):
+    return {"backend": "openai", "model": MODEL, "base_url": stub.base_url, "api_key_env": "STUB_KEY"}
+
+
 def write_config(stub, tmp_path, **changes):
     config = {
         "input": str(write_jsonl(tmp_path / "q.jsonl", code_questions(8))),
         "output_dir": str(tmp_path / "eval"),
-        "model": {"backend": "openai", "model": MODEL, "base_url": stub.base_url, "api_key_env": "STUB_KEY"},
+        "model": stub_model(stub),
         "tokenizer": "smollm2-135m",
         "samples": 3,
         "sampling": {"temperature": 1.0, "max_new_tokens": 64},
@@ -42,11 +46,18 @@ def write_config(stub, tmp_path, **changes):
     return str(tmp_path / "c.yaml")
 
 
+def results_of(tmp_path):
+    return json.loads((tmp_path / "eval/results.json").read_text())
+
+
+def rows_of(tmp_path):
+    return [json.loads(line) for line in (tmp_path / "eval/predictions.jsonl").read_text().splitlines()]
+
+
 def test_longqa_end_to_end_and_carrying_on(stub, tmp_path, capsys):
     config = write_config(stub, tmp_path)
     assert main(["evaluate", "longqa", config]) == 0
-    predictions = [json.loads(line) for line in (tmp_path / "eval/predictions.jsonl").read_text().splitlines()]
-    results = json.loads((tmp_path / "eval/results.json").read_text())
+    predictions, results = rows_of(tmp_path), results_of(tmp_path)
     assert len(predictions) == stub.chats == 24
     assert results["questions"] == 8 and results["samples"] == 3
     for metric in ("em", "f1", "sub_em", "answered"):
@@ -54,23 +65,86 @@ def test_longqa_end_to_end_and_carrying_on(stub, tmp_path, capsys):
     assert 0 < results["em"] < 1
     low, high = results["intervals"]["em"]
     assert 0 <= low < results["em"] < high <= 1
+    assert results["calls"]["longqa"]["calls"] == 24
 
     kept = (tmp_path / "eval/predictions.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "eval/predictions.jsonl").write_text("".join(kept[:10]) + kept[10][:20])  # a torn line
     assert main(["evaluate", "longqa", config, f"baseline={tmp_path / 'eval'}"]) == 0
     assert stub.chats == 24
-    assert json.loads((tmp_path / "eval/results.json").read_text()) == results
+    assert results_of(tmp_path) | {"seconds": 0} == results | {"seconds": 0}
     assert capsys.readouterr().out.count(MODEL) == 3  # once alone, then with the baseline beside it
 
 
+def test_several_sets_count_alike_however_many_questions_they_have(stub, tmp_path, capsys):
+    """By hand: one set all right, the other all wrong; their ids are the same."""
+    folder = tmp_path / "sets"
+    folder.mkdir()
+    questions = code_questions(6)
+    write_jsonl(folder / "musique.jsonl", questions)
+    write_jsonl(folder / "narrativeqa.jsonl", questions[:2])
+    right = {question["question"]: question["answer"] for question in questions[2:]}
+
+    def answer(prompt, seed):
+        return "Answer: " + next((gold for question, gold in right.items() if question in prompt), "nobody knows")
+
+    stub.answer = answer
+    greedy = {"samples": 1, "sampling": {"temperature": 0.0, "max_new_tokens": 64}}
+    assert main(["evaluate", "longqa", write_config(stub, tmp_path, input=str(folder), **greedy)]) == 0
+    results = results_of(tmp_path)
+    assert {name: (its["questions"], its["em"]) for name, its in results["sets"].items()} == {
+        "musique": (6, pytest.approx(4 / 6)),
+        "narrativeqa": (2, 0.0),
+    }
+    assert results["em"] == pytest.approx(1 / 3) and results["questions"] == 8
+    low, high = results["intervals"]["em"]
+    assert 0 < low < 1 / 3 < high <= 0.5
+    told = capsys.readouterr().out
+    assert "musique" in told and "mean of the sets" in told
+
+    other = [str(folder / "musique.jsonl"), str(folder / "narrativeqa.jsonl")]
+    stub.answer = lambda prompt, seed: "Answer: nobody knows"
+    config = write_config(stub, tmp_path, input=other, output_dir=str(tmp_path / "worse"), **greedy)
+    assert main(["evaluate", "longqa", config]) == 0
+    comparison = compare(tmp_path / "eval", tmp_path / "worse")
+    found = {(one.scope, one.metric): one for one in comparison.differences}
+    assert found["all", "em"].means == pytest.approx((1 / 3, 0.0))
+    assert found["musique", "em"].difference.mean == pytest.approx(-4 / 6)
+    assert found["narrativeqa", "em"].difference == (0.0, 0.0, 0.0)
+
+
+def test_what_an_evaluation_will_take_is_told_beforehand(stub, tmp_path, capsys):
+    config = write_config(stub, tmp_path, model=stub_model(stub) | {"price": {"prompt": 1.0, "completion": 2.0}})
+    assert main(["evaluate", "longqa", config, "--estimate"]) == 0
+    told = capsys.readouterr().out
+    assert stub.chats == 0 and "longqa, expected" in told and not (tmp_path / "eval").exists()
+    told = next(line for line in told.splitlines() if "│ longqa" in line)
+    calls, prompt = (int(cell.replace(",", "")) for cell in told.split("│")[2:4])
+    assert main(["evaluate", "longqa", config]) == 0
+    made = results_of(tmp_path)["calls"]["longqa"]
+    assert calls == made["calls"] == 24
+    assert results_of(tmp_path)["cost"] == pytest.approx((made["prompt_tokens"] + 2 * made["completion_tokens"]) / 1e6)
+    assert prompt > 0
+
+
+def test_a_budget_ends_an_evaluation_that_can_be_carried_on(stub, tmp_path, capsys):
+    priced = stub_model(stub) | {"price": {"prompt": 1000.0, "completion": 0.0}, "max_concurrency": 1}
+    config = write_config(stub, tmp_path, model=priced, max_cost=7.0)
+    assert main(["evaluate", "longqa", config]) == 1
+    made = stub.chats
+    assert 0 < made < 24 and not (tmp_path / "eval/results.json").exists()
+    assert "raise it and start the same command again" in capsys.readouterr().out
+    assert main(["evaluate", "longqa", config, "max_cost=1000000"]) == 0
+    assert stub.chats == 24
+
+
 def test_another_adapter_in_the_same_folder_is_not_mistaken_for_the_first(stub, tmp_path, capsys, tokenizer):
-    from lf_longpo.evaluation.longqa import _fingerprint
+    from lf_longpo.models.adapters import fingerprint
 
     weights = tmp_path / "adapter_model.safetensors"
     weights.write_bytes(b"one")
-    first = _fingerprint(str(tmp_path))
+    first = fingerprint(str(tmp_path))
     weights.write_bytes(b"two")
-    assert first != _fingerprint(str(tmp_path)) and _fingerprint(None) == ""
+    assert first != fingerprint(str(tmp_path)) and fingerprint(None) == ""
 
     own = tmp_path / "own.txt"
     own.write_text("{context} Question: {question}")
@@ -116,19 +190,23 @@ def test_an_interval_holds_the_mean_and_is_the_same_every_time():
     assert interval.high == pytest.approx(0.4 + 1.96 * (0.14 / 40) ** 0.5, abs=0.01)
     assert interval_of_mean([0.25]) == (0.25, 0.25, 0.25)
     assert interval_of_mean([0.5] * 9) == (0.5, 0.5, 0.5)
+    # Of two sets the variances of the halves add up; one question alone adds nothing.
+    both = interval_of_mean(values, [1.0] * 3, [0.25])
+    assert both.mean == pytest.approx((0.4 + 1.0 + 0.25) / 3)
+    assert both.low == pytest.approx(both.mean - 1.96 * (0.14 / 40) ** 0.5 / 3, abs=0.005)
 
 
 def an_evaluation(folder, scores):
     """The files of an evaluation: each question's F1, sample by sample."""
     folder.mkdir()
     rows = [
-        {"id": id, "sample": sample, "digest": "d", "prediction": "x"} | dict.fromkeys(METRICS, 0.0) | {"f1": score}
+        {"id": id, "set": "s", "sample": sample, "digest": "d"} | dict.fromkeys(METRICS, 0.0) | {"f1": score}
         for id, samples in scores.items()
         for sample, score in enumerate(samples)
     ]
     write_jsonl(folder / "predictions.jsonl", rows)
-    results = {"model": folder.name, "adapter": None, "questions": len(scores)} | dict.fromkeys(METRICS, 0.0)
-    (folder / "results.json").write_text(json.dumps(results))
+    results = {"benchmark": "longqa", "model": folder.name, "adapter": None, "metrics": METRICS, "sets": {}}
+    (folder / "results.json").write_text(json.dumps(results | {"questions": len(scores)}))
     return folder
 
 
@@ -139,12 +217,13 @@ def test_two_evaluations_are_compared_question_by_question(tmp_path, capsys):
     after = an_evaluation(tmp_path / "after", {f"q{n}": [0.1 * n + 0.4] for n in range(8)})
     comparison = compare(before, after)
     assert (comparison.questions, comparison.only_one) == (8, 1)
-    assert comparison.means["f1"] == pytest.approx((0.35 + 0.1, 0.35 + 0.4))
+    (f1,) = [one for one in comparison.differences if one.metric == "f1"]
+    assert f1.means == pytest.approx((0.35 + 0.1, 0.35 + 0.4))
     # Each question became better by 0.3, so there is no doubt, however much questions differ.
-    assert comparison.differences["f1"] == pytest.approx((0.3, 0.3, 0.3))
+    assert f1.difference == pytest.approx((0.3, 0.3, 0.3))
     assert main(["evaluate", "compare", str(before), str(after)]) == 0
     told = capsys.readouterr().out
-    assert "+30.0" in told and "better" in told and "not sure" in told
+    assert "+30.0" in told and "higher" in told and "not sure" in told
     assert "1 questions that only one of them answered are left out" in told
 
 
@@ -155,3 +234,7 @@ def test_what_cannot_be_compared_is_told(tmp_path, capsys):
     assert f"compare: {tmp_path} holds no results.json" in capsys.readouterr().err
     assert main(["evaluate", "compare", str(one), str(other)]) == 2
     assert "have no question in common" in capsys.readouterr().err
+    results = json.loads((other / "results.json").read_text())
+    (other / "results.json").write_text(json.dumps(results | {"benchmark": "winrate"}))
+    assert main(["evaluate", "compare", str(one), str(other)]) == 2
+    assert "is a longqa evaluation" in capsys.readouterr().err

@@ -7,9 +7,15 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 
-from lf_longpo.config import GenerateConfig, LongQAConfig
+from lf_longpo.config import GenerateConfig, LongBenchChatConfig, LongBenchConfig, LongQAConfig, WinRateConfig
 from lf_longpo.config_file import load_config
 
+EVALUATIONS = {
+    "longqa": LongQAConfig,
+    "longbench": LongBenchConfig,
+    "longbench_chat": LongBenchChatConfig,
+    "winrate": WinRateConfig,
+}
 RECIPES = sorted((REPOSITORY / "yaml").glob("*.yaml"))
 
 
@@ -39,10 +45,16 @@ def test_the_small_longreward_recipe_fits_the_small_training_recipe():
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in RECIPES if path.stem.endswith("_longqa")], ids=lambda path: path.stem
+    ("path", "kind"),
+    [
+        pytest.param(path, kind, id=path.stem)
+        for path in RECIPES
+        for ending, kind in EVALUATIONS.items()
+        if path.stem.endswith(ending)
+    ],
 )
-def test_evaluation_recipes_load(path):
-    load_config(LongQAConfig, path)
+def test_evaluation_recipes_load(path, kind):
+    load_config(kind, path)
 
 
 def known_names(kinds):

@@ -1,16 +1,29 @@
 """`longpo evaluate compare`: two evaluations of the same questions, question by question."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lf_longpo.errors import UserError
 from lf_longpo.evaluation.intervals import Interval, interval_of_mean
-from lf_longpo.evaluation.longqa import METRICS, PREDICTIONS, load_results, means
-from lf_longpo.journal import read_rows
+from lf_longpo.evaluation.results import Scores, load_results, load_scores
 
-_ROW = ("sample", *METRICS)
+ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One metric over the questions of one scope that both evaluations told it for."""
+
+    scope: str
+    """A set, or `ALL` of them."""
+    metric: str
+    questions: int
+    means: tuple[float, float]
+    """Of the first and the second evaluation."""
+    difference: Interval
+    """Second minus first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +37,7 @@ class Comparison:
     """That both answered."""
     only_one: int
     """That one of them did not answer, or was not asked; they are left out."""
-    means: dict[str, tuple[float, float]]
-    """By metric, of the first and the second evaluation over the questions of both."""
-    differences: dict[str, Interval]
-    """By metric, second minus first, over questions."""
+    differences: list[Difference]
 
 
 def compare(first: Path, second: Path) -> Comparison:
@@ -38,24 +48,36 @@ def compare(first: Path, second: Path) -> Comparison:
         second: of the other.
 
     Raises:
-        UserError: one holds no evaluation, or they have no question in common.
+        UserError: one holds no evaluation, they are of different benchmarks, or they have no question in common.
     """
     results = [load_results(folder, "compare") for folder in (first, second)]
-    before, after = (_by_question(folder) for folder in (first, second))
-    common = [id for id in before if id in after]
+    kinds = [one["benchmark"] for one in results]
+    if kinds[0] != kinds[1]:
+        raise UserError(
+            f"compare: {first} is a {kinds[0]} evaluation, {second} a {kinds[1]} one; compare two of a kind"
+        )
+    metrics = [metric for metric in results[0]["metrics"] if metric in results[1]["metrics"]]
+    before, after = (load_scores(folder, metrics) for folder in (first, second))
+    sets = {name: [id for id in before[name] if id in after.get(name, {})] for name in before}
+    common = {name: ids for name, ids in sets.items() if ids}
     if not common:
         raise UserError(f"compare: {first} and {second} have no question in common; evaluate both on the same input")
-    both, differences = {}, {}
-    for metric in METRICS:
-        pairs = [(before[id][metric], after[id][metric]) for id in common]
-        both[metric] = (sum(one for one, _ in pairs) / len(pairs), sum(two for _, two in pairs) / len(pairs))
-        differences[metric] = interval_of_mean([two - one for one, two in pairs])
-    return Comparison(*results, len(common), len(before.keys() ^ after.keys()), both, differences)
+    number = sum(map(len, common.values()))
+    pairs = {name: [(before[name][id], after[name][id]) for id in ids] for name, ids in common.items()}
+    scopes = {ALL: pairs} if len(pairs) == 1 else {ALL: pairs, **{name: {name: its} for name, its in pairs.items()}}
+    found = [_difference(scope, metric, its) for scope, its in scopes.items() for metric in metrics]
+    either = sum(len(its) for scores in (before, after) for its in scores.values())
+    return Comparison(*results, number, either - 2 * number, [one for one in found if one])
 
 
-def _by_question(folder: Path) -> dict[str, dict[str, float]]:
-    """Each question's scores, means over its samples."""
-    rows: dict[str, dict[int, dict[str, Any]]] = {}
-    for row in read_rows(folder / PREDICTIONS, _ROW):
-        rows.setdefault(row["id"], {})[row["sample"]] = row
-    return {id: means(list(samples.values())) for id, samples in rows.items()}
+def _difference(scope: str, metric: str, sets: Mapping[str, Sequence[tuple[Scores, Scores]]]) -> Difference | None:
+    told = [
+        [(one[metric], two[metric]) for one, two in pairs if None not in (one[metric], two[metric])]
+        for pairs in sets.values()
+    ]
+    told = [pairs for pairs in told if pairs]
+    if not told:
+        return None
+    means = tuple(sum(sum(pair[which] for pair in its) / len(its) for its in told) / len(told) for which in (0, 1))
+    difference = interval_of_mean(*([two - one for one, two in its] for its in told))
+    return Difference(scope, metric, sum(map(len, told)), means, difference)

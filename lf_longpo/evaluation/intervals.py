@@ -18,29 +18,37 @@ class Interval(NamedTuple):
     high: float
 
 
-def interval_of_mean(values: Sequence[float]) -> Interval:
+def interval_of_mean(*sets: Sequence[float]) -> Interval:
     """The mean and its percentile bootstrap interval (Efron and Tibshirani 1993, chapter 13), the same every time.
 
     Args:
-        values: one a question; for a comparison the differences of the two scores of each question.
+        sets: one value a question; for a comparison the differences of the two scores of each question. Of several sets
+            the mean of their means is told; questions are drawn anew within each.
 
     Raises:
-        ValueError: there are none.
+        ValueError: a set is empty, or there is none.
     """
     from scipy.stats import bootstrap
 
-    if not values:
+    if not sets or not all(sets):
         raise ValueError("no values")
-    mean = float(np.mean(values))
-    if len(values) == 1:
+    mean = float(np.mean([np.mean(values) for values in sets]))
+    if all(len(values) == 1 for values in sets):
         return Interval(mean, mean, mean)
+    # A set of one question has nothing to draw from, which scipy refuses; drawn from two of the same it stays.
+    drawn = tuple(np.asarray([*values] * (2 if len(values) == 1 else 1), dtype=float) for values in sets)
     found = bootstrap(
-        (np.asarray(values, dtype=float),),
-        np.mean,
+        drawn,
+        _mean_of_means,
         n_resamples=_RESAMPLES,
         batch=_BATCH,
+        vectorized=True,
         confidence_level=_CONFIDENCE,
         method="percentile",
         rng=np.random.default_rng(0),
     )
     return Interval(mean, float(found.confidence_interval.low), float(found.confidence_interval.high))
+
+
+def _mean_of_means(*sets: np.ndarray, axis: int = -1) -> np.ndarray:
+    return np.mean([values.mean(axis=axis) for values in sets], axis=0)

@@ -7,6 +7,7 @@ of its own, and an analysis may quote them; `own_verdict` keeps such quotes from
 import re
 
 _RATING = re.compile(r"\[\[(\d+\.\d+|\d+)\]\]")
+_VERDICT = re.compile(r"\[\[([^\[\]]*)\]\]")
 # A verdict's line: nothing but marks around the brackets, or a label with a colon before them.
 _MARKS = r"[^\w\[\]\"'“”‘’「」『』`]*"
 _VERDICT_LINE = re.compile(rf"{_MARKS}(?:[\w ]{{1,40}}[:：]{_MARKS})?\[\[[^\[\]]*\]\]{_MARKS}")
@@ -16,6 +17,12 @@ def find_rating(text: str) -> float | None:
     """The last number in double brackets, whatever its size; None where there is none."""
     ratings = _RATING.findall(text)
     return float(ratings[-1]) if ratings else None
+
+
+def find_verdict(text: str) -> str | None:
+    """The last text in double brackets, lower-cased; None where there is none."""
+    verdicts = _VERDICT.findall(text)
+    return verdicts[-1].strip().lower() if verdicts else None
 
 
 def rating_between(text: str, lowest: float, highest: float) -> float | None:

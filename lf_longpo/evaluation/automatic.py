@@ -1,0 +1,74 @@
+"""LongBench's own metrics (arXiv 2308.14508, table 1): word F1 and ROUGE-L, in English and Chinese."""
+
+import re
+import string
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import TYPE_CHECKING
+
+from lf_longpo.text.answers import f1
+
+if TYPE_CHECKING:
+    from jieba import Tokenizer
+
+# The ROUGE library finds its longest common subsequence by recursion, one call a word.
+_RECURSION_LIMIT = 50_000
+_CHINESE_MARKS = re.compile(rf"[\s{re.escape(string.punctuation)}\u2010-\u2027\u3000-\u303f\uff01-\uff0f\uff1a-\uff65]")
+
+
+def qa_f1(prediction: str, reference: str) -> float:
+    """F1 of normalised words."""
+    return f1(prediction, reference)
+
+
+def qa_f1_zh(prediction: str, reference: str) -> float:
+    """F1 of the words that jieba finds, without white space and marks."""
+    predicted, wanted = (
+        [word for word in (_CHINESE_MARKS.sub("", word.lower()) for word in _words(text)) if word]
+        for text in (prediction, reference)
+    )
+    common = sum((Counter(predicted) & Counter(wanted)).values())
+    return 2 * common / (len(predicted) + len(wanted)) if common else 0.0
+
+
+def rouge_l(prediction: str, reference: str) -> float:
+    """F of ROUGE-L by words between white space; 0 where one of the texts has none."""
+    from rouge import Rouge
+
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), _RECURSION_LIMIT))
+    try:
+        return Rouge(metrics=["rouge-l"]).get_scores(prediction, reference)[0]["rouge-l"]["f"]
+    except ValueError:  # nothing but marks
+        return 0.0
+
+
+def rouge_l_zh(prediction: str, reference: str) -> float:
+    """`rouge_l` by the words that jieba finds."""
+    return rouge_l(" ".join(_words(prediction)), " ".join(_words(reference)))
+
+
+def best(metric: Callable[[str, str], float], prediction: str, references: Iterable[str]) -> float:
+    """The metric against the reference that it is nearest to."""
+    return max(metric(prediction, reference) for reference in references)
+
+
+def _words(text: str) -> list[str]:
+    return _segmenter().lcut(text)
+
+
+@cache
+def _segmenter() -> "Tokenizer":
+    import logging
+
+    import jieba
+    from platformdirs import user_cache_path
+
+    jieba.setLogLevel(logging.WARNING)
+    segmenter = jieba.Tokenizer()
+    # By default its dictionary is kept, and read back unchecked, where everybody on the machine can write.
+    folder = user_cache_path("lf-longpo")
+    folder.mkdir(parents=True, exist_ok=True)
+    segmenter.tmp_dir = str(folder)
+    return segmenter

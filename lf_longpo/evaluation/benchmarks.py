@@ -1,0 +1,24 @@
+"""Which benchmark a configuration is for."""
+
+from lf_longpo.config import EvaluateConfig, LongBenchChatConfig, LongBenchConfig, LongQAConfig, WinRateConfig
+from lf_longpo.evaluation.benchmark import Benchmark
+from lf_longpo.evaluation.longbench import LongBench
+from lf_longpo.evaluation.longbench_chat import LongBenchChat
+from lf_longpo.evaluation.longqa import LongQA
+from lf_longpo.evaluation.winrate import WinRate
+
+_BENCHMARKS = {
+    LongQAConfig: LongQA,
+    LongBenchConfig: LongBench,
+    LongBenchChatConfig: LongBenchChat,
+    WinRateConfig: WinRate,
+}
+
+
+def make_benchmark(config: EvaluateConfig) -> Benchmark:
+    """The benchmark of a configuration.
+
+    Raises:
+        UserError: something that it names cannot be used.
+    """
+    return _BENCHMARKS[type(config)](config)

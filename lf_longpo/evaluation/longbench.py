@@ -1,0 +1,137 @@
+"""The twelve LongBench sets (arXiv 2308.14508) as LongReward evaluates on them (arXiv 2410.21252, section 4).
+
+A judge compares each answer with each reference and rates it from 1 to 3, a summary from 1 to 5; the best reference
+counts. Unlike in the published code, an answer whose verdict cannot be read is left out and counted, not given 0.5.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lf_longpo.aio import all_settled
+from lf_longpo.config import ChatConfig, LongBenchConfig
+from lf_longpo.errors import UserError
+from lf_longpo.evaluation.automatic import best, qa_f1, qa_f1_zh, rouge_l, rouge_l_zh
+from lf_longpo.evaluation.benchmark import Row
+from lf_longpo.evaluation.items import Item, Placed, read_sets
+from lf_longpo.evaluation.referee import Referee, Scale, judge_prompt, verdict_usage
+from lf_longpo.models.calls import Calls
+from lf_longpo.models.tokenizers import chat_tokens
+from lf_longpo.questions import question_of
+from lf_longpo.text.prompts import QA_FIELDS, QA_PROMPTS, fill, load_prompt
+from lf_longpo.usage import Usage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SINGLE, MULTI, SUMMARY = "single-doc QA", "multi-doc QA", "summarisation"
+
+
+class _Set(NamedTuple):
+    group: str
+    metric: Callable[[str, str], float]
+    query: str = ""
+    """Asked where the published rows ask nothing."""
+
+
+_SETS = {
+    "narrativeqa": _Set(SINGLE, qa_f1),
+    "qasper": _Set(SINGLE, qa_f1),
+    "multifieldqa_en": _Set(SINGLE, qa_f1),
+    "multifieldqa_zh": _Set(SINGLE, qa_f1_zh),
+    "hotpotqa": _Set(MULTI, qa_f1),
+    "2wikimqa": _Set(MULTI, qa_f1),
+    "musique": _Set(MULTI, qa_f1),
+    "dureader": _Set(MULTI, rouge_l_zh),
+    "gov_report": _Set(SUMMARY, rouge_l, "Summarise this government report on about one page."),
+    "qmsum": _Set(SUMMARY, rouge_l),
+    "multi_news": _Set(SUMMARY, rouge_l, "Summarise these news articles together on about one page."),
+    "vcsum": _Set(SUMMARY, rouge_l_zh, "请用一段话总结这份会议记录。"),
+}
+# LongBench's other sets, which may stand in the same folder or file.
+_OTHERS = {
+    *("triviaqa", "samsum", "lsht", "trec", "passage_count", "passage_retrieval_en", "passage_retrieval_zh"),
+    *("lcc", "repobench-p"),
+}
+_SCALES = {SINGLE: Scale(3), MULTI: Scale(3), SUMMARY: Scale(5)}
+
+
+class LongBench:
+    """A `Benchmark`; see there for what each part does.
+
+    Raises:
+        UserError: the prompt template cannot be used.
+    """
+
+    name = "longbench"
+    groups: Mapping[str, Collection[str]] = {
+        group: [name for name, its in _SETS.items() if its.group == group] for group in (SINGLE, MULTI, SUMMARY)
+    }
+
+    def __init__(self, config: LongBenchConfig) -> None:
+        self._config = config
+        self._referee: Referee | None = None
+        self.models: Mapping[str, ChatConfig] = {"longbench": config.model}
+        self.judge = config.judge
+        self.metrics: Sequence[str] = ("judge", "automatic") if config.judge else ("automatic",)
+        self.template = load_prompt(config.prompt, QA_PROMPTS, QA_FIELDS, "prompt")
+        answers = judge_prompt("longbench_qa", ("question", "reference", "answer"))
+        summaries = judge_prompt("longbench_summary", ("reference", "answer"))
+        self._prompts = {SINGLE: answers, MULTI: answers, SUMMARY: summaries}
+        self.asked = (self.template, *((answers, summaries) if config.judge else ()))
+
+    def items(self) -> Placed:
+        """Rows as LongBench or LongReward published them."""
+        return read_sets(self._config.input, self._config.input_split, _item)
+
+    def equip(self, judge: Calls | None) -> None:
+        """Takes the judge, if there is one."""
+        if judge:
+            self._referee = Referee(self._config.judging, self._config.judge, judge)
+
+    async def score(self, item: Item, answers: Sequence[str]) -> Row:
+        """By LongBench's metric and by the judge, against the best reference."""
+        (prediction,) = answers
+        automatic = await asyncio.to_thread(best, _SETS[item.set].metric, prediction, item.answers)
+        row = {"prediction": prediction, "automatic": automatic}
+        if self._referee is None:
+            return row
+        references = list(dict.fromkeys(item.answers))
+        verdicts = await all_settled(*(self._verdict(item, prediction, reference) for reference in references))
+        scores = [verdict["score"] for verdict in verdicts if verdict["score"] is not None]
+        return row | {"judge": max(scores, default=None), "verdicts": verdicts}
+
+    async def _verdict(self, item: Item, prediction: str, reference: str) -> dict[str, Any]:
+        group = _SETS[item.set].group
+        scale = _SCALES[group]
+        prompt = fill(self._prompts[group], question=item.question, reference=reference, answer=prediction)
+        material = item.question + reference + prediction
+        verdict = await self._referee.verdict("judge", item.id, lambda _: prompt, material, scale.verdicts, scale.parse)
+        return {"reference": reference, **verdict}
+
+    def estimate(self, item: Item, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Usage]:
+        """A verdict for each reference; answers are taken to be as long as their references."""
+        if self.judge is None:
+            return {}
+        prompt = self._prompts[_SETS[item.set].group]
+        judged = Usage()
+        for reference in dict.fromkeys(item.answers):
+            bare = fill(prompt, question=item.question, reference=reference, answer=reference)
+            judged += verdict_usage(self._config.judging, self.judge, chat_tokens(bare, tokenizer))
+        return {"judge": judged}
+
+
+def _item(row: Any, place: str, stem: str) -> Item | None:
+    if not isinstance(row, dict):
+        raise UserError(f"{place}: an object with input, context, answers and dataset is needed")
+    name = row.get("dataset", stem)
+    if name in _OTHERS:
+        return None
+    if name not in _SETS:
+        raise UserError(f"{place}: {name!r} is no set of LongBench; set the field dataset to one of {', '.join(_SETS)}")
+    query = row.get("query", row.get("input"))
+    if not (isinstance(query, str) and query.strip()):
+        query = _SETS[name].query or query
+    known = {"id": row.get("_id", row.get("idx", row.get("id"))), "question": query, "context": row.get("context")}
+    question = question_of(known | {"answer": row.get("answers", row.get("answer"))}, place, needs_answers=True)
+    return Item(question.id, question.question, question.answers, question.context, name)

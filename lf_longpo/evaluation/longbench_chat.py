@@ -1,0 +1,125 @@
+"""LongBench-Chat (LongAlign, arXiv 2401.18058): open questions over long documents, rated from 1 to 10 by a judge.
+
+The judge sees a reference answer and three answers that people rated. The published total of 50 questions on a scale
+of 100 is ten times the mean rating, and so is ours over the questions that could be judged.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lf_longpo.config import ChatConfig, LongBenchChatConfig
+from lf_longpo.errors import UserError
+from lf_longpo.evaluation.benchmark import Row
+from lf_longpo.evaluation.items import Item, Placed, read_sets
+from lf_longpo.evaluation.referee import Referee, judge_prompt, verdict_usage
+from lf_longpo.judging.verdicts import rating_between
+from lf_longpo.models.calls import Calls
+from lf_longpo.models.tokenizers import chat_tokens
+from lf_longpo.questions import question_of
+from lf_longpo.text.prompts import QA_FIELDS, QA_PROMPTS, fill, load_prompt
+from lf_longpo.usage import Usage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_WORST, _BEST = 1, 10
+_VERDICTS = {str(rating): rating / _BEST for rating in range(_WORST, _BEST + 1)}
+
+
+class LongBenchChat:
+    """A `Benchmark`; see there for what each part does.
+
+    Raises:
+        UserError: the prompt template or the rated answers cannot be used.
+    """
+
+    name = "longbench-chat"
+    metrics: Sequence[str] = ("judge",)
+    groups: Mapping[str, Collection[str]] = {}
+
+    def __init__(self, config: LongBenchChatConfig) -> None:
+        self._config = config
+        self._referee: Referee | None = None
+        self._shots = _read_shots(Path(config.few_shots))
+        self._prompt = judge_prompt("longbench_chat", ("question", "reference", "examples", "answer"))
+        self.models: Mapping[str, ChatConfig] = {"longbench-chat": config.model}
+        self.judge = config.judge
+        self.template = load_prompt(config.prompt, QA_PROMPTS, QA_FIELDS, "prompt")
+        self.asked = (self.template, self._prompt, json.dumps(self._shots))
+
+    def items(self) -> Placed:
+        """Rows as published: idx from 1, query, answer, and a prompt that is the document and the query."""
+        return read_sets(self._config.input, self._config.input_split, self._item)
+
+    def equip(self, judge: Calls | None) -> None:
+        """Takes the judge."""
+        self._referee = Referee(self._config.judging, self._config.judge, judge)
+
+    async def score(self, item: Item, answers: Sequence[str]) -> Row:
+        """The judge's rating as a share of the best one."""
+        (prediction,) = answers
+        prompt = self._judge_prompt(item, prediction)
+        material = item.question + item.answers[0] + prediction + "".join(text for text, _ in item.examples)
+        verdict = await self._referee.verdict("judge", item.id, lambda _: prompt, material, _VERDICTS, _parse)
+        return {"prediction": prediction, "judge": verdict.pop("score"), **verdict}
+
+    def estimate(self, item: Item, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Usage]:
+        """One verdict; the answer is taken to be as long as the reference."""
+        tokens = chat_tokens(self._judge_prompt(item, item.answers[0]), tokenizer)
+        return {"judge": verdict_usage(self._config.judging, self.judge, tokens)}
+
+    def _judge_prompt(self, item: Item, answer: str) -> str:
+        examples = "\n\n".join(f"An answer rated [[{rating:g}]]:\n{text}" for text, rating in item.examples)
+        known = {"question": item.question, "reference": item.answers[0]}
+        return fill(self._prompt, examples=examples, answer=answer, **known)
+
+    def _item(self, row: Any, place: str, stem: str) -> Item:
+        if isinstance(row, dict) and isinstance(row.get("prompt"), str) and "context" not in row:
+            row = row | {"context": _document(row["prompt"], row.get("query"))}
+        question = question_of(row, place, needs_answers=True)
+        number = row.get("idx")
+        if not isinstance(number, int) or not 1 <= number <= len(self._shots):
+            raise UserError(
+                f"{place}: the field idx must be a number from 1 to {len(self._shots)}, the lists in "
+                f"{self._config.few_shots}, not {number!r}"
+            )
+        shots = self._shots[number - 1]
+        return Item(question.id, question.question, question.answers, question.context, stem, shots)
+
+
+def _parse(text: str) -> float | None:
+    rating = rating_between(text, _WORST, _BEST)
+    return None if rating is None else rating / _BEST
+
+
+def _document(prompt: str, query: Any) -> str:
+    """A prompt without the query at its end."""
+    text = prompt.rstrip()
+    if isinstance(query, str) and text.endswith(query.strip()):
+        return text.removesuffix(query.strip()).rstrip()
+    return text.rpartition("\n\n")[0] or text
+
+
+def _read_shots(path: Path) -> list[tuple[tuple[str, float], ...]]:
+    try:
+        lists = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"few_shots: {path} cannot be read as JSON: {error}") from None
+    if not isinstance(lists, list) or not lists:
+        raise UserError(f"few_shots: {path} must hold a list with one list of rated answers for each question")
+    return [tuple(_shots(given, f"few_shots: {path}, list {number}")) for number, given in enumerate(lists, 1)]
+
+
+def _shots(given: Any, place: str) -> list[tuple[str, float]]:
+    shots = []
+    for shot in given if isinstance(given, list) else [None]:
+        text, rating = (shot.get("answer"), shot.get("score")) if isinstance(shot, dict) else (None, None)
+        fits = isinstance(rating, int | float) and not isinstance(rating, bool) and _WORST <= rating <= _BEST
+        if not isinstance(text, str) or not fits:
+            raise UserError(
+                f'{place}: each rated answer must be {{"answer": text, "score": {_WORST} to {_BEST}}}, not {shot!r:.80}'
+            )
+        shots.append((text, float(rating)))
+    return shots

@@ -1,0 +1,93 @@
+"""What an evaluation came to: means by set, by group and over all sets, with their intervals."""
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lf_longpo.errors import UserError
+from lf_longpo.evaluation.intervals import interval_of_mean
+from lf_longpo.journal import read_rows
+
+RESULTS = "results.json"
+PREDICTIONS = "predictions.jsonl"
+FIELDS = ("set", "digest", "sample")
+"""What every row of the predictions has beside its id."""
+
+Scores = dict[str, float | None]
+
+
+def question_scores(rows: Iterable[Mapping[str, Any]], metrics: Collection[str]) -> Scores:
+    """Each metric's mean over the samples of one question; None where it could not be told for one of them."""
+    samples = list(rows)
+    values = {metric: [row[metric] for row in samples] for metric in metrics}
+    return {metric: None if None in found else sum(found) / len(found) for metric, found in values.items()}
+
+
+def scope(questions: Mapping[str, Sequence[Scores]], metrics: Collection[str]) -> dict[str, Any]:
+    """One row of a result.
+
+    Args:
+        questions: the scores of each question, by set.
+        metrics: to tell.
+
+    Returns:
+        `questions`; each metric's mean over sets of their mean over questions, None where nothing told it; and the
+        `intervals` of those.
+    """
+    told: dict[str, Any] = {"questions": sum(map(len, questions.values()))}
+    intervals: dict[str, list[float]] = {}
+    for metric in metrics:
+        by_set = [[one[metric] for one in scores if one[metric] is not None] for scores in questions.values()]
+        told[metric] = None
+        if groups := [values for values in by_set if values]:
+            interval = interval_of_mean(*groups)
+            told[metric] = interval.mean
+            intervals[metric] = [interval.low, interval.high]
+    return told | {"intervals": intervals}
+
+
+def summarise(
+    scores: Mapping[str, Mapping[str, Scores]], metrics: Collection[str], groups: Mapping[str, Collection[str]]
+) -> dict[str, Any]:
+    """Means of an evaluation.
+
+    Args:
+        scores: of each question by id, by set.
+        metrics: to tell.
+        groups: sets to tell together.
+
+    Returns:
+        `scope` of all; `sets`, with one for each; and `groups`, with one for each that has sets here.
+    """
+    questions = {name: list(its.values()) for name, its in scores.items()}
+    told = scope(questions, metrics)
+    sets = {name: scope({name: its}, metrics) for name, its in questions.items()}
+    present = {name: {one: questions[one] for one in its if one in questions} for name, its in groups.items()}
+    return told | {"sets": sets, "groups": {name: scope(its, metrics) for name, its in present.items() if its}}
+
+
+def load_results(folder: Path, asker: str) -> dict[str, Any]:
+    """The results.json of an earlier evaluation; `asker` is what named it, for the error.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{asker}: {folder} holds no {RESULTS} that can be read ({error})") from None
+    if not isinstance(results, dict) or not {"benchmark", "model", "metrics", "questions", "sets"} <= set(results):
+        raise UserError(f"{asker}: {folder / RESULTS} is not the result of an evaluation")
+    return results
+
+
+def load_scores(folder: Path, metrics: Sequence[str]) -> dict[str, dict[str, Scores]]:
+    """The scores of each question of an earlier evaluation by id, by set."""
+    rows: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
+    for row in read_rows(folder / PREDICTIONS, (*FIELDS, *metrics)):
+        rows.setdefault((row["set"], row["id"]), {})[row["sample"]] = row
+    scores: dict[str, dict[str, Scores]] = {}
+    for (name, id), samples in rows.items():
+        scores.setdefault(name, {})[id] = question_scores(samples.values(), metrics)
+    return scores

@@ -1,0 +1,205 @@
+"""`longpo evaluate`: asks models about every item of a benchmark, has the answers scored, and carries on where it was.
+
+Knows no protocol. A finished sample is a row of predictions.jsonl; finished calls of samples that are not finished are
+in the call cache.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from lf_longpo.aio import all_settled
+from lf_longpo.config import EvaluateConfig
+from lf_longpo.errors import UserError
+from lf_longpo.evaluation.benchmark import Benchmark
+from lf_longpo.evaluation.items import Item
+from lf_longpo.evaluation.results import FIELDS, PREDICTIONS, RESULTS, question_scores, summarise
+from lf_longpo.journal import Journal, check_folder, read_rows, write_whole
+from lf_longpo.models.adapters import fingerprint
+from lf_longpo.models.cache import CALLS, CallCache
+from lf_longpo.models.calls import Calls
+from lf_longpo.models.chat import make_chat
+from lf_longpo.models.embedded import is_embedded
+from lf_longpo.models.ledger import Ledger
+from lf_longpo.models.tokenizers import chat_tokens, load_tokenizer
+from lf_longpo.pipeline import FAILURES, Failures, run_questions
+from lf_longpo.progress import Progress
+from lf_longpo.questions import digests_by_id
+from lf_longpo.run_dir import changed_settings, locked, refuse_changed_questions, refuse_changes, save_settings
+from lf_longpo.text.prompts import around_context
+from lf_longpo.usage import Expected, Usage, expected
+
+# Share of max_new_tokens that answers take; small models end none early.
+_OUTPUT_SHARE = 0.3
+
+
+async def evaluate(config: EvaluateConfig, benchmark: Benchmark) -> tuple[dict[str, Any], int]:
+    """Answers and scores all items, or carries on where an earlier start stopped.
+
+    Returns:
+        The results (also written to `output_dir`/results.json, unless it was interrupted) and the exit code.
+
+    Raises:
+        UserError: input, settings or a model cannot work.
+    """
+    began = time.monotonic()
+    digests, sets = _check(config, benchmark)
+    output_dir = config.output_dir
+    refuse_changes(changed_settings(config, output_dir), output_dir)
+    refuse_changed_questions(digests, output_dir / PREDICTIONS)
+    check_folder(output_dir, "output_dir")
+    fields = (*FIELDS, *benchmark.metrics)
+    there = {(row["id"], row["sample"]) for row in read_rows(output_dir / PREDICTIONS, fields)}
+    tokenizer = _tokenizer(config, benchmark)
+    cache, ledger = CallCache(output_dir / CALLS), Ledger(config.max_cost)
+    progress = Progress(benchmark.name, len(digests), config.samples * len(digests), ledger)
+    calls: dict[str, Calls] = {}
+    for model in filter(None, (*benchmark.models.values(), benchmark.judge)):
+        # One that has two parts is loaded once.
+        key = model.model_dump_json()
+        calls[key] = calls.get(key) or Calls(
+            make_chat(model, cache, ledger), model, tokenizer, cache, ledger, config.seed
+        )
+    models = {stage: calls[model.model_dump_json()] for stage, model in benchmark.models.items()}
+    benchmark.equip(benchmark.judge and calls[benchmark.judge.model_dump_json()])
+    try:
+        if not {(id, sample) for id in digests for sample in range(config.samples)} <= there:
+            await all_settled(*(model.start() for model in calls.values()))
+        with (
+            locked(output_dir),
+            Journal(output_dir / PREDICTIONS, fields) as predictions,
+            Failures(output_dir / FAILURES) as failures,
+        ):
+            cache.open()
+            ledger.carry_over(cache.totals())
+            save_settings(config, output_dir)
+            work = partial(_work, config, benchmark, models, digests, predictions, progress)
+            with progress:
+                progress.note(f"{len(digests)} questions of {', '.join(sets)} -> {output_dir / PREDICTIONS}")
+                items = (item for _, item in benchmark.items())
+                in_flight = _in_flight(config, benchmark)
+                tally = await run_questions(items, len(digests), work, in_flight, failures, progress, ledger)
+            results = _results(config, benchmark, sets, predictions) | {
+                "failed": tally.failed,
+                "unfinished": tally.unfinished,
+                "interrupted": tally.interrupted,
+                "calls": {stage: totals._asdict() for stage, totals in ledger.stages.items()},
+                "cost": ledger.spent,
+                "seconds": round(time.monotonic() - began, 1),
+            }
+            if not tally.unfinished:
+                write_whole(output_dir / RESULTS, [json.dumps(results, indent=2, ensure_ascii=False), "\n"])
+            tally.failed += results["unjudged"]
+            tally.done -= results["unjudged"]
+            return results, tally.exit_code(results["questions"], config.max_failure_rate)
+    finally:
+        await all_settled(*(model.close() for model in calls.values()))  # before the cache: what comes back is kept
+        cache.close()
+
+
+def estimate(config: EvaluateConfig, benchmark: Benchmark) -> list[Expected]:
+    """What an evaluation from its beginning is expected to take, stage by stage, from its real input; calls nobody.
+
+    Raises:
+        UserError: input or settings cannot work.
+    """
+    _check(config, benchmark)
+    tokenizer = _tokenizer(config, benchmark)
+    stages: dict[str, Usage] = {}
+    for _, item in benchmark.items():
+        prompt = chat_tokens(_render(benchmark, item)(item.context), tokenizer)
+        parts = benchmark.estimate(item, tokenizer)
+        for stage, model in benchmark.models.items():
+            window = model.context_window or tokenizer.model_max_length
+            limit = min(config.max_prompt_tokens, window - config.sampling.max_new_tokens)
+            share = 1.0 if is_embedded(model.model) else _OUTPUT_SHARE
+            parts[stage] = Usage(1, min(prompt, limit), int(share * config.sampling.max_new_tokens))
+        for stage, usage in parts.items():
+            stages[stage] = stages.get(stage, Usage()) + usage.times(config.samples)
+    judging = benchmark.judge and benchmark.judge.price
+    prices = {stage: model.price for stage, model in benchmark.models.items()}
+    return [expected(stage, usage, prices.get(stage, judging)) for stage, usage in stages.items()]
+
+
+def _check(config: EvaluateConfig, benchmark: Benchmark) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Reads all items once; gives their digests by id and the ids by set."""
+    models = filter(None, (*benchmark.models.values(), benchmark.judge))
+    asked = (*benchmark.asked, *(fingerprint(model.adapter) for model in models))
+    digests = digests_by_id(benchmark.items(), asked)
+    if not digests:
+        raise UserError(f"{config.input} holds no questions")
+    sets: dict[str, list[str]] = {}
+    for _, item in benchmark.items():
+        sets.setdefault(item.set, []).append(item.id)
+    return digests, sets
+
+
+def _tokenizer(config: EvaluateConfig, benchmark: Benchmark) -> Any:
+    first = next(iter(benchmark.models.values()))
+    return load_tokenizer(config.tokenizer or first.model, "tokenizer", first.trust_remote_code)
+
+
+def _in_flight(config: EvaluateConfig, benchmark: Benchmark) -> int:
+    models = [*benchmark.models.values(), *filter(None, [benchmark.judge])]
+    batched = [model.questions_at_once(max(10, config.samples)) for model in models if model.batch]
+    # In batches the contexts are in memory for hours.
+    return max(batched, default=max(2 * model.calls_at_once for model in models))
+
+
+def _render(benchmark: Benchmark, item: Item) -> Any:
+    return around_context(benchmark.template, question=item.question)
+
+
+async def _work(
+    config: EvaluateConfig,
+    benchmark: Benchmark,
+    models: Mapping[str, Calls],
+    digests: Mapping[str, str],
+    predictions: Journal,
+    progress: Progress,
+    item: Item,
+) -> None:
+    """All samples of one item, from wherever they stand."""
+    missing = set(range(config.samples)) - {row["sample"] for row in predictions.rows(item.id)}
+    progress.skip(config.samples - len(missing))
+    render = _render(benchmark, item)
+
+    async def sample(number: int) -> None:
+        completions = await all_settled(
+            *(
+                model.complete(stage, item.id, number, config.sampling, render, item.context, config.max_prompt_tokens)
+                for stage, model in models.items()
+            )
+        )
+        row = {"id": item.id, "set": item.set, "digest": digests[item.id], "sample": number}
+        predictions.append(row | await benchmark.score(item, [completion.text for completion in completions]))
+        progress.step()
+
+    await all_settled(*(sample(number) for number in sorted(missing)))
+
+
+def _results(
+    config: EvaluateConfig, benchmark: Benchmark, sets: Mapping[str, list[str]], predictions: Journal
+) -> dict[str, Any]:
+    scores: dict[str, dict[str, dict[str, float | None]]] = {}
+    for name, ids in sets.items():
+        for id in ids:
+            rows = {row["sample"]: row for row in predictions.rows(id) if row["sample"] < config.samples}
+            if len(rows) == config.samples:
+                scores.setdefault(name, {})[id] = question_scores(rows.values(), benchmark.metrics)
+    unjudged = sum(None in one.values() for its in scores.values() for one in its.values()) if benchmark.judge else 0
+    first, *others = benchmark.models.values()
+    return {
+        "benchmark": benchmark.name,
+        "model": first.model,
+        "adapter": first.adapter,
+        **({"against": {"model": others[0].model, "adapter": others[0].adapter}} if others else {}),
+        "judge": benchmark.judge and benchmark.judge.model,
+        "input": config.input,
+        "samples": config.samples,
+        "metrics": list(benchmark.metrics),
+        "unjudged": unjudged,
+        **summarise(scores, benchmark.metrics, benchmark.groups),
+    }

@@ -1,0 +1,107 @@
+"""Two models' answers side by side.
+
+A judge is heard in both orders, so that one which favours what stands first comes to a tie.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lf_longpo.aio import all_settled
+from lf_longpo.config import ChatConfig, WinRateConfig
+from lf_longpo.evaluation.benchmark import Row
+from lf_longpo.evaluation.items import Item, Placed, read_sets
+from lf_longpo.evaluation.referee import Referee, judge_prompt, verdict_usage
+from lf_longpo.judging.verdicts import find_verdict
+from lf_longpo.models.calls import Calls
+from lf_longpo.models.tokenizers import chat_tokens
+from lf_longpo.questions import question_of
+from lf_longpo.text.chunking import count_tokens
+from lf_longpo.text.prompts import QA_FIELDS, QA_PROMPTS, around_context, load_prompt
+from lf_longpo.usage import Usage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_VERDICTS = {"1": 1.0, "2": 0.0, "tie": 0.5}
+# Tokens of an answer, assumed where a question has no reference.
+_ANSWER = 200
+
+
+class WinRate:
+    """A `Benchmark`; see there for what each part does.
+
+    `win_rate` of an answer is the mean over both orders of 1 for a win, 0.5 for a tie and 0 for a loss; an answer wins
+    or loses where that is above or below a half. `agreed` tells whether both orders came to the same.
+
+    Raises:
+        UserError: the prompt template cannot be used.
+    """
+
+    name = "winrate"
+    metrics: Sequence[str] = ("win_rate", "win", "tie", "loss", "agreed")
+    groups: Mapping[str, Collection[str]] = {}
+
+    def __init__(self, config: WinRateConfig) -> None:
+        self._config = config
+        self._referee: Referee | None = None
+        self._prompt = judge_prompt("winrate", ("context", "question", "reference", "first", "second"))
+        self.models: Mapping[str, ChatConfig] = {"model": config.model, "against": config.against}
+        self.judge = config.judge
+        self.template = load_prompt(config.prompt, QA_PROMPTS, QA_FIELDS, "prompt")
+        self.asked = (self.template, self._prompt)
+
+    def items(self) -> Placed:
+        """Questions in either paper's format, with or without reference answers."""
+        return read_sets(self._config.input, self._config.input_split, _item)
+
+    def equip(self, judge: Calls | None) -> None:
+        """Takes the judge."""
+        self._referee = Referee(self._config.judging, self._config.judge, judge)
+
+    async def score(self, item: Item, answers: Sequence[str]) -> Row:
+        """Both orders; None for all where one of them gave no verdict."""
+        ours, theirs = answers
+        row: Row = {"prediction": ours, "against": theirs}
+        if ours == theirs:  # nothing to choose between
+            return row | _outcome(0.5, 0.5)
+        first, second = await all_settled(self._verdict(item, ours, theirs), self._verdict(item, theirs, ours))
+        row["analyses"] = [first["analysis"], second["analysis"]]
+        if first["score"] is None or second["score"] is None:
+            return row | dict.fromkeys(self.metrics)
+        return row | _outcome(first["score"], 1 - second["score"])
+
+    async def _verdict(self, item: Item, first: str, second: str) -> dict[str, Any]:
+        material = item.context + item.question + "".join(item.answers) + first + second
+        render = self._render(item, first, second)
+        return await self._referee.verdict("judge", item.id, render, material, _VERDICTS, _parse, item.context)
+
+    def _render(self, item: Item, first: str, second: str) -> Callable[[str], str]:
+        reference = f"\nReference answer:\n{item.answers[0]}\n" if item.answers else ""
+        known = {"question": item.question, "reference": reference}
+        return around_context(self._prompt, first=first, second=second, **known)
+
+    def estimate(self, item: Item, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Usage]:
+        """Two verdicts; answers are taken to be as long as the reference, or some 200 tokens."""
+        answers = 2 * (count_tokens(item.answers[0], tokenizer) if item.answers else _ANSWER)
+        window = self.judge.context_window or tokenizer.model_max_length
+        prompt = chat_tokens(self._render(item, "", "")(item.context), tokenizer) + answers
+        return {"judge": verdict_usage(self._config.judging, self.judge, min(prompt, window)).times(2)}
+
+
+def _outcome(first: float, second: float) -> dict[str, float]:
+    rate = (first + second) / 2
+    told = {"win": rate > 0.5, "tie": rate == 0.5, "loss": rate < 0.5, "agreed": _side(first) == _side(second)}
+    return {"win_rate": rate} | {name: float(value) for name, value in told.items()}
+
+
+def _side(score: float) -> int:
+    return (score > 0.5) - (score < 0.5)
+
+
+def _parse(text: str) -> float | None:
+    return _VERDICTS.get(find_verdict(text) or "")
+
+
+def _item(row: Any, place: str, stem: str) -> Item:
+    question = question_of(row, place, needs_answers=False)
+    return Item(question.id, question.question, question.answers, question.context, stem)

@@ -1,0 +1,40 @@
+"""What a run is expected to take, before anybody is called."""
+
+from dataclasses import dataclass
+
+from lf_longpo.config import PriceConfig
+from lf_longpo.models.ledger import cost_of
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Calls and tokens that a stage is expected to take."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.calls + other.calls,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+        )
+
+    def times(self, number: int) -> "Usage":
+        """The same so many times."""
+        return Usage(self.calls * number, self.prompt_tokens * number, self.completion_tokens * number)
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a stage is expected to take, and to cost where prices are known."""
+
+    stage: str
+    usage: Usage
+    cost: float
+
+
+def expected(stage: str, usage: Usage, price: PriceConfig | None) -> Expected:
+    """`usage` with its cost, 0 without a price."""
+    return Expected(stage, usage, cost_of(price, usage.prompt_tokens, usage.completion_tokens))
