@@ -1,5 +1,6 @@
 """A run that is killed at random points and started again makes the same data set and repeats no finished call."""
 
+import json
 import os
 import random
 import signal
@@ -9,7 +10,7 @@ import sys
 import pytest
 import yaml
 from conftest import code_questions, judged, run_settings, spawn, write_jsonl
-from stub import Stub
+from stub import MODEL, Stub
 
 QUESTIONS, ROUNDS = 10, 8
 
@@ -31,9 +32,9 @@ def longreward_settings(stub, folder):
     }
 
 
-def start(config, largest_file=None):
+def start(config, largest_file=None, command=("generate",)):
     """The command in a process of its own, whose disk is as good as full where a file would grow larger than that."""
-    command = [sys.executable, "-m", "lf_longpo.cli", "generate", str(config)]
+    command = [sys.executable, "-m", "lf_longpo.cli", *command, str(config)]
     if largest_file:
         limit = f"import resource as r; r.setrlimit(r.RLIMIT_FSIZE, ({largest_file}, {largest_file}))"
         command[1:3] = ["-c", f"{limit}; import sys; from lf_longpo.cli import main; sys.exit(main())"]
@@ -86,6 +87,58 @@ def test_three_kills_change_nothing(tmp_path, key):
     for folder in ("whole", "killed"):  # no journal holds a step twice
         lines = (tmp_path / folder / "run/scored_responses.jsonl").read_text().splitlines()
         assert len(lines) == len(set(lines)) == 3 * 5
+
+
+def judged_answer(prompt, seed):
+    """Answers that differ, and a judge who is not always to be understood."""
+    if "double brackets" not in prompt:
+        return f"It is {len(prompt) % 7}."
+    return "Hard to say." if seed % 5 == 0 else f"So be it. [[{1 + seed % 3}]]"
+
+
+@pytest.mark.slow
+def test_a_killed_evaluation_carries_on(tmp_path, key):
+    rows = [
+        {
+            "_id": str(n),
+            "dataset": "musique",
+            "input": f"How many? {'?' * n}",
+            "context": f"Text {n}.",
+            "answers": ["a", "b"],
+        }
+        for n in range(20)
+    ]
+    calls = {}
+    for name, kill_at in (("whole", ()), ("killed", (9, 40))):
+        folder = tmp_path / name
+        folder.mkdir()
+        with Stub(judged_answer, delay=0.02) as stub:
+            model = {"model": MODEL, "base_url": stub.base_url, "api_key_env": "STUB_KEY", "max_concurrency": 4}
+            settings = {
+                "input": str(write_jsonl(folder / "musique.jsonl", rows)),
+                "output_dir": str(folder / "eval"),
+                "model": model | {"price": {"prompt": 1.0}},
+                "judge": model | {"price": {"prompt": 5.0, "completion": 1.0}},
+                "tokenizer": "smollm2-135m",
+            }
+            (folder / "c.yaml").write_text(yaml.safe_dump(settings))
+            for number in kill_at:
+                run = start(folder / "c.yaml", command=("evaluate", "longbench"))
+                stub.on_chat = lambda _, number=number, run=run: (
+                    os.kill(run.pid, signal.SIGKILL) if len(stub.requests) >= number else None
+                )
+                assert run.wait(120) == -signal.SIGKILL, run.stderr.read()
+            stub.on_chat = lambda _: None
+            run = start(folder / "c.yaml", command=("evaluate", "longbench"))
+            assert run.wait(120) == 0, run.stderr.read()
+            calls[name] = len(stub.requests)
+            assert stub.chats - len(stub.requests) <= len(kill_at) * 8  # those whose answers were on their way
+    whole, killed = (json.loads((tmp_path / name / "eval/results.json").read_text()) for name in ("whole", "killed"))
+    assert calls["whole"] == calls["killed"] == sum(stage["calls"] for stage in killed["calls"].values())
+    assert whole["cost"] == pytest.approx(killed["cost"]) and whole["cost"] > 0
+    differing = ("input", "seconds", "cost")
+    assert whole | dict.fromkeys(differing) == killed | dict.fromkeys(differing)
+    assert whole["questions"] == 20
 
 
 @pytest.mark.slow
