@@ -10,7 +10,6 @@ cd "$(dirname "$0")/.."
 [ -d .venv/bin ] && export PATH="$PWD/.venv/bin:$PATH"
 
 : "${MODEL_PATH:?set MODEL_PATH to the name of the model}" "${INPUT:?set INPUT to a file of questions}"
-exec longpo evaluate longqa yaml/smollm2_longqa.yaml model.backend=openai model.provider=local \
+exec longpo evaluate longqa yaml/longqa.yaml model.provider=local \
     "model.base_url=${BASE_URL:-http://127.0.0.1:8000/v1}" "model.model=$MODEL_PATH" "tokenizer=$MODEL_PATH" \
-    model.max_concurrency=64 "input=$INPUT" "output_dir=${OUTPUT_DIR:-runs/eval}" prompt=reasoning \
-    sampling.max_new_tokens=1024 "$@"
+    "input=$INPUT" "output_dir=${OUTPUT_DIR:-runs/eval}" "$@"
