@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -177,6 +178,35 @@ async def test_other_first_values_of_the_arms(stub, tmp_path, init):
     (tmp_path / "again").mkdir()
     await generate(settings(stub, tmp_path / "again", longmab={"init": init}))
     assert {probe["id"]: probe["initial_values"] for probe in rows(tmp_path / "again/run/probes.jsonl")} == first
+
+
+async def test_chunks_drawn_at_random_take_the_same_calls_and_need_not_wait_for_each_other(stub, tmp_path):
+    config = settings(stub, tmp_path, longmab={"selection": "random", "init": "random", "rounds": 8})
+    stub.delay = 0.05
+    assert (await generate(config)).exit_code == 0
+    assert stub.chats == 6 + 6 * 8 and stub.most_in_flight == 4
+    rollouts = rows(tmp_path / "run/rollouts.jsonl")
+    initial = {probe["id"]: probe["initial_values"] for probe in rows(tmp_path / "run/probes.jsonl")}
+    assert all(row["arms"] == sorted(set(row["arms"])) and len(row["arms"]) == 2 for row in rollouts)
+    assert all(row["values"] == initial[row["id"]] for row in rollouts)  # nothing is learnt
+    drawn = Counter(arm for row in rollouts for arm in row["arms"])
+    assert len(drawn) > 2 and max(drawn.values()) < len(rollouts)
+
+    # A run that lost some of them draws the same again.
+    path = tmp_path / "run/rollouts.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[::2]))
+    (tmp_path / "run/pairs.jsonl").unlink()
+    await generate(config)
+    assert stub.chats == 6 + 6 * 8
+    by_place = {(row["id"], row["round"]): row for row in rollouts}
+    assert {(row["id"], row["round"]): row for row in rows(path)} == by_place
+
+
+async def test_with_room_for_all_chunks_drawing_is_sampling_over_the_whole_context(stub, tmp_path):
+    config = settings(stub, tmp_path, longmab={"selection": "random", "init": "random", "top_k": 1000})
+    assert (await generate(config)).exit_code == 0
+    chunks = {probe["id"]: len(probe["initial_values"]) for probe in rows(tmp_path / "run/probes.jsonl")}
+    assert all(row["arms"] == list(range(chunks[row["id"]])) for row in rows(tmp_path / "run/rollouts.jsonl"))
 
 
 async def test_a_context_longer_than_the_window_loses_its_middle(stub, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,36 @@ def test_longreward_in_steps(stub, tmp_path):
         lines.append([len(path.read_text().splitlines()) if path.exists() else 0 for path in paths])
     assert lines == [[10, 0, 0, 0], [10, 2, 0, 0], [10, 2, 10, 0], [10, 2, 10, 2]]
     assert "codes" in json.loads((tmp_path / "data/dataset_info.json").read_text())
+
+
+def test_held_out_musique_questions_share_no_paragraph_with_training(tmp_path):
+    def paragraph(index, text):
+        return {"idx": index, "title": f"T{text}", "paragraph_text": f"Text {text}."}
+
+    rows = [
+        {
+            "id": f"q{n}",
+            "question_decomposition": [
+                {"question": f"Town {n} >> river", "answer": f"R{n}", "paragraph_support_idx": 3}
+            ],
+            # Questions 0, 1 and 2 hang together by their first two paragraphs, 3 to 7 by nothing.
+            "paragraphs": [
+                *(paragraph(k, f"{max(n - 1, 0) + k} {'of many' if n < 3 else n}") for k in range(2)),
+                *(paragraph(k, f"{k} of {n} alone") for k in range(2, 6)),
+            ],
+        }
+        for n in range(8)
+    ]
+    (tmp_path / "musique.json").write_text(json.dumps(rows))
+    files = tmp_path / "train.jsonl", tmp_path / "held.jsonl"
+    command = ["scripts/musique_single_hop.py", tmp_path / "musique.json", files[0], "--paragraphs", "3"]
+    subprocess.run([sys.executable, *command, "--held-out", files[1], "4"], check=True, cwd=REPOSITORY)
+    train, held_out = ([json.loads(line) for line in path.read_text().splitlines()] for path in files)
+    assert {row["id"] for row in train} >= {"q0", "q1", "q2"} and len(train) == len(held_out) == 4
+    for row in (*train, *held_out):
+        parts = row["context"].split("\n\n")
+        assert len(parts) == 3 and sum(row["support"] in part for part in parts) == 1
+        assert row["question"] == f"What is the river of Town {row['id'][1]}?"
 
 
 @pytest.mark.parametrize("family", ["llama3", "qwen2", "glm4"])

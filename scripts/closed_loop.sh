@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# Does training on the pairs help, and which way of making pairs helps most? With a 135M model on a CPU, real questions, and
+# the same number of model calls for each way: the bandit, chunks drawn at random, whole contexts, LongReward.
+#
+#   bash scripts/closed_loop.sh musique_train.json [FOLDER]      FOLDER: runs/closed_loop; SEED=42 in the environment
+#
+# Run again, it keeps what is there. What came out is in FOLDER/table.md; docs/closed-loop.md tells what it means.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+musique=${1:?usage: bash scripts/closed_loop.sh musique_train.json [FOLDER]}
+folder=${2:-runs/closed_loop} seed=${SEED:-42}
+bash scripts/setup.sh
+export PATH="$PWD/.venv/bin:$PATH" HF_HUB_OFFLINE=1
+mkdir -p "$folder"
+step() { printf '\n[closed loop, %d min] %s\n' $((SECONDS / 60)) "$*"; }
+
+prompt=docs/closed_loop_prompt.txt
+sampling() { printf '%s.sampling.temperature=0.7 %s.sampling.top_p=0.95 %s.sampling.max_new_tokens=24 ' "$1" "$1" "$1"; }
+
+step "questions: half the paragraphs of the first step of each MuSiQue question; held out: none shares a paragraph with training"
+[ -f "$folder/held_out.jsonl" ] ||
+    python scripts/musique_single_hop.py "$musique" "$folder/train.jsonl" --limit 100 --paragraphs 5 \
+        --held-out "$folder/held_out.jsonl" 36
+
+evaluate() { # name, adapter
+    longpo evaluate longqa yaml/smollm2_longqa.yaml input="$folder/held_out.jsonl" output_dir="$folder/$1/evaluation" \
+        prompt=$prompt samples=4 sampling.temperature=0.7 sampling.top_p=0.95 sampling.max_new_tokens=24 seed="$seed" \
+        ${2:+model.adapter="$2"}
+}
+step "before training"
+evaluate untrained
+
+generate() { # name, recipe, settings
+    local name=$1 recipe=$2
+    shift 2
+    longpo generate "yaml/smollm2_$recipe.yaml" input="$folder/train.jsonl" output_dir="$folder/$name/run" \
+        dataset_dir="$folder/data" dataset_name="$name" seed="$seed" pairs.cutoff_len=1024 "$@" || [ $? -eq 1 ]
+}
+rollouts=(longmab.prompt=$prompt longmab.rounds=12 $(sampling longmab))
+step "pairs: the bandit"
+generate bandit longmab "${rollouts[@]}"
+step "pairs: random chunks"
+generate random longmab "${rollouts[@]}" longmab.selection=random longmab.init=random
+step "pairs: whole contexts"
+generate whole longmab "${rollouts[@]}" longmab.selection=random longmab.init=random longmab.top_k=1000
+
+step "pairs: LongReward, with as many questions as the bandit's calls reach"
+[ -f "$folder/as_asked.jsonl" ] || python - "$folder" $prompt <<'PYTHON'
+# LongReward asks with the context and the question alone, so that the instructions have to be parts of these.
+import json, sys
+from pathlib import Path
+
+folder, prompt = Path(sys.argv[1]), Path(sys.argv[2]).read_text().rstrip("\n")
+before, behind = prompt.split("{context}\n\n")
+rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+for row in rows:
+    row |= {"context": before + row["context"], "question": behind.replace("{question}", row["question"])}
+(folder / "as_asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+PYTHON
+# Two responses and their judging take about 19 calls a question.
+calls() { python -c 'import json, sys; print(sum(s["calls"] for s in json.load(open(sys.argv[1]))["calls"].values()))' "$1"; }
+generate longreward longreward input="$folder/as_asked.jsonl" end=$(($(calls "$folder/bandit/run/summary.json") / 19)) \
+    longreward.num_samples=2 longreward.min_responses=2 $(sampling longreward)
+
+for name in bandit random whole longreward; do
+    if [ ! -f "$folder/data/$name.jsonl" ]; then
+        echo "$name made no pairs"
+        continue
+    fi
+    adapter=$folder/$name/adapter
+    step "training on the pairs: $name"
+    if [ ! -f "$adapter/adapter_model.safetensors" ]; then
+        rm -rf "$folder/$name/evaluation" # of an earlier adapter
+        began=$SECONDS
+        longpo train yaml/smollm2_dpo.yaml dataset="$name" dataset_dir="$folder/data" output_dir="$adapter" \
+            cutoff_len=1024 seed="$seed" num_train_epochs=4
+        echo $((SECONDS - began)) > "$folder/$name/training_seconds"
+    fi
+    step "after training: $name"
+    evaluate "$name" "$adapter"
+done
+
+step "what came out"
+python scripts/closed_loop_table.py "$folder" | tee "$folder/table.md"

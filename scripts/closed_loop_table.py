@@ -1,0 +1,66 @@
+"""The tables of scripts/closed_loop.sh, in Markdown: pairs by way of making them, held-out scores before and after.
+
+python scripts/closed_loop_table.py runs/closed_loop
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from lf_longpo.evaluation.compare import compare
+from lf_longpo.evaluation.intervals import Interval, interval_of_mean
+from lf_longpo.evaluation.results import load_results, load_scores
+
+WAYS = {"bandit": "LongMab-PO: bandit", "random": "random chunks", "whole": "whole context", "longreward": "LongReward"}
+METRICS = {"f1": "F1", "sub_em": "SubEM", "sub_em_output": "SubEM in output", "answered": "answered"}
+
+
+def percent(mean: float, low: float, high: float, sign: str = "") -> str:
+    """A share with its interval."""
+    return f"{100 * mean:{sign}.1f} ({100 * low:{sign}.1f} to {100 * high:{sign}.1f})"
+
+
+def main(folder: Path) -> None:
+    """Prints both tables."""
+    ways = {way: folder / way for way in WAYS if (folder / way / "run/summary.json").is_file()}
+    print("| pairs by | questions | left out | calls | mean reward | pairs | making them | training |")
+    print("|" + " --- |" * 8)
+    for way, place in ways.items():
+        run = json.loads((place / "run/summary.json").read_text())
+        calls = sum(stage["calls"] for stage in run["calls"].values())
+        seconds = place / "training_seconds"
+        cells = (
+            *(WAYS[way], run["questions"], run.get("left_out", "-"), calls),
+            "-" if run.get("rollouts") is None else f"{run['mean_reward']:.3f}",
+            *(run["pairs"], f"{run['seconds']:.0f} s"),
+            f"{seconds.read_text().strip()} s" if seconds.is_file() else "-",
+        )
+        print(f"| {' | '.join(map(str, cells))} |")
+
+    untrained = folder / "untrained/evaluation"
+    trained = {way: place / "evaluation" for way, place in ways.items()}
+    trained = {way: place for way, place in trained.items() if (place / "results.json").is_file()}
+    print(f"\n| trained on | (F1 + SubEM) / 2 | times | {' | '.join(METRICS.values())} |")
+    print(f"| --- | --- | --- | {' | '.join('---' for _ in METRICS)} |")
+    base = mean_of_both(untrained)
+    for name, place in {"nothing": untrained, **{WAYS[way]: place for way, place in trained.items()}}.items():
+        results = load_results(place, "table")
+        both = mean_of_both(place)
+        told = (percent(results[metric], *results["intervals"][metric]) for metric in METRICS)
+        print(f"| {name} | {percent(*both)} | {both.mean / base.mean:.1f} | {' | '.join(told)} |")
+
+    print(f"\n| trained on, minus untrained | {' | '.join(METRICS.values())} |")
+    print(f"| --- | {' | '.join('---' for _ in METRICS)} |")
+    for way, place in trained.items():
+        found = {one.metric: one.difference for one in compare(untrained, place).differences}
+        print(f"| {WAYS[way]} | {' | '.join(percent(*found[metric], sign='+') for metric in METRICS)} |")
+
+
+def mean_of_both(place: Path) -> Interval:
+    """The mean of F1 and SubEM of the extracted answer, over questions."""
+    (scores,) = load_scores(place, ("f1", "sub_em")).values()
+    return interval_of_mean([(one["f1"] + one["sub_em"]) / 2 for one in scores.values()])
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
