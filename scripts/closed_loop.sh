@@ -18,9 +18,9 @@ step() { printf '\n[closed loop, %d min] %s\n' $((SECONDS / 60)) "$*"; }
 prompt=docs/closed_loop_prompt.txt
 sampling() { printf '%s.sampling.temperature=0.7 %s.sampling.top_p=0.95 %s.sampling.max_new_tokens=24 ' "$1" "$1" "$1"; }
 
-step "questions: half the paragraphs of the first step of each MuSiQue question; held out: none shares a paragraph with training"
+step "questions: the first step of each MuSiQue question over four paragraphs; none held out shares one with training"
 [ -f "$folder/held_out.jsonl" ] ||
-    python scripts/musique_single_hop.py "$musique" "$folder/train.jsonl" --limit 100 --paragraphs 5 \
+    python scripts/musique_single_hop.py "$musique" "$folder/train.jsonl" --limit 100 --paragraphs 4 \
         --held-out "$folder/held_out.jsonl" 36
 
 evaluate() { # name, adapter
@@ -35,9 +35,10 @@ generate() { # name, recipe, settings
     local name=$1 recipe=$2
     shift 2
     longpo generate "yaml/smollm2_$recipe.yaml" input="$folder/train.jsonl" output_dir="$folder/$name/run" \
-        dataset_dir="$folder/data" dataset_name="$name" seed="$seed" pairs.cutoff_len=1024 "$@" || [ $? -eq 1 ]
+        dataset_dir="$folder/data" dataset_name="$name" seed="$seed" "$@" || [ $? -eq 1 ]
 }
-rollouts=(longmab.prompt=$prompt longmab.rounds=12 $(sampling longmab))
+rollouts=(longmab.prompt=$prompt longmab.probe_prompt=docs/closed_loop_probe.txt longmab.rounds=12 longmab.top_k=1
+    $(sampling longmab))
 step "pairs: the bandit"
 generate bandit longmab "${rollouts[@]}"
 step "pairs: random chunks"
@@ -74,7 +75,7 @@ for name in bandit random whole longreward; do
         rm -rf "$folder/$name/evaluation" # of an earlier adapter
         began=$SECONDS
         longpo train yaml/smollm2_dpo.yaml dataset="$name" dataset_dir="$folder/data" output_dir="$adapter" \
-            cutoff_len=1024 seed="$seed" num_train_epochs=4
+            seed="$seed"
         echo $((SECONDS - began)) > "$folder/$name/training_seconds"
     fi
     step "after training: $name"
