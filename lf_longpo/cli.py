@@ -249,7 +249,7 @@ def _evaluate(name: str, options: argparse.Namespace) -> int:
     if options.estimate:
         print_estimate(name, estimate(config, benchmark))
         return 0
-    before = [load_results(config.baseline, "baseline")] if config.baseline else []
+    before = [load_results(config.baseline, "baseline", name)] if config.baseline else []
     results, exit_code = asyncio.run(evaluate(config, benchmark))
     print_evaluation([*before, results], config)
     return exit_code

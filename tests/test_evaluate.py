@@ -237,4 +237,4 @@ def test_what_cannot_be_compared_is_told(tmp_path, capsys):
     results = json.loads((other / "results.json").read_text())
     (other / "results.json").write_text(json.dumps(results | {"benchmark": "winrate"}))
     assert main(["evaluate", "compare", str(one), str(other)]) == 2
-    assert "is a longqa evaluation" in capsys.readouterr().err
+    assert f"compare: {other} is a winrate evaluation; name a longqa one" in capsys.readouterr().err

@@ -5,6 +5,7 @@ import json
 import pytest
 from conftest import REFERENCE
 
+from lf_longpo.evaluation.longqa import score
 from lf_longpo.longmab.bandit import UCBChunkSampler
 from lf_longpo.longreward.parsing import find_rating, find_support
 from lf_longpo.text.answers import extract_answer, f1, normalize_answer, pair_reward, rollout_reward, sub_exact_match
@@ -27,6 +28,10 @@ def test_rewards_equal_the_published_code():
         assert normalize_answer(prediction) == row["normalized_prediction"]
         assert rollout_reward(prediction, truth) == pytest.approx(row["rollout_reward"], abs=1e-9)
         assert pair_reward(prediction, truth) == pytest.approx(row["pair_reward"], abs=1e-9)
+        evaluated = score(prediction, [truth] if isinstance(truth, str) else truth)
+        assert (evaluated["sub_em"] + evaluated["f1"]) / 2 == pytest.approx(row["pair_reward"], abs=1e-9)
+        assert (evaluated["sub_em_output"] + evaluated["f1"]) / 2 == pytest.approx(row["rollout_reward"], abs=1e-9)
+        assert evaluated["answered"] == row["has_answer"]
 
 
 @needs_vectors

@@ -50,12 +50,8 @@ def compare(first: Path, second: Path) -> Comparison:
     Raises:
         UserError: one holds no evaluation, they are of different benchmarks, or they have no question in common.
     """
-    results = [load_results(folder, "compare") for folder in (first, second)]
-    kinds = [one["benchmark"] for one in results]
-    if kinds[0] != kinds[1]:
-        raise UserError(
-            f"compare: {first} is a {kinds[0]} evaluation, {second} a {kinds[1]} one; compare two of a kind"
-        )
+    results = [load_results(first, "compare")]
+    results.append(load_results(second, "compare", results[0]["benchmark"]))
     metrics = [metric for metric in results[0]["metrics"] if metric in results[1]["metrics"]]
     before, after = (load_scores(folder, metrics) for folder in (first, second))
     sets = {name: [id for id in before[name] if id in after.get(name, {})] for name in before}

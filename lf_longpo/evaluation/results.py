@@ -67,18 +67,25 @@ def summarise(
     return told | {"sets": sets, "groups": {name: scope(its, metrics) for name, its in present.items() if its}}
 
 
-def load_results(folder: Path, asker: str) -> dict[str, Any]:
-    """The results.json of an earlier evaluation; `asker` is what named it, for the error.
+def load_results(folder: Path, asker: str, benchmark: str | None = None) -> dict[str, Any]:
+    """The results.json of an earlier evaluation.
+
+    Args:
+        folder: its `output_dir`.
+        asker: what named it, for the error.
+        benchmark: what it must be of.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it is of another benchmark.
     """
     try:
         results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{asker}: {folder} holds no {RESULTS} that can be read ({error})") from None
     if not isinstance(results, dict) or not {"benchmark", "model", "metrics", "questions", "sets"} <= set(results):
-        raise UserError(f"{asker}: {folder / RESULTS} is not the result of an evaluation")
+        raise UserError(f"{asker}: {folder / RESULTS} is not the result of an evaluation by this version")
+    if benchmark not in (None, results["benchmark"]):
+        raise UserError(f"{asker}: {folder} is a {results['benchmark']} evaluation; name a {benchmark} one")
     return results
 
 

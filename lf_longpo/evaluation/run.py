@@ -14,7 +14,7 @@ from lf_longpo.aio import all_settled
 from lf_longpo.config import EvaluateConfig
 from lf_longpo.errors import UserError
 from lf_longpo.evaluation.benchmark import Benchmark
-from lf_longpo.evaluation.items import Item
+from lf_longpo.evaluation.items import Item, Placed
 from lf_longpo.evaluation.results import FIELDS, PREDICTIONS, RESULTS, question_scores, summarise
 from lf_longpo.journal import Journal, check_folder, read_rows, write_whole
 from lf_longpo.models.adapters import fingerprint
@@ -127,12 +127,16 @@ def _check(config: EvaluateConfig, benchmark: Benchmark) -> tuple[dict[str, str]
     """Reads all items once; gives their digests by id and the ids by set."""
     models = filter(None, (*benchmark.models.values(), benchmark.judge))
     asked = (*benchmark.asked, *(fingerprint(model.adapter) for model in models))
-    digests = digests_by_id(benchmark.items(), asked)
+    sets: dict[str, list[str]] = {}
+
+    def noted() -> Placed:
+        for place, item in benchmark.items():
+            sets.setdefault(item.set, []).append(item.id)
+            yield place, item
+
+    digests = digests_by_id(noted(), asked)
     if not digests:
         raise UserError(f"{config.input} holds no questions")
-    sets: dict[str, list[str]] = {}
-    for _, item in benchmark.items():
-        sets.setdefault(item.set, []).append(item.id)
     return digests, sets
 
 
