@@ -31,24 +31,33 @@ evaluate() { # name, adapter
 step "before training"
 evaluate untrained
 
-generate() { # name, recipe, settings
-    local name=$1 recipe=$2
+# Makes pairs, trains on them and evaluates: name, generation recipe, settings of the generation.
+try() {
+    local name=$1 recipe=$2 adapter=$folder/$1/adapter
     shift 2
+    step "$name: pairs"
     longpo generate "yaml/smollm2_$recipe.yaml" input="$folder/train.jsonl" output_dir="$folder/$name/run" \
-        dataset_dir="$folder/data" dataset_name="$name" seed="$seed" "$@" || [ $? -eq 1 ]
+        dataset_dir="$folder/data" dataset_name="$name" seed="$seed" "$@" || [ $? -eq 1 ] # 1: too few came out
+    [ -f "$folder/data/$name.jsonl" ] || return 0
+    step "$name: training"
+    if [ ! -f "$adapter/adapter_model.safetensors" ]; then
+        rm -rf "$folder/$name/evaluation" # of an earlier adapter
+        local began=$SECONDS
+        longpo train yaml/smollm2_dpo.yaml dataset="$name" dataset_dir="$folder/data" output_dir="$adapter" seed="$seed"
+        echo $((SECONDS - began)) > "$folder/$name/training_seconds"
+    fi
+    step "$name: after training"
+    evaluate "$name" "$adapter"
 }
+
 rollouts=(longmab.prompt=$prompt longmab.probe_prompt=docs/closed_loop_probe.txt longmab.rounds=12 longmab.top_k=1
     $(sampling longmab))
-step "pairs: the bandit"
-generate bandit longmab "${rollouts[@]}"
-step "pairs: random chunks"
-generate random longmab "${rollouts[@]}" longmab.selection=random longmab.init=random
-step "pairs: whole contexts"
-generate whole longmab "${rollouts[@]}" longmab.selection=random longmab.init=random longmab.top_k=1000
+try bandit longmab "${rollouts[@]}"
+try random longmab "${rollouts[@]}" longmab.selection=random longmab.init=random
+try whole longmab "${rollouts[@]}" longmab.selection=random longmab.init=random longmab.top_k=1000
 
-step "pairs: LongReward, with as many questions as the bandit's calls reach"
-[ -f "$folder/as_asked.jsonl" ] || python - "$folder" $prompt <<'PYTHON'
 # LongReward asks with the context and the question alone, so that the instructions have to be parts of these.
+[ -f "$folder/as_asked.jsonl" ] || python - "$folder" $prompt <<'PYTHON'
 import json, sys
 from pathlib import Path
 
@@ -59,28 +68,11 @@ for row in rows:
     row |= {"context": before + row["context"], "question": behind.replace("{question}", row["question"])}
 (folder / "as_asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 PYTHON
-# Two responses and their judging take about 19 calls a question.
-calls() { python -c 'import json, sys; print(sum(s["calls"] for s in json.load(open(sys.argv[1]))["calls"].values()))' "$1"; }
-generate longreward longreward input="$folder/as_asked.jsonl" end=$(($(calls "$folder/bandit/run/summary.json") / 19)) \
+# Two responses and their judging take about 19 calls a question; it gets as many questions as the bandit's calls reach.
+calls=$(python -c 'import json, sys; print(sum(s["calls"] for s in json.load(open(sys.argv[1]))["calls"].values()))' \
+    "$folder/bandit/run/summary.json")
+try longreward longreward input="$folder/as_asked.jsonl" end=$((calls / 19)) \
     longreward.num_samples=2 longreward.min_responses=2 $(sampling longreward)
-
-for name in bandit random whole longreward; do
-    if [ ! -f "$folder/data/$name.jsonl" ]; then
-        echo "$name made no pairs"
-        continue
-    fi
-    adapter=$folder/$name/adapter
-    step "training on the pairs: $name"
-    if [ ! -f "$adapter/adapter_model.safetensors" ]; then
-        rm -rf "$folder/$name/evaluation" # of an earlier adapter
-        began=$SECONDS
-        longpo train yaml/smollm2_dpo.yaml dataset="$name" dataset_dir="$folder/data" output_dir="$adapter" \
-            seed="$seed"
-        echo $((SECONDS - began)) > "$folder/$name/training_seconds"
-    fi
-    step "after training: $name"
-    evaluate "$name" "$adapter"
-done
 
 step "what came out"
 python scripts/closed_loop_table.py "$folder" | tee "$folder/table.md"

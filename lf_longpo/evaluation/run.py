@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from lf_longpo.aio import all_settled
-from lf_longpo.config import EvaluateConfig
+from lf_longpo.config import ChatConfig, EvaluateConfig
 from lf_longpo.errors import UserError
 from lf_longpo.evaluation.benchmark import Benchmark
 from lf_longpo.evaluation.items import Item, Placed
@@ -55,15 +55,14 @@ async def evaluate(config: EvaluateConfig, benchmark: Benchmark) -> tuple[dict[s
     tokenizer = _tokenizer(config, benchmark)
     cache, ledger = CallCache(output_dir / CALLS), Ledger(config.max_cost)
     progress = Progress(benchmark.name, len(digests), config.samples * len(digests), ledger)
-    calls: dict[str, Calls] = {}
-    for model in filter(None, (*benchmark.models.values(), benchmark.judge)):
-        # One that has two parts is loaded once.
-        key = model.model_dump_json()
-        calls[key] = calls.get(key) or Calls(
-            make_chat(model, cache, ledger), model, tokenizer, cache, ledger, config.seed
-        )
-    models = {stage: calls[model.model_dump_json()] for stage, model in benchmark.models.items()}
-    benchmark.equip(benchmark.judge and calls[benchmark.judge.model_dump_json()])
+    # One that has two parts is loaded once.
+    distinct = {_key(model): model for model in _all_models(benchmark)}
+    calls = {
+        key: Calls(make_chat(model, cache, ledger), model, tokenizer, cache, ledger, config.seed)
+        for key, model in distinct.items()
+    }
+    models = {stage: calls[_key(model)] for stage, model in benchmark.models.items()}
+    benchmark.equip(benchmark.judge and calls[_key(benchmark.judge)])
     try:
         if not {(id, sample) for id in digests for sample in range(config.samples)} <= there:
             await all_settled(*(model.start() for model in calls.values()))
@@ -125,8 +124,7 @@ def estimate(config: EvaluateConfig, benchmark: Benchmark) -> list[Expected]:
 
 def _check(config: EvaluateConfig, benchmark: Benchmark) -> tuple[dict[str, str], dict[str, list[str]]]:
     """Reads all items once; gives their digests by id and the ids by set."""
-    models = filter(None, (*benchmark.models.values(), benchmark.judge))
-    asked = (*benchmark.asked, *(fingerprint(model.adapter) for model in models))
+    asked = (*benchmark.asked, *(fingerprint(model.adapter) for model in _all_models(benchmark)))
     sets: dict[str, list[str]] = {}
 
     def noted() -> Placed:
@@ -140,13 +138,21 @@ def _check(config: EvaluateConfig, benchmark: Benchmark) -> tuple[dict[str, str]
     return digests, sets
 
 
+def _all_models(benchmark: Benchmark) -> list[ChatConfig]:
+    return [*benchmark.models.values(), *([benchmark.judge] if benchmark.judge else [])]
+
+
+def _key(model: ChatConfig) -> str:
+    return model.model_dump_json()
+
+
 def _tokenizer(config: EvaluateConfig, benchmark: Benchmark) -> Any:
     first = next(iter(benchmark.models.values()))
     return load_tokenizer(config.tokenizer or first.model, "tokenizer", first.trust_remote_code)
 
 
 def _in_flight(config: EvaluateConfig, benchmark: Benchmark) -> int:
-    models = [*benchmark.models.values(), *filter(None, [benchmark.judge])]
+    models = _all_models(benchmark)
     batched = [model.questions_at_once(max(10, config.samples)) for model in models if model.batch]
     # In batches the contexts are in memory for hours.
     return max(batched, default=max(2 * model.calls_at_once for model in models))
