@@ -130,6 +130,22 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("second", type=Path, help="output_dir of the other, over the same questions")
     compare.set_defaults(run=_compare)
 
+    synthesize = commands.add_parser(
+        "synthesize",
+        help="make long-context questions",
+        description="Makes questions that `longpo generate` reads, with a data card beside them.",
+    )
+    ways = synthesize.add_subparsers(required=True, metavar="WAY")
+    multihop = ways.add_parser(
+        "multihop",
+        help="from MuSiQue, HotpotQA or 2WikiMultiHopQA, and articles to fill the contexts with",
+        description="Puts the documents that support a published multi-hop question among many that do not, shuffled "
+        "and numbered, until the context has the wanted length.",
+    )
+    multihop.add_argument("config", help=_CONFIG_HELP)
+    multihop.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES_HELP)
+    multihop.set_defaults(run=_multihop)
+
     check = commands.add_parser(
         "check",
         help="what would go wrong in a training run, before it starts",
@@ -260,6 +276,18 @@ def _compare(options: argparse.Namespace) -> int:
     from lf_longpo.reporting import print_comparison
 
     print_comparison(compare(options.first, options.second))
+    return 0
+
+
+def _multihop(options: argparse.Namespace) -> int:
+    from lf_longpo.config_file import load_config
+    from lf_longpo.synthesis.settings import MultiHopConfig
+
+    config = load_config(MultiHopConfig, options.config, options.overrides)
+    from lf_longpo.synthesis.run import make_multihop
+
+    card = make_multihop(config)
+    print(f"{len(card.tokens)} questions of {min(card.tokens):,} to {max(card.tokens):,} tokens -> {config.output}")
     return 0
 
 

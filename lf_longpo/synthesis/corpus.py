@@ -1,0 +1,65 @@
+"""Articles to fill contexts with: a folder of texts, a table of titles and texts, or a data set on the hub."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lf_longpo.errors import UserError
+from lf_longpo.synthesis.sources import Document
+from lf_longpo.tables import places_and_rows
+from lf_longpo.text.chunking import chunk_sentences
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_TEXTS = (".txt", ".md")
+# No tokenizer puts more letters than this into a token on the average.
+_LETTERS_A_TOKEN = 12
+
+
+def read_corpus(name: str, split: str, article_tokens: int, tokenizer: "PreTrainedTokenizerBase") -> Iterator[Document]:
+    """Streams articles, each cut behind a sentence where it is longer than `article_tokens`.
+
+    Raises:
+        UserError: the corpus is not there, is empty, or a row of it has no title and text.
+    """
+    found = False
+    for title, text in _articles(name, split):
+        found = True
+        yield Document(title, _beginning(text, article_tokens, tokenizer))
+    if not found:
+        raise UserError(f"corpus: {name} holds no articles")
+
+
+def corpus_state(name: str) -> list[object]:
+    """What changes when the files of a corpus do."""
+    path = Path(name)
+    files = sorted(path.rglob("*")) if path.is_dir() else [path] if path.is_file() else []
+    return [name, *([str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file())]
+
+
+def _articles(name: str, split: str) -> Iterator[tuple[str, str]]:
+    folder = Path(name)
+    if folder.is_dir():
+        for path in sorted(path for path in folder.rglob("*") if path.suffix in _TEXTS):
+            try:
+                text = path.read_text(encoding="utf-8").strip()
+            except UnicodeDecodeError as error:
+                raise UserError(f"{path} is not UTF-8 ({error.reason}); convert it or move it away") from None
+            if not text:
+                raise UserError(f"{path} is empty; fill it or move it away")
+            yield path.stem, text
+        return
+    for place, row in places_and_rows(name, split):
+        title, text = (row.get(field) for field in ("title", "text")) if isinstance(row, dict) else (None, None)
+        if not isinstance(title, str) or not title.strip():
+            raise UserError(f"{place}: the field title must be a text that is not empty; add it")
+        if not isinstance(text, str) or not text.strip():
+            raise UserError(f"{place}: the field text must be a text that is not empty; fill it or remove the article")
+        yield title.strip(), text.strip()
+
+
+def _beginning(text: str, tokens: int, tokenizer: "PreTrainedTokenizerBase") -> str:
+    if len(text) <= tokens:  # a token is at least one letter, but for a few rare characters
+        return text
+    return chunk_sentences(text[: tokens * _LETTERS_A_TOKEN], tokenizer, tokens, 0)[0]

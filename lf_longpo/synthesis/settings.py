@@ -1,0 +1,52 @@
+"""What can be set for `longpo synthesize`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from lf_longpo.config import Config, Positive
+
+
+class LengthConfig(Config):
+    """How long contexts become."""
+
+    output: Path
+    """The file of questions to write; a data card of the same name is written beside it."""
+    tokenizer: str
+    """Counts tokens: that of the model to be trained."""
+    min_tokens: Positive = 8_000
+    """Fewest tokens of a context ..."""
+    max_tokens: Positive = 16_000
+    """... and most; each question's target is drawn between the two, and met to 5 percent."""
+    seed: int = 42
+
+    @model_validator(mode="after")
+    def _range_holds_something(self) -> "LengthConfig":
+        if self.max_tokens < self.min_tokens:
+            raise ValueError(f"max_tokens {self.max_tokens} is below min_tokens {self.min_tokens}")
+        return self
+
+
+class MultiHopConfig(LengthConfig):
+    """`longpo synthesize multihop`: published multi-hop questions over long contexts (SeaLong, arXiv 2411.08147)."""
+
+    input: str
+    """MuSiQue, HotpotQA or 2WikiMultiHopQA: a .jsonl, .json or .parquet file, or a data set on the hub."""
+    input_split: str = "train"
+    """Split of a hub data set."""
+    limit: Positive | None = None
+    """Questions to take from the input's beginning. Default: all."""
+    questions: Positive | None = None
+    """Questions to make; more than the input has are made over other contexts. Default: as many as the input has."""
+    corpus: str | None = None
+    """Articles with title and text: a folder of .txt and .md files, a .jsonl, .json or .parquet file, or a data set on
+    the hub. Default: other questions' paragraphs."""
+    corpus_split: str = "train"
+    """Split of a hub data set."""
+    corpus_licence: str = "unknown"
+    """For the data card."""
+    article_tokens: Annotated[int, Field(ge=64, strict=True)] = 2_000
+    """Most tokens of an article that a context takes up."""
+    index: Path | None = None
+    """Where the corpus is indexed, once for all runs on it. Default: beside the output."""

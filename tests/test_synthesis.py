@@ -1,0 +1,165 @@
+"""Long-context questions made from published multi-hop questions."""
+
+import json
+import re
+
+import pytest
+import yaml
+from conftest import REAL_DATA, write_jsonl
+
+from lf_longpo.cli import main
+from lf_longpo.questions import Source, check_questions
+
+MUSIQUE = REAL_DATA / "musique_train_100.json"
+needs_data = pytest.mark.skipif(not MUSIQUE.is_file(), reason="MuSiQue is not beside the checkout")
+
+
+def write_config(tmp_path, **changes):
+    config = {
+        "input": str(MUSIQUE),
+        "output": str(tmp_path / "out/questions.jsonl"),
+        "tokenizer": "smollm2-135m",
+        "min_tokens": 8000,
+        "max_tokens": 16000,
+    }
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config | changes))
+    return str(tmp_path / "c.yaml")
+
+
+def made(tmp_path):
+    return [json.loads(line) for line in (tmp_path / "out/questions.jsonl").read_text().splitlines()]
+
+
+def passages(row):
+    return re.split(r"(?:^|\n\n)Passage \d+:\n", row["context"])[1:]
+
+
+@needs_data
+def test_musique_over_8k_to_16k_tokens(tmp_path, tokenizer, capsys):
+    config = write_config(tmp_path)
+    assert main(["synthesize", "multihop", config]) == 0
+    rows = made(tmp_path)
+    published = {row["id"]: row for row in json.loads(MUSIQUE.read_text())}
+    assert [row["id"] for row in rows] == list(published)
+    assert len(check_questions(Source(str(tmp_path / "out/questions.jsonl")))) == 100
+
+    places = []
+    for row in rows:
+        counted = len(tokenizer.tokenize(row["context"]))
+        assert 8000 * 0.975 <= counted <= 16000 * 1.025 and abs(counted - row["tokens"]) < 0.025 * counted
+        parts = passages(row)
+        assert len(parts) == len(row["documents"]) == len(set(parts))
+        supporting = [one for one in published[row["id"]]["paragraphs"] if one["is_supporting"]]
+        texts = {f"{one['title']}\n{one['paragraph_text'].strip()}" for one in supporting}
+        assert {parts[number - 1] for number in row["supporting"]} == texts
+        # No other passage is of a supporting document.
+        titles = {one["title"] for one in supporting}
+        assert all(
+            title not in titles for number, title in enumerate(row["documents"], 1) if number not in row["supporting"]
+        )
+        places += [(number - 0.5) / len(parts) for number in row["supporting"]]
+    # Spread over the whole length: as many in each quarter as chance would put there, give or take three deviations.
+    quarters = [sum(quarter / 4 <= place < (quarter + 1) / 4 for place in places) for quarter in range(4)]
+    expected = len(places) / 4
+    assert all(abs(number - expected) < 3 * (len(places) * 3 / 16) ** 0.5 for number in quarters), quarters
+    card = (tmp_path / "out/questions.card.md").read_text()
+    assert "| musique | CC BY 4.0 | 100 |" in card
+
+    before = (tmp_path / "out/questions.jsonl").read_bytes()
+    assert main(["synthesize", "multihop", config]) == 0
+    assert (tmp_path / "out/questions.jsonl").read_bytes() == before
+    assert main(["synthesize", "multihop", config, "seed=1"]) == 0
+    assert (tmp_path / "out/questions.jsonl").read_bytes() != before
+
+
+def hotpot(number, **changes):
+    """A question in HotpotQA's published form."""
+    context = [[f"Title {number}.{k}", [f"Sentence {k} of {number}.", f" It has {k} more words."]] for k in range(4)]
+    row = {
+        "_id": f"h{number}",
+        "question": f"Which, {number}?",
+        "answer": f"It {number}",
+        "context": context,
+        "supporting_facts": [[f"Title {number}.1", 0], [f"Title {number}.3", 1]],
+    }
+    return row | changes
+
+
+def small(tmp_path, rows, **changes):
+    sizes = {"min_tokens": 800, "max_tokens": 1000}
+    return write_config(tmp_path, input=str(write_jsonl(tmp_path / "hotpot.jsonl", rows)), **(sizes | changes))
+
+
+def test_hotpotqa_as_published_and_as_on_the_hub(tmp_path):
+    rows = [hotpot(number) for number in range(60)]
+    as_on_hub = rows[0] | {
+        "context": {
+            "title": [title for title, _ in rows[0]["context"]],
+            "sentences": [sentences for _, sentences in rows[0]["context"]],
+        },
+        "supporting_facts": {"title": ["Title 0.1", "Title 0.3"], "sent_id": [0, 1]},
+    }
+    assert main(["synthesize", "multihop", small(tmp_path, rows)]) == 0
+    published = made(tmp_path)
+    assert published[0]["source"] == "hotpotqa" and len(published[0]["supporting"]) == 2
+    assert main(["synthesize", "multihop", small(tmp_path, [as_on_hub, *rows[1:]])]) == 0
+    assert made(tmp_path) == published
+    assert main(["synthesize", "multihop", small(tmp_path, [rows[0] | {"evidences": []}, *rows[1:]])]) == 0
+    assert made(tmp_path)[0]["source"] == "2wikimultihopqa"
+
+
+def test_a_corpus_gives_articles_and_distractors(tmp_path):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for number in range(40):
+        (folder / f"Article {number}.txt").write_text(f"Article {number} says something. " * 12)
+    # Underscores and case apart, the title of a supporting paragraph.
+    (folder / "title_0.1.md").write_text("More about it. Sentence 1 of 0. It has 1 more words. And so on.")
+    config = small(tmp_path, [hotpot(0)], corpus=str(folder), min_tokens=1000, max_tokens=1200, questions=3)
+    assert main(["synthesize", "multihop", config]) == 0
+    rows = made(tmp_path)
+    assert [row["id"] for row in rows] == ["h0", "h0#1", "h0#2"]
+    for row in rows:
+        assert any("Sentence 1 of 0. It has 1 more words." in part and "And so on" in part for part in passages(row))
+        assert sum(title.casefold() in ("title 0.1", "title_0.1") for title in row["documents"]) == 1
+    assert len({row["context"] for row in rows}) == 3
+
+    # The index is made anew when the corpus has changed, and used when it has not.
+    index = tmp_path / "out/questions.index.sqlite"
+    stamp = index.stat().st_mtime_ns
+    assert main(["synthesize", "multihop", config]) == 0
+    assert index.stat().st_mtime_ns == stamp
+    (folder / "Article 7.txt").write_text("Something else. " * 30)
+    assert main(["synthesize", "multihop", config]) == 0
+    assert index.stat().st_mtime_ns != stamp
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"id": "x", "question": "Q?"}, "line 61: neither the field paragraphs (MuSiQue) nor context"),
+        (hotpot(99, supporting_facts=[["Another", 0]]), "line 61: no paragraph supports question 'h99'"),
+        (hotpot(99, context=[["T", ["  "]]]), "line 61, paragraph 1: a title and a text that is not empty"),
+        (hotpot(99, answer=""), "line 61: the field answer must be a text that is not empty"),
+        (hotpot(3), "id 'h3' stands twice"),
+        (
+            {"id": "m", "question": "Q?", "answer": "A", "paragraphs": [{"title": "T", "paragraph_text": "x"}]},
+            "line 61: no paragraph supports question 'm'",
+        ),
+    ],
+)
+def test_what_cannot_be_used_is_named(tmp_path, capsys, row, said):
+    config = small(tmp_path, [*(hotpot(number) for number in range(60)), row])
+    assert main(["synthesize", "multihop", config]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out/questions.jsonl").exists()
+
+
+def test_too_little_to_fill_a_context_is_told(tmp_path, capsys):
+    config = small(tmp_path, [hotpot(number) for number in range(3)], min_tokens=5000, max_tokens=6000)
+    assert main(["synthesize", "multihop", config]) == 2
+    assert "all passages together reach" in capsys.readouterr().err
+    corpus = write_jsonl(tmp_path / "corpus.jsonl", [{"title": "T", "text": "x"}, {"text": "no title"}])
+    assert main(["synthesize", "multihop", config, f"corpus={corpus}"]) == 2
+    assert f"{corpus}, line 2: the field title" in capsys.readouterr().err
+    assert not (tmp_path / "out/questions.jsonl").exists()
