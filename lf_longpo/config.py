@@ -38,6 +38,21 @@ class SamplingConfig(Config):
     max_new_tokens: Positive = 1024
 
 
+class ResponseSampling(SamplingConfig):
+    """How responses to be judged are sampled (LongReward, arXiv 2410.21252)."""
+
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
+    """Subtracted from the logit of every token that the output already has."""
+
+
+class GreedySampling(ResponseSampling):
+    """How models are evaluated unless told otherwise."""
+
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """0 is greedy."""
+
+
 class PriceConfig(Config):
     """What a model's tokens cost, in any one currency, per million."""
 
@@ -236,7 +251,7 @@ class LongRewardConfig(JudgingConfig):
 
     num_samples: Positive = 10
     """Responses a question. Cost and time grow with it."""
-    sampling: SamplingConfig = SamplingConfig(temperature=1.0, top_p=1.0, presence_penalty=0.0)
+    sampling: ResponseSampling = ResponseSampling()
     """For the responses."""
     min_responses: Annotated[int, Field(ge=2, strict=True)] = 5
     """A question with fewer scored responses gives no pair."""
@@ -370,7 +385,7 @@ class EvaluateConfig(Config):
     """How models are asked: `plain` (the context, then the question), `reasoning`, `brief`, or a text file's path."""
     samples: Positive = 1
     """Answers a question; scores are their means. More than one needs a temperature above 0."""
-    sampling: SamplingConfig = SamplingConfig(temperature=0.0, top_p=1.0, presence_penalty=0.0)
+    sampling: GreedySampling = GreedySampling()
     """Greedy by default, 1024 new tokens."""
     max_prompt_tokens: Positive = 64_000
     """Longer prompts lose the middle of their context."""
@@ -408,11 +423,15 @@ class LongQAConfig(EvaluateConfig):
     """Longer prompts lose the middle of their context, as in the paper (arXiv 2508.13993)."""
 
 
+# OpenAI tells nobody its models' windows.
+GPT_4O = ChatConfig(provider="openai", model="gpt-4o", context_window=128_000)
+
+
 class LongBenchConfig(EvaluateConfig):
     """`longpo evaluate longbench`: the twelve LongBench sets that LongReward evaluates on, rated by a judge."""
 
     model: ChatConfig
-    judge: ChatConfig | None = ChatConfig(model="gpt-4o")
+    judge: ChatConfig | None = GPT_4O
     """Rates answers against the references; null for LongBench's automatic metrics alone."""
     judging: VerdictConfig = VerdictConfig()
     """How the judge's verdicts are read."""
@@ -424,7 +443,7 @@ class LongBenchChatConfig(EvaluateConfig):
     few_shots: str
     """The rated answers, as published: a .json list with one list for each question of {"answer", "score"}."""
     model: ChatConfig
-    judge: ChatConfig = ChatConfig(model="gpt-4o")
+    judge: ChatConfig = GPT_4O
     """Rates answers."""
     judging: VerdictConfig = VerdictConfig()
     """How the judge's verdicts are read."""
@@ -438,7 +457,7 @@ class WinRateConfig(EvaluateConfig):
     model: ChatConfig
     against: ChatConfig
     """The model that it is to be better than."""
-    judge: ChatConfig = ChatConfig(model="gpt-4o")
+    judge: ChatConfig = GPT_4O
     """Tells which answer is better, in both orders."""
     judging: VerdictConfig = VerdictConfig()
     """How the judge's verdicts are read."""
@@ -454,7 +473,8 @@ def _check_budget(max_cost: float | None, *models: ServedConfig | None) -> None:
     if max_cost is not None and any(isinstance(model, ChatConfig) and model.batch for model in models):
         raise ValueError("max_cost: what batches will cost is known a day later; remove it, and see --estimate")
     for model in models:
-        if max_cost is not None and model and model.backend == "openai" and model.price is None:
+        own = model is None or model.backend != "openai" or model.provider == "local"
+        if max_cost is not None and not own and model.price is None:
             raise ValueError(
                 f"max_cost needs the price of {model.model}: set price.prompt and price.completion beside it (0 for a "
                 "server of your own)"

@@ -4,16 +4,24 @@ Both papers' names are accepted: `id`, `question` (or `input`), `answer`, `conte
 `answer`, `context` of LongReward.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from lf_longpo.errors import UserError
 from lf_longpo.records import Question
 from lf_longpo.tables import places_and_rows
 
-_FIELDS = {"id": ("id", "idx"), "question": ("question", "input", "query"), "context": ("context",)}
+Q = TypeVar("Q", bound=Question)
+
+FIELDS = {
+    "id": ("id", "idx"),
+    "question": ("question", "input", "query"),
+    "answer": ("answer",),
+    "context": ("context",),
+}
+"""The names that a question's fields may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,52 +65,60 @@ def check_questions(source: Source, asked: Collection[str] = ()) -> dict[str, st
         UserError: the first fault, a duplicate id, or no questions at all.
     """
     placed = ((place, question_of(row, place, source.needs_answers)) for place, row in source.rows())
-    digests = digests_by_id(placed, asked)
+    digests = {question.id: question.digest(*asked) for question in refuse_repeated_ids(placed)}
     if not digests:
         behind = f" from the one with number {source.start} on" if source.start else ""
         raise UserError(f"{source.name} holds no questions{behind}")
     return digests
 
 
-def digests_by_id(placed: Iterable[tuple[str, Question]], asked: Collection[str]) -> dict[str, str]:
-    """The digests of questions, each given behind its place, by id and in order.
+def refuse_repeated_ids(placed: Iterable[tuple[str, Q]], key: Callable[[Q], str] = lambda one: one.id) -> Iterator[Q]:
+    """Hands on questions, each given behind its place.
+
+    Args:
+        placed: the questions.
+        key: what tells one from another.
 
     Raises:
         UserError: an id stands twice.
     """
     seen: dict[str, str] = {}
-    digests: dict[str, str] = {}
     for place, question in placed:
-        if question.id in seen:
-            raise UserError(f"{place}: id {question.id!r} stands already in {seen[question.id]}; make ids unique")
-        seen[question.id] = place
-        digests[question.id] = question.digest(*asked)
-    return digests
+        if (other := seen.get(key(question))) is not None:
+            raise UserError(f"{place}: id {question.id!r} stands already in {other}; make ids unique")
+        seen[key(question)] = place
+        yield question
 
 
-def question_of(row: Any, place: str, needs_answers: bool) -> Question:
+def question_of(row: Any, place: str, needs_answers: bool, fields: Mapping[str, Sequence[str]] = FIELDS) -> Question:
     """The question in a row.
 
     Args:
         row: as read.
         place: of the row, for the error.
         needs_answers: whether one without a gold answer is a fault.
+        fields: the names that id, question, context and answer may have.
 
     Raises:
         UserError: it holds none.
     """
     if not isinstance(row, dict):
-        raise UserError(f"{place}: an object with id, question, answer and context is needed")
-    fields = {field: _text(row, field, names, place) for field, names in _FIELDS.items()}
-    answers = _answers(row, place) if needs_answers or row.get("answer") else ()
-    return Question(answers=answers, **fields)
+        names = ", ".join(known[0] for known in fields.values())
+        raise UserError(f"{place}: an object with {names} is needed")
+    texts = {field: _text(row, field, fields[field], place) for field in ("id", "question", "context")}
+    names = fields["answer"]
+    answers = _answers(row, names, place) if needs_answers or any(row.get(name) for name in names) else ()
+    return Question(answers=answers, **texts)
 
 
-def _text(row: dict[str, Any], field: str, names: tuple[str, ...], place: str) -> str:
+def _named(names: Sequence[str]) -> str:
+    return f"{names[0]} (or {' or '.join(names[1:])})" if len(names) > 1 else names[0]
+
+
+def _text(row: dict[str, Any], field: str, names: Sequence[str], place: str) -> str:
     name = next((name for name in names if row.get(name) is not None), None)
     if name is None:
-        others = f" (or {' or '.join(names[1:])})" if len(names) > 1 else ""
-        raise UserError(f"{place}: the field {names[0]}{others} is missing; add it")
+        raise UserError(f"{place}: the field {_named(names)} is missing; add it")
     value = row[name]
     if field == "id" and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
@@ -113,16 +129,17 @@ def _text(row: dict[str, Any], field: str, names: tuple[str, ...], place: str) -
     return value
 
 
-def _answers(row: dict[str, Any], place: str) -> tuple[str, ...]:
-    value = row.get("answer")
-    if value is None:
-        raise UserError(f"{place}: the field answer is missing; add it")
+def _answers(row: dict[str, Any], names: Sequence[str], place: str) -> tuple[str, ...]:
+    name = next((name for name in names if row.get(name) is not None), None)
+    if name is None:
+        raise UserError(f"{place}: the field {_named(names)} is missing; add it")
+    value = row[name]
     answers = value if isinstance(value, list) else [value]
     if not answers:
-        raise UserError(f"{place}: the field answer is an empty list; give at least one accepted answer")
+        raise UserError(f"{place}: the field {name} is an empty list; give at least one accepted answer")
     for answer in answers:
         if not isinstance(answer, str):
-            raise UserError(f"{place}: the field answer must be text or a list of texts, not {type(answer).__name__}")
+            raise UserError(f"{place}: the field {name} must be text or a list of texts, not {type(answer).__name__}")
         if not answer.strip():
-            raise UserError(f"{place}: the field answer is empty; fill it or remove the question")
+            raise UserError(f"{place}: the field {name} is empty; fill it or remove the question")
     return tuple(answers)

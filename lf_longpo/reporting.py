@@ -204,7 +204,7 @@ def print_evaluation(results: Sequence[Mapping[str, Any]], config: EvaluateConfi
     own = results[-1]
     console.print("Below each mean: where it lies with a confidence of 95% (bootstrap over questions).", markup=False)
     if own["unjudged"]:
-        console.print(f"{own['unjudged']} questions without a readable verdict; their rows hold the judge's words.")
+        console.print(f"{own['unjudged']} answers without a readable verdict; their rows hold the judge's words.")
     if own["failed"]:
         console.print(f"{own['failed']} questions failed: {config.output_dir / 'failures.jsonl'}", markup=False)
     for stage, totals in own["calls"].items():
@@ -231,11 +231,11 @@ def print_comparison(comparison: "Comparison") -> None:
     """The end of `longpo evaluate compare`: one row a metric and scope, in percent."""
     console = stdout_console()
     several = len({difference.scope for difference in comparison.differences}) > 1
-    table = Table(title=f"{comparison.questions} questions, percent", title_justify="left")
+    table = Table(title=f"{comparison.first['benchmark']}, percent", title_justify="left")
     for column in (*(["set"] if several else []), "metric"):
         table.add_column(column)
     names = [_model_name(results) for results in (comparison.first, comparison.second)]
-    for column in (f"A: {names[0]}", f"B: {names[1]}", "B - A", "95% interval", ""):
+    for column in ("questions", f"A: {names[0]}", f"B: {names[1]}", "B - A", "95% interval", ""):
         table.add_column(column, justify="right")
     scope = None
     for row in comparison.differences:
@@ -245,7 +245,12 @@ def print_comparison(comparison: "Comparison") -> None:
         low, high = row.difference.low, row.difference.high
         sure = "higher" if low > 0 else "lower" if high < 0 else "not sure"
         span = f"{100 * low:+.1f} to {100 * high:+.1f}"
-        table.add_row(*label, _METRICS[row.metric], *means, f"{100 * row.difference.mean:+.1f}", span, sure)
+        told = _METRICS[row.metric], str(row.questions), *means
+        table.add_row(*label, *told, f"{100 * row.difference.mean:+.1f}", span, sure)
     console.print(table)
     if comparison.only_one:
-        console.print(f"{comparison.only_one} questions that only one of them answered are left out.", markup=False)
+        console.print(
+            f"{comparison.only_one} questions that only one of them answered, or that were asked differently, are left "
+            "out.",
+            markup=False,
+        )

@@ -1,12 +1,13 @@
 """A run's folder: one run at a time works in it, and only ever with the settings it was begun with."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from lf_longpo.config import Config
 from lf_longpo.errors import UserError, first_line
@@ -62,6 +63,8 @@ def changed_settings(config: Config, output_dir: Path) -> dict[str, tuple[Any, A
         raise UserError(f"{saved} is not YAML ({first_line(error)}); set another output_dir or mend it") from None
     if not isinstance(data, dict):
         raise UserError(f"{saved} holds no settings; set another output_dir or mend it")
+    with suppress(ValidationError):  # by a version that had other settings; those that it lacked were as by default
+        data = type(config).model_validate(data).model_dump(mode="json")
     then, now = _flat(data), _flat(config.model_dump(mode="json"))
     names = [name for name in {**then, **now} if not _FREE & set(name.split("."))]
     return {name: (then.get(name), now.get(name)) for name in names if then.get(name) != now.get(name)}

@@ -71,7 +71,7 @@ PYTHON
 # Two responses and their judging take about 19 calls a question; it gets as many questions as the bandit's calls reach.
 calls=$(python -c 'import json, sys; print(sum(s["calls"] for s in json.load(open(sys.argv[1]))["calls"].values()))' \
     "$folder/bandit/run/summary.json")
-try longreward longreward input="$folder/as_asked.jsonl" end=$((calls / 19)) \
+try longreward longreward input="$folder/as_asked.jsonl" end=$((calls / 19 + 1)) \
     longreward.num_samples=2 longreward.min_responses=2 $(sampling longreward)
 
 step "what came out"

@@ -6,10 +6,11 @@ python scripts/closed_loop_table.py runs/closed_loop
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from lf_longpo.evaluation.compare import compare
 from lf_longpo.evaluation.intervals import Interval, interval_of_mean
-from lf_longpo.evaluation.results import load_results, load_scores
+from lf_longpo.evaluation.results import load_results
 
 WAYS = {"bandit": "LongMab-PO: bandit", "random": "random chunks", "whole": "whole context", "longreward": "LongReward"}
 METRICS = {"f1": "F1", "sub_em": "SubEM", "sub_em_output": "SubEM in output", "answered": "answered"}
@@ -31,7 +32,7 @@ def main(folder: Path) -> None:
         seconds = place / "training_seconds"
         cells = (
             *(WAYS[way], run["questions"], run.get("left_out", "-"), calls),
-            "-" if run.get("rollouts") is None else f"{run['mean_reward']:.3f}",
+            "-" if run.get("mean_reward") is None or "rollouts" not in run else f"{run['mean_reward']:.3f}",
             *(run["pairs"], f"{run['seconds']:.0f} s"),
             f"{seconds.read_text().strip()} s" if seconds.is_file() else "-",
         )
@@ -42,12 +43,12 @@ def main(folder: Path) -> None:
     trained = {way: place for way, place in trained.items() if (place / "results.json").is_file()}
     print(f"\n| trained on | (F1 + SubEM) / 2 | times | {' | '.join(METRICS.values())} |")
     print(f"| --- | --- | --- | {' | '.join('---' for _ in METRICS)} |")
-    base = mean_of_both(untrained)
+    base = mean_of_both(load_results(untrained, "table")).mean
     for name, place in {"nothing": untrained, **{WAYS[way]: place for way, place in trained.items()}}.items():
         results = load_results(place, "table")
-        both = mean_of_both(place)
+        both = mean_of_both(results)
         told = (percent(results[metric], *results["intervals"][metric]) for metric in METRICS)
-        print(f"| {name} | {percent(*both)} | {both.mean / base.mean:.1f} | {' | '.join(told)} |")
+        print(f"| {name} | {percent(*both)} | {both.mean / base if base else float('nan'):.1f} | {' | '.join(told)} |")
 
     print(f"\n| trained on, minus untrained | {' | '.join(METRICS.values())} |")
     print(f"| --- | {' | '.join('---' for _ in METRICS)} |")
@@ -56,9 +57,9 @@ def main(folder: Path) -> None:
         print(f"| {WAYS[way]} | {' | '.join(percent(*found[metric], sign='+') for metric in METRICS)} |")
 
 
-def mean_of_both(place: Path) -> Interval:
+def mean_of_both(results: dict[str, Any]) -> Interval:
     """The mean of F1 and SubEM of the extracted answer, over questions."""
-    (scores,) = load_scores(place, ("f1", "sub_em")).values()
+    (scores,) = results["by_question"].values()
     return interval_of_mean([(one["f1"] + one["sub_em"]) / 2 for one in scores.values()])
 
 

@@ -6,6 +6,7 @@ from conftest import code_questions, write_jsonl
 from stub import MODEL
 
 from lf_longpo.cli import main
+from lf_longpo.config import LongBenchConfig, LongQAConfig
 from lf_longpo.evaluation.compare import compare
 from lf_longpo.evaluation.intervals import interval_of_mean
 from lf_longpo.evaluation.longqa import METRICS, score
@@ -196,25 +197,19 @@ def test_an_interval_holds_the_mean_and_is_the_same_every_time():
     assert both.low == pytest.approx(both.mean - 1.96 * (0.14 / 40) ** 0.5 / 3, abs=0.005)
 
 
-def an_evaluation(folder, scores):
-    """The files of an evaluation: each question's F1, sample by sample."""
+def an_evaluation(folder, scores, **changes):
+    """The results of an evaluation: each question's F1."""
     folder.mkdir()
-    rows = [
-        {"id": id, "set": "s", "sample": sample, "digest": "d"} | dict.fromkeys(METRICS, 0.0) | {"f1": score}
-        for id, samples in scores.items()
-        for sample, score in enumerate(samples)
-    ]
-    write_jsonl(folder / "predictions.jsonl", rows)
-    results = {"benchmark": "longqa", "model": folder.name, "adapter": None, "metrics": METRICS, "sets": {}}
-    (folder / "results.json").write_text(json.dumps(results | {"questions": len(scores)}))
+    told = {id: {"digest": f"digest of {id}"} | dict.fromkeys(METRICS, 0.0) | {"f1": f1} for id, f1 in scores.items()}
+    results = {"benchmark": "longqa", "model": folder.name, "adapter": None, "metrics": METRICS, "groups": {}}
+    results |= {"questions": len(scores), "sets": {"s": {}}, "by_question": {"s": told}}
+    (folder / "results.json").write_text(json.dumps(results | changes))
     return folder
 
 
 def test_two_evaluations_are_compared_question_by_question(tmp_path, capsys):
-    before = an_evaluation(
-        tmp_path / "before", {f"q{n}": [0.1 * n, 0.1 * n + 0.2] for n in range(8)} | {"alone": [1.0]}
-    )
-    after = an_evaluation(tmp_path / "after", {f"q{n}": [0.1 * n + 0.4] for n in range(8)})
+    before = an_evaluation(tmp_path / "before", {f"q{n}": 0.1 * n + 0.1 for n in range(8)} | {"alone": 1.0})
+    after = an_evaluation(tmp_path / "after", {f"q{n}": 0.1 * n + 0.4 for n in range(8)})
     comparison = compare(before, after)
     assert (comparison.questions, comparison.only_one) == (8, 1)
     (f1,) = [one for one in comparison.differences if one.metric == "f1"]
@@ -224,12 +219,56 @@ def test_two_evaluations_are_compared_question_by_question(tmp_path, capsys):
     assert main(["evaluate", "compare", str(before), str(after)]) == 0
     told = capsys.readouterr().out
     assert "+30.0" in told and "higher" in told and "not sure" in told
-    assert "1 questions that only one of them answered are left out" in told
+    assert "1 questions that only one of them answered, or that were asked differently, are left out" in told
+
+
+def test_questions_of_one_id_and_another_text_are_not_compared(stub, tmp_path):
+    config = write_config(stub, tmp_path)
+    assert main(["evaluate", "longqa", config]) == 0
+    questions = code_questions(8)
+    questions[0] |= {"question": "Something else?"}
+    other = write_jsonl(tmp_path / "other/q.jsonl", questions)
+    assert main(["evaluate", "longqa", config, f"input={other}", f"output_dir={tmp_path / 'other/eval'}"]) == 0
+    comparison = compare(tmp_path / "eval", tmp_path / "other/eval")
+    assert (comparison.questions, comparison.only_one) == (7, 2)
+    assert {one.difference for one in comparison.differences} == {(0.0, 0.0, 0.0)}  # same answers to the same questions
+
+
+def test_more_input_costs_only_what_is_new(stub, tmp_path):
+    questions = code_questions(8)
+    first = write_jsonl(tmp_path / "first.jsonl", questions[:5])
+    config = write_config(stub, tmp_path, input=str(first))
+    assert main(["evaluate", "longqa", config]) == 0
+    assert stub.chats == 15
+    second = write_jsonl(tmp_path / "second.jsonl", questions[5:])
+    assert main(["evaluate", "longqa", config, f"input=[{first}, {second}]"]) == 0
+    assert stub.chats == 24 and results_of(tmp_path)["questions"] == 8
+    assert list(results_of(tmp_path)["sets"]) == ["first", "second"]
+
+
+def test_inputs_of_one_name_are_refused(stub, tmp_path, capsys):
+    for folder in ("a", "b"):
+        write_jsonl(tmp_path / folder / "test.jsonl", code_questions(2))
+    config = write_config(stub, tmp_path, input=[str(tmp_path / name / "test.jsonl") for name in ("a", "b")])
+    assert main(["evaluate", "longqa", config]) == 2
+    assert "are sets of one name" in capsys.readouterr().err
+
+
+def test_what_is_not_said_of_the_sampling_stays_greedy(stub, tmp_path):
+    for kind, prompt in ((LongBenchConfig, "plain"), (LongQAConfig, "reasoning")):
+        data = {"input": "x", "output_dir": "y", "model": stub_model(stub), "sampling": {"max_new_tokens": 512}}
+        config = kind(**data)
+        sampling = config.sampling
+        assert (sampling.temperature, sampling.top_p, sampling.presence_penalty) == (0.0, 1.0, 0.0)
+        assert config.prompt == prompt and sampling.max_new_tokens == 512
 
 
 def test_what_cannot_be_compared_is_told(tmp_path, capsys):
-    one = an_evaluation(tmp_path / "one", {"a": [1.0]})
-    other = an_evaluation(tmp_path / "other", {"b": [1.0]})
+    one = an_evaluation(tmp_path / "one", {"a": 1.0})
+    other = an_evaluation(tmp_path / "other", {"b": 1.0})
+    judged = an_evaluation(tmp_path / "judged", {"a": 1.0}, judge="gpt-4o")
+    assert main(["evaluate", "compare", str(one), str(judged)]) == 2
+    assert f"compare: judge was None in {one} and 'gpt-4o' in {judged}" in capsys.readouterr().err
     assert main(["evaluate", "compare", str(one), str(tmp_path)]) == 2
     assert f"compare: {tmp_path} holds no results.json" in capsys.readouterr().err
     assert main(["evaluate", "compare", str(one), str(other)]) == 2

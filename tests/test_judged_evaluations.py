@@ -47,6 +47,8 @@ def write_longbench(tmp_path):
         [longbench_row("gov_report", 0, "", ["the budget grew"]), longbench_row("gov_report", 1, "", ["taxes fell"])],
     )
     write_jsonl(folder / "lcc.jsonl", [longbench_row("lcc", 0, "", ["x = 1"])])
+    # LongBench-E: other questions of the same sets.
+    write_jsonl(folder / "hotpotqa_e.jsonl", [longbench_row("hotpotqa", 7, "When?", ["now"])])
     return folder
 
 
@@ -91,8 +93,8 @@ def test_longbench_means_by_hand(stub, tmp_path, capsys):
     }
     assert results["judge"] == pytest.approx((0.375 + 1.0 + 0.5) / 3)
     rows = {row["id"]: row for row in rows_of(tmp_path)}
-    assert rows["hotpotqa/hotpotqa-1"]["judge"] is None
-    assert rows["hotpotqa/hotpotqa-1"]["verdicts"][0]["analysis"] == "No rating from me."
+    assert rows["hotpotqa-1"]["judge"] is None
+    assert rows["hotpotqa-1"]["verdicts"][0]["analysis"] == "No rating from me."
     # Every call of the judge is counted and priced, those in vain too: five about Rome, two of three about the reason.
     judged = results["calls"]["judge"]
     assert judged["calls"] == stub.chats - 5 == 2 + 5 + 2 + 3
@@ -100,7 +102,7 @@ def test_longbench_means_by_hand(stub, tmp_path, capsys):
         (judged["prompt_tokens"] * PRICE["prompt"] + judged["completion_tokens"] * PRICE["completion"]) / 1e6
     )
     told = capsys.readouterr().out
-    assert "single-doc QA" in told and "1 questions without a readable verdict" in told and "cost" in told
+    assert "single-doc QA" in told and "1 answers without a readable verdict" in told and "cost" in told
 
     # Carried on, nothing is asked again; a torn row is scored again from the finished calls.
     made, path = stub.chats, tmp_path / "eval/predictions.jsonl"
@@ -182,7 +184,7 @@ def test_longbench_chat_by_hand(stub, tmp_path):
     (asked,) = [prompt for prompt in seen if prompt.startswith("The document") and "What is it?" in prompt]
     assert asked == "The document of the test.\n\nIt has two paragraphs.\n\nWhat is it?"
     (judged,) = [prompt for prompt in seen if "an exam" in prompt]
-    assert "rated [[1]]:\nshot 00" in judged and "rated [[7]]:\nshot 02" in judged and "shot 10" not in judged
+    assert "rated 1:\nshot 00" in judged and "rated 7:\nshot 02" in judged and "shot 10" not in judged
     assert "Reference answer:\na test\n" in judged
 
 
@@ -231,7 +233,58 @@ def test_win_rate_by_hand(stub, tmp_path):
     rates = {row["id"]: row["win_rate"] for row in rows_of(tmp_path)}
     assert rates == {"q0": 1.0, "q1": 0.5, "q2": 0.75, "q3": 0.5, "q4": None}
     assert results["win_rate"] == pytest.approx(2.75 / 4) and results["unjudged"] == 1
-    assert (results["win"], results["tie"], results["loss"], results["agreed"]) == (0.5, 0.5, 0.0, 0.5)
+    assert (results["win"], results["tie"], results["loss"], results["agreed"]) == (0.25, 0.75, 0.0, 0.5)
     low, high = results["intervals"]["win_rate"]
     assert 0.5 <= low < 2.75 / 4 < high <= 1.0
     assert results["calls"]["judge"]["calls"] == 2 * 3 + 5 + 1
+
+
+def test_several_samples_and_a_verdict_in_vain(stub, tmp_path):
+    """By hand: of each question's two samples one has a verdict; the mean is over those that have one."""
+
+    def answer(prompt, seed):
+        if "double brackets" not in prompt:
+            return f"answer {'odd' if seed % 2 else 'even'}"
+        return "[[3]]" if "answer odd" in prompt else "no idea"
+
+    stub.answer = answer
+    rows = [longbench_row("musique", n, f"Q{n}?", ["gold"]) for n in range(12)]
+    config = write_config(stub, tmp_path, input=str(write_jsonl(tmp_path / "musique.jsonl", rows)), judge=judge(stub))
+    assert main(["evaluate", "longbench", config, "samples=2"]) == 1  # too many without a verdict
+    results = results_of(tmp_path)
+    told = [row["judge"] for row in rows_of(tmp_path)]
+    assert results["unjudged"] == told.count(None) > 0
+    assert results["judge"] == 1.0
+
+
+@pytest.mark.parametrize(("name", "changes"), [("longbench", {}), ("longbench-chat", {}), ("winrate", {})])
+def test_the_estimate_counts_the_judges_calls(stub, tmp_path, capsys, name, changes):
+    stub.answer = lambda prompt, seed: "Good. [[2]]" if "double brackets" in prompt else f"answer {seed % 1000}"
+    if name == "longbench":
+        changes = {"input": str(write_longbench(tmp_path))}
+    elif name == "longbench-chat":
+        changes = write_chat(tmp_path)
+    else:
+        rows = [{"id": f"q{n}", "question": f"Q{n}?", "answer": "gold", "context": f"Text {n}."} for n in range(5)]
+        changes = {"input": str(write_jsonl(tmp_path / "duel.jsonl", rows)), "against": stub_model(stub)}
+    config = write_config(stub, tmp_path, judge=judge(stub), **changes, **GREEDY)
+    assert main(["evaluate", name, config, "--estimate"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    told = {}
+    for line in lines:
+        cells = [cell.strip() for cell in line.split("│")[1:-1]]
+        if cells and cells[1].isdigit():
+            told[cells[0]] = int(cells[1])
+    assert stub.chats == 0
+    assert main(["evaluate", name, config]) == 0
+    made = {stage: its["calls"] for stage, its in results_of(tmp_path)["calls"].items()}
+    assert {stage: told[stage] for stage in made} == made
+
+
+def test_a_judge_is_read_by_its_probabilities(stub, tmp_path):
+    stub.weights = lambda prompt, said: {"1": 0.5, "3": 0.5}
+    stub.answer = lambda prompt, seed: "So. [[1]]" if "double brackets" in prompt else "an answer"
+    rows = [longbench_row("musique", n, f"Q{n}?", ["gold"]) for n in range(3)]
+    config = write_config(stub, tmp_path, input=str(write_jsonl(tmp_path / "musique.jsonl", rows)), **GREEDY)
+    assert main(["evaluate", "longbench", config, f"judge={json.dumps(judge(stub))}", "judging.rating=expected"]) == 0
+    assert results_of(tmp_path)["judge"] == pytest.approx(0.5)

@@ -7,7 +7,7 @@ from typing import Any
 
 from lf_longpo.errors import UserError
 from lf_longpo.evaluation.intervals import Interval, interval_of_mean
-from lf_longpo.evaluation.results import Scores, load_results, load_scores
+from lf_longpo.evaluation.results import Scores, load_results
 
 ALL = "all"
 
@@ -17,7 +17,7 @@ class Difference:
     """One metric over the questions of one scope that both evaluations told it for."""
 
     scope: str
-    """A set, or `ALL` of them."""
+    """A set, a group of them, or `ALL`."""
     metric: str
     questions: int
     means: tuple[float, float]
@@ -36,7 +36,7 @@ class Comparison:
     questions: int
     """That both answered."""
     only_one: int
-    """That one of them did not answer, or was not asked; they are left out."""
+    """That one of them did not answer, or was asked differently; they are left out."""
     differences: list[Difference]
 
 
@@ -48,22 +48,35 @@ def compare(first: Path, second: Path) -> Comparison:
         second: of the other.
 
     Raises:
-        UserError: one holds no evaluation, they are of different benchmarks, or they have no question in common.
+        UserError: one holds no evaluation, they were not scored alike, or they have no question in common.
     """
-    results = [load_results(first, "compare")]
-    results.append(load_results(second, "compare", results[0]["benchmark"]))
-    metrics = [metric for metric in results[0]["metrics"] if metric in results[1]["metrics"]]
-    before, after = (load_scores(folder, metrics) for folder in (first, second))
-    sets = {name: [id for id in before[name] if id in after.get(name, {})] for name in before}
-    common = {name: ids for name, ids in sets.items() if ids}
-    if not common:
+    before = load_results(first, "compare")
+    after = load_results(second, "compare", before["benchmark"])
+    for who in ("judge", "against"):
+        if before.get(who) != after.get(who):
+            raise UserError(
+                f"compare: {who} was {before.get(who)!r} in {first} and {after.get(who)!r} in {second}; evaluate both "
+                "alike"
+            )
+    sets = {name: _common(its, after["by_question"].get(name, {})) for name, its in before["by_question"].items()}
+    sets = {name: pairs for name, pairs in sets.items() if pairs}
+    if not sets:
         raise UserError(f"compare: {first} and {second} have no question in common; evaluate both on the same input")
-    number = sum(map(len, common.values()))
-    pairs = {name: [(before[name][id], after[name][id]) for id in ids] for name, ids in common.items()}
-    scopes = {ALL: pairs} if len(pairs) == 1 else {ALL: pairs, **{name: {name: its} for name, its in pairs.items()}}
+    scopes = {ALL: sets}
+    if len(sets) > 1:
+        scopes |= {name: {name: pairs} for name, pairs in sets.items()}
+        groups = {name: [one for one in its["sets"] if one in sets] for name, its in before["groups"].items()}
+        scopes |= {name: {one: sets[one] for one in its} for name, its in groups.items() if its}
+    metrics = [metric for metric in before["metrics"] if metric in after["metrics"]]
     found = [_difference(scope, metric, its) for scope, its in scopes.items() for metric in metrics]
-    either = sum(len(its) for scores in (before, after) for its in scores.values())
-    return Comparison(*results, number, either - 2 * number, [one for one in found if one])
+    number = sum(map(len, sets.values()))
+    either = sum(len(its) for one in (before, after) for its in one["by_question"].values())
+    return Comparison(before, after, number, either - 2 * number, [one for one in found if one])
+
+
+def _common(first: Mapping[str, Scores], second: Mapping[str, Scores]) -> list[tuple[Scores, Scores]]:
+    """Scores of the questions that both have, by their text and not by their id alone."""
+    return [(its, second[id]) for id, its in first.items() if id in second and second[id]["digest"] == its["digest"]]
 
 
 def _difference(scope: str, metric: str, sets: Mapping[str, Sequence[tuple[Scores, Scores]]]) -> Difference | None:

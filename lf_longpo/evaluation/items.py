@@ -20,15 +20,28 @@ class Item(Question):
     examples: tuple[tuple[str, float], ...] = ()
     """Answers with the ratings that people gave them, to show a judge its scale."""
 
+    @property
+    def key(self) -> str:
+        """Tells it from all others; ids of several sets may be alike."""
+        return key_of(self.set, self.id)
+
 
 Placed = Iterator[tuple[str, Item]]
 """Items, each behind its place in its file."""
 
 
+def key_of(set: str, id: str) -> str:
+    """An item's `key`."""
+    return f"{set}/{id}"
+
+
+def item_of(question: Question, set: str, examples: tuple[tuple[str, float], ...] = ()) -> Item:
+    """A question as one of a set."""
+    return Item(question.id, question.question, question.answers, question.context, set, examples)
+
+
 def read_sets(inputs: str | Sequence[str], split: str, item: Callable[[Any, str, str], Item | None]) -> Placed:
     """Streams the items of files, folders and hub data sets, in order.
-
-    Ids of several sets may be alike, so they get their set's name in front where there is more than one input.
 
     Args:
         inputs: each a file, a folder of files, or a hub name, with `:SUBSET` behind it where it has several.
@@ -36,14 +49,18 @@ def read_sets(inputs: str | Sequence[str], split: str, item: Callable[[Any, str,
         item: makes an item of a row, its place and the name of what it was read from; None for one to pass over.
 
     Raises:
-        UserError: an input or a row that cannot be used.
+        UserError: an input or a row that cannot be used, or two inputs of one name.
     """
     names = [name for given in ([inputs] if isinstance(inputs, str) else inputs) for name in _files(given)]
+    known: dict[str, str] = {}
     for name in names:
-        stem = set_name(name)
+        other = known.setdefault(set_name(name), name)
+        if other is not name:
+            raise UserError(f"input: {other} and {name} are sets of one name; rename one of them")
+    for name in names:
         for place, row in Source(name, split).rows():
-            if made := item(row, place, stem):
-                yield place, made if len(names) == 1 else _within(made, stem)
+            if made := item(row, place, set_name(name)):
+                yield place, made
 
 
 def set_name(name: str) -> str:
@@ -51,10 +68,6 @@ def set_name(name: str) -> str:
     if Path(name).suffix in FILE_TYPES:
         return Path(name).stem
     return name.rpartition(":" if ":" in name else "/")[2]
-
-
-def _within(item: Item, stem: str) -> Item:
-    return Item(f"{stem}/{item.id}", item.question, item.answers, item.context, item.set, item.examples)
 
 
 def _files(name: str) -> list[str]:

@@ -13,7 +13,7 @@ from lf_longpo.config import ChatConfig, LongBenchConfig
 from lf_longpo.errors import UserError
 from lf_longpo.evaluation.automatic import best, qa_f1, qa_f1_zh, rouge_l, rouge_l_zh
 from lf_longpo.evaluation.benchmark import Row
-from lf_longpo.evaluation.items import Item, Placed, read_sets
+from lf_longpo.evaluation.items import Item, Placed, item_of, read_sets
 from lf_longpo.evaluation.referee import Referee, Scale, judge_prompt, verdict_usage
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.tokenizers import chat_tokens
@@ -52,6 +52,13 @@ _SETS = {
 _OTHERS = {
     *("triviaqa", "samsum", "lsht", "trec", "passage_count", "passage_retrieval_en", "passage_retrieval_zh"),
     *("lcc", "repobench-p"),
+}
+# LongBench's names, and those of LongReward's file.
+_FIELDS = {
+    "id": ("_id", "idx", "id"),
+    "question": ("input", "query"),
+    "answer": ("answers", "answer"),
+    "context": ("context",),
 }
 _SCALES = {SINGLE: Scale(3), MULTI: Scale(3), SUMMARY: Scale(5)}
 
@@ -98,8 +105,11 @@ class LongBench:
             return row
         references = list(dict.fromkeys(item.answers))
         verdicts = await all_settled(*(self._verdict(item, prediction, reference) for reference in references))
-        scores = [verdict["score"] for verdict in verdicts if verdict["score"] is not None]
-        return row | {"judge": max(scores, default=None), "verdicts": verdicts}
+        scores = [verdict["score"] for verdict in verdicts]
+        known = [score for score in scores if score is not None]
+        # A verdict that cannot be read might have been the best, unless there is a best one.
+        settled = len(known) == len(scores) or 1.0 in known
+        return row | {"judge": max(known) if settled else None, "verdicts": verdicts}
 
     async def _verdict(self, item: Item, prediction: str, reference: str) -> dict[str, Any]:
         group = _SETS[item.set].group
@@ -117,21 +127,25 @@ class LongBench:
         judged = Usage()
         for reference in dict.fromkeys(item.answers):
             bare = fill(prompt, question=item.question, reference=reference, answer=reference)
-            judged += verdict_usage(self._config.judging, self.judge, chat_tokens(bare, tokenizer))
+            judged += verdict_usage(
+                self._config.judging,
+                self.judge,
+                _SCALES[_SETS[item.set].group].verdicts,
+                tokenizer,
+                chat_tokens(bare, tokenizer),
+            )
         return {"judge": judged}
 
 
 def _item(row: Any, place: str, stem: str) -> Item | None:
-    if not isinstance(row, dict):
-        raise UserError(f"{place}: an object with input, context, answers and dataset is needed")
-    name = row.get("dataset", stem)
-    if name in _OTHERS:
+    name = row.get("dataset", stem) if isinstance(row, dict) else stem
+    if not isinstance(name, str):
+        raise UserError(f"{place}: the field dataset must be text, not {type(name).__name__}")
+    # LongBench-E, the sets' other selection, stands in files of their names with _e behind it.
+    if {name, stem} & _OTHERS or stem.removesuffix("_e") in (_SETS.keys() | _OTHERS) - {stem}:
         return None
     if name not in _SETS:
         raise UserError(f"{place}: {name!r} is no set of LongBench; set the field dataset to one of {', '.join(_SETS)}")
-    query = row.get("query", row.get("input"))
-    if not (isinstance(query, str) and query.strip()):
-        query = _SETS[name].query or query
-    known = {"id": row.get("_id", row.get("idx", row.get("id"))), "question": query, "context": row.get("context")}
-    question = question_of(known | {"answer": row.get("answers", row.get("answer"))}, place, needs_answers=True)
-    return Item(question.id, question.question, question.answers, question.context, name)
+    if isinstance(row, dict) and _SETS[name].query and row.get("query") is None and row.get("input") in (None, ""):
+        row = row | {"query": _SETS[name].query, "input": None}
+    return item_of(question_of(row, place, needs_answers=True, fields=_FIELDS), name)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lf_longpo.config import ChatConfig, LongBenchChatConfig
 from lf_longpo.errors import UserError
 from lf_longpo.evaluation.benchmark import Row
-from lf_longpo.evaluation.items import Item, Placed, read_sets
+from lf_longpo.evaluation.items import Item, Placed, item_of, read_sets
 from lf_longpo.evaluation.referee import Referee, judge_prompt, verdict_usage
 from lf_longpo.judging.verdicts import rating_between
 from lf_longpo.models.calls import Calls
@@ -68,16 +68,16 @@ class LongBenchChat:
     def estimate(self, item: Item, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Usage]:
         """One verdict; the answer is taken to be as long as the reference."""
         tokens = chat_tokens(self._judge_prompt(item, item.answers[0]), tokenizer)
-        return {"judge": verdict_usage(self._config.judging, self.judge, tokens)}
+        return {"judge": verdict_usage(self._config.judging, self.judge, _VERDICTS, tokenizer, tokens)}
 
     def _judge_prompt(self, item: Item, answer: str) -> str:
-        examples = "\n\n".join(f"An answer rated [[{rating:g}]]:\n{text}" for text, rating in item.examples)
+        examples = "\n\n".join(f"An answer rated {rating:g}:\n{text}" for text, rating in item.examples)
         known = {"question": item.question, "reference": item.answers[0]}
         return fill(self._prompt, examples=examples, answer=answer, **known)
 
     def _item(self, row: Any, place: str, stem: str) -> Item:
         if isinstance(row, dict) and isinstance(row.get("prompt"), str) and "context" not in row:
-            row = row | {"context": _document(row["prompt"], row.get("query"))}
+            row = row | {"context": _document(row["prompt"], row.get("query"), place)}
         question = question_of(row, place, needs_answers=True)
         number = row.get("idx")
         if not isinstance(number, int) or not 1 <= number <= len(self._shots):
@@ -86,7 +86,7 @@ class LongBenchChat:
                 f"{self._config.few_shots}, not {number!r}"
             )
         shots = self._shots[number - 1]
-        return Item(question.id, question.question, question.answers, question.context, stem, shots)
+        return item_of(question, stem, shots)
 
 
 def _parse(text: str) -> float | None:
@@ -94,12 +94,12 @@ def _parse(text: str) -> float | None:
     return None if rating is None else rating / _BEST
 
 
-def _document(prompt: str, query: Any) -> str:
+def _document(prompt: str, query: Any, place: str) -> str:
     """A prompt without the query at its end."""
     text = prompt.rstrip()
-    if isinstance(query, str) and text.endswith(query.strip()):
-        return text.removesuffix(query.strip()).rstrip()
-    return text.rpartition("\n\n")[0] or text
+    if not isinstance(query, str) or not query.strip() or not text.endswith(query.strip()):
+        raise UserError(f"{place}: the field prompt must end with the field query; mend it, or give context and query")
+    return text.removesuffix(query.strip()).rstrip()
 
 
 def _read_shots(path: Path) -> list[tuple[tuple[str, float], ...]]:
@@ -113,8 +113,10 @@ def _read_shots(path: Path) -> list[tuple[tuple[str, float], ...]]:
 
 
 def _shots(given: Any, place: str) -> list[tuple[str, float]]:
+    if not isinstance(given, list) or not given:
+        raise UserError(f"{place} must be a list of rated answers, not {given!r:.80}")
     shots = []
-    for shot in given if isinstance(given, list) else [None]:
+    for shot in given:
         text, rating = (shot.get("answer"), shot.get("score")) if isinstance(shot, dict) else (None, None)
         fits = isinstance(rating, int | float) and not isinstance(rating, bool) and _WORST <= rating <= _BEST
         if not isinstance(text, str) or not fits:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lf_longpo.config import ChatConfig, LongQAConfig
 from lf_longpo.evaluation.benchmark import Row
-from lf_longpo.evaluation.items import Item, Placed, read_sets
+from lf_longpo.evaluation.items import Item, Placed, item_of, read_sets
 from lf_longpo.models.calls import Calls
 from lf_longpo.questions import question_of
 from lf_longpo.text.answers import exact_match, extract_answer, f1, sub_exact_match
@@ -76,4 +76,4 @@ class LongQA:
 
 def _item(row: Any, place: str, stem: str) -> Item:
     question = question_of(row, place, needs_answers=True)
-    return Item(question.id, question.question, question.answers, question.context, stem)
+    return item_of(question, stem)

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lf_longpo.config import ChatConfig, VerdictConfig
-from lf_longpo.judging.judge import Asked, Judge, Unreadable, rates_by_expectation
+from lf_longpo.judging.judge import Asked, Judge, Unreadable, calls_a_verdict
 from lf_longpo.judging.verdicts import rating_between
 from lf_longpo.models.calls import Calls
 from lf_longpo.text.prompts import load_prompt
 from lf_longpo.usage import Usage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # Tokens of a reason and a verdict, assumed.
 _REASON = 60
@@ -84,8 +87,13 @@ class Referee:
             return {"score": None, "analysis": error.last_words}
 
 
-def verdict_usage(config: VerdictConfig, judge: ChatConfig, prompt_tokens: int) -> Usage:
-    """What one verdict over a prompt of so many tokens is expected to take."""
-    if rates_by_expectation(config, judge) and config.analysis_tokens:
-        return Usage(2, 2 * prompt_tokens, min(_REASON, config.analysis_tokens) + 1)
-    return Usage(1, prompt_tokens, min(_REASON, config.analysis_tokens) or 1)
+def verdict_usage(
+    config: VerdictConfig,
+    judge: ChatConfig,
+    labels: Collection[str],
+    tokenizer: "PreTrainedTokenizerBase",
+    prompt_tokens: int,
+) -> Usage:
+    """What one of the verdicts `labels` over a prompt of so many tokens is expected to take."""
+    calls = calls_a_verdict(config, judge, labels, tokenizer)
+    return Usage(calls, calls * prompt_tokens, min(_REASON, config.analysis_tokens) + calls - 1 or 1)

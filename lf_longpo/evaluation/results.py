@@ -7,21 +7,20 @@ from typing import Any
 
 from lf_longpo.errors import UserError
 from lf_longpo.evaluation.intervals import interval_of_mean
-from lf_longpo.journal import read_rows
 
 RESULTS = "results.json"
 PREDICTIONS = "predictions.jsonl"
-FIELDS = ("set", "digest", "sample")
-"""What every row of the predictions has beside its id."""
+FIELDS = ("id", "set", "digest", "sample")
+"""What every row of the predictions has beside its scores."""
 
 Scores = dict[str, float | None]
 
 
 def question_scores(rows: Iterable[Mapping[str, Any]], metrics: Collection[str]) -> Scores:
-    """Each metric's mean over the samples of one question; None where it could not be told for one of them."""
+    """Each metric's mean over the samples of one question that it could be told for; None where there are none."""
     samples = list(rows)
-    values = {metric: [row[metric] for row in samples] for metric in metrics}
-    return {metric: None if None in found else sum(found) / len(found) for metric, found in values.items()}
+    told = {metric: [row[metric] for row in samples if row[metric] is not None] for metric in metrics}
+    return {metric: sum(found) / len(found) if found else None for metric, found in told.items()}
 
 
 def scope(questions: Mapping[str, Sequence[Scores]], metrics: Collection[str]) -> dict[str, Any]:
@@ -58,13 +57,14 @@ def summarise(
         groups: sets to tell together.
 
     Returns:
-        `scope` of all; `sets`, with one for each; and `groups`, with one for each that has sets here.
+        `scope` of all; `sets`, with one for each; and `groups`, with one for each that has sets here, and their names.
     """
     questions = {name: list(its.values()) for name, its in scores.items()}
     told = scope(questions, metrics)
     sets = {name: scope({name: its}, metrics) for name, its in questions.items()}
     present = {name: {one: questions[one] for one in its if one in questions} for name, its in groups.items()}
-    return told | {"sets": sets, "groups": {name: scope(its, metrics) for name, its in present.items() if its}}
+    told_groups = {name: {"sets": list(its)} | scope(its, metrics) for name, its in present.items() if its}
+    return told | {"sets": sets, "groups": told_groups}
 
 
 def load_results(folder: Path, asker: str, benchmark: str | None = None) -> dict[str, Any]:
@@ -82,19 +82,15 @@ def load_results(folder: Path, asker: str, benchmark: str | None = None) -> dict
         results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{asker}: {folder} holds no {RESULTS} that can be read ({error})") from None
-    if not isinstance(results, dict) or not {"benchmark", "model", "metrics", "questions", "sets"} <= set(results):
+    if not isinstance(results, dict) or not {
+        "benchmark",
+        "model",
+        "metrics",
+        "questions",
+        "sets",
+        "by_question",
+    } <= set(results):
         raise UserError(f"{asker}: {folder / RESULTS} is not the result of an evaluation by this version")
     if benchmark not in (None, results["benchmark"]):
         raise UserError(f"{asker}: {folder} is a {results['benchmark']} evaluation; name a {benchmark} one")
     return results
-
-
-def load_scores(folder: Path, metrics: Sequence[str]) -> dict[str, dict[str, Scores]]:
-    """The scores of each question of an earlier evaluation by id, by set."""
-    rows: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
-    for row in read_rows(folder / PREDICTIONS, (*FIELDS, *metrics)):
-        rows.setdefault((row["set"], row["id"]), {})[row["sample"]] = row
-    scores: dict[str, dict[str, Scores]] = {}
-    for (name, id), samples in rows.items():
-        scores.setdefault(name, {})[id] = question_scores(samples.values(), metrics)
-    return scores

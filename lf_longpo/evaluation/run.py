@@ -6,17 +6,18 @@ in the call cache.
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 from lf_longpo.aio import all_settled
 from lf_longpo.config import ChatConfig, EvaluateConfig
 from lf_longpo.errors import UserError
 from lf_longpo.evaluation.benchmark import Benchmark
-from lf_longpo.evaluation.items import Item, Placed
-from lf_longpo.evaluation.results import FIELDS, PREDICTIONS, RESULTS, question_scores, summarise
-from lf_longpo.journal import Journal, check_folder, read_rows, write_whole
+from lf_longpo.evaluation.items import Item, key_of
+from lf_longpo.evaluation.results import FIELDS, PREDICTIONS, RESULTS, Scores, question_scores, summarise
+from lf_longpo.journal import Journal, Row, check_folder, read_rows, write_whole
 from lf_longpo.models.adapters import fingerprint
 from lf_longpo.models.cache import CALLS, CallCache
 from lf_longpo.models.calls import Calls
@@ -26,10 +27,13 @@ from lf_longpo.models.ledger import Ledger
 from lf_longpo.models.tokenizers import chat_tokens, load_tokenizer
 from lf_longpo.pipeline import FAILURES, Failures, run_questions
 from lf_longpo.progress import Progress
-from lf_longpo.questions import digests_by_id
+from lf_longpo.questions import refuse_repeated_ids
 from lf_longpo.run_dir import changed_settings, locked, refuse_changed_questions, refuse_changes, save_settings
 from lf_longpo.text.prompts import around_context
 from lf_longpo.usage import Expected, Usage, expected
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # Share of max_new_tokens that answers take; small models end none early.
 _OUTPUT_SHARE = 0.3
@@ -48,10 +52,10 @@ async def evaluate(config: EvaluateConfig, benchmark: Benchmark) -> tuple[dict[s
     digests, sets = _check(config, benchmark)
     output_dir = config.output_dir
     refuse_changes(changed_settings(config, output_dir), output_dir)
-    refuse_changed_questions(digests, output_dir / PREDICTIONS)
+    refuse_changed_questions(digests, output_dir / PREDICTIONS, _row_key)
     check_folder(output_dir, "output_dir")
     fields = (*FIELDS, *benchmark.metrics)
-    there = {(row["id"], row["sample"]) for row in read_rows(output_dir / PREDICTIONS, fields)}
+    there = {(_row_key(row), row["sample"]) for row in read_rows(output_dir / PREDICTIONS, fields)}
     tokenizer = _tokenizer(config, benchmark)
     cache, ledger = CallCache(output_dir / CALLS), Ledger(config.max_cost)
     progress = Progress(benchmark.name, len(digests), config.samples * len(digests), ledger)
@@ -64,13 +68,15 @@ async def evaluate(config: EvaluateConfig, benchmark: Benchmark) -> tuple[dict[s
     models = {stage: calls[_key(model)] for stage, model in benchmark.models.items()}
     benchmark.equip(benchmark.judge and calls[_key(benchmark.judge)])
     try:
-        if not {(id, sample) for id in digests for sample in range(config.samples)} <= there:
+        if work_left := not {(key, sample) for key in digests for sample in range(config.samples)} <= there:
             await all_settled(*(model.start() for model in calls.values()))
         with (
             locked(output_dir),
-            Journal(output_dir / PREDICTIONS, fields) as predictions,
+            Journal(output_dir / PREDICTIONS, fields, _row_key) as predictions,
             Failures(output_dir / FAILURES) as failures,
         ):
+            if work_left:  # of fewer questions
+                (output_dir / RESULTS).unlink(missing_ok=True)
             cache.open()
             ledger.carry_over(cache.totals())
             save_settings(config, output_dir)
@@ -88,11 +94,12 @@ async def evaluate(config: EvaluateConfig, benchmark: Benchmark) -> tuple[dict[s
                 "cost": ledger.spent,
                 "seconds": round(time.monotonic() - began, 1),
             }
+            results["by_question"] = results.pop("by_question")  # behind what people read
             if not tally.unfinished:
                 write_whole(output_dir / RESULTS, [json.dumps(results, indent=2, ensure_ascii=False), "\n"])
-            tally.failed += results["unjudged"]
-            tally.done -= results["unjudged"]
-            return results, tally.exit_code(results["questions"], config.max_failure_rate)
+            exit_code = tally.exit_code(results["questions"], config.max_failure_rate)
+            too_few = results["unjudged"] > config.max_failure_rate * results["questions"] * config.samples
+            return results, exit_code or int(too_few)
     finally:
         await all_settled(*(model.close() for model in calls.values()))  # before the cache: what comes back is kept
         cache.close()
@@ -122,20 +129,26 @@ def estimate(config: EvaluateConfig, benchmark: Benchmark) -> list[Expected]:
     return [expected(stage, usage, prices.get(stage, judging)) for stage, usage in stages.items()]
 
 
-def _check(config: EvaluateConfig, benchmark: Benchmark) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Reads all items once; gives their digests by id and the ids by set."""
+def _check(config: EvaluateConfig, benchmark: Benchmark) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """Reads all items once.
+
+    Returns:
+        Digests of the items with all that is asked about them, by key; and of the items alone, by id, by set.
+    """
     asked = (*benchmark.asked, *(fingerprint(model.adapter) for model in _all_models(benchmark)))
-    sets: dict[str, list[str]] = {}
-
-    def noted() -> Placed:
-        for place, item in benchmark.items():
-            sets.setdefault(item.set, []).append(item.id)
-            yield place, item
-
-    digests = digests_by_id(noted(), asked)
+    digests: dict[str, str] = {}
+    sets: dict[str, dict[str, str]] = {}
+    for item in refuse_repeated_ids(benchmark.items(), attrgetter("key")):
+        digests[item.key] = item.digest(*asked)
+        sets.setdefault(item.set, {})[item.id] = item.digest()
     if not digests:
         raise UserError(f"{config.input} holds no questions")
     return digests, sets
+
+
+def _row_key(row: Row) -> str | None:
+    set, id = row.get("set"), row.get("id")
+    return key_of(set, id) if isinstance(set, str) and isinstance(id, str) else None
 
 
 def _all_models(benchmark: Benchmark) -> list[ChatConfig]:
@@ -146,7 +159,7 @@ def _key(model: ChatConfig) -> str:
     return model.model_dump_json()
 
 
-def _tokenizer(config: EvaluateConfig, benchmark: Benchmark) -> Any:
+def _tokenizer(config: EvaluateConfig, benchmark: Benchmark) -> "PreTrainedTokenizerBase":
     first = next(iter(benchmark.models.values()))
     return load_tokenizer(config.tokenizer or first.model, "tokenizer", first.trust_remote_code)
 
@@ -158,7 +171,7 @@ def _in_flight(config: EvaluateConfig, benchmark: Benchmark) -> int:
     return max(batched, default=max(2 * model.calls_at_once for model in models))
 
 
-def _render(benchmark: Benchmark, item: Item) -> Any:
+def _render(benchmark: Benchmark, item: Item) -> Callable[[str], str]:
     return around_context(benchmark.template, question=item.question)
 
 
@@ -172,7 +185,7 @@ async def _work(
     item: Item,
 ) -> None:
     """All samples of one item, from wherever they stand."""
-    missing = set(range(config.samples)) - {row["sample"] for row in predictions.rows(item.id)}
+    missing = set(range(config.samples)) - {row["sample"] for row in predictions.rows(item.key)}
     progress.skip(config.samples - len(missing))
     render = _render(benchmark, item)
 
@@ -183,7 +196,7 @@ async def _work(
                 for stage, model in models.items()
             )
         )
-        row = {"id": item.id, "set": item.set, "digest": digests[item.id], "sample": number}
+        row = {"id": item.id, "set": item.set, "digest": digests[item.key], "sample": number}
         predictions.append(row | await benchmark.score(item, [completion.text for completion in completions]))
         progress.step()
 
@@ -191,15 +204,16 @@ async def _work(
 
 
 def _results(
-    config: EvaluateConfig, benchmark: Benchmark, sets: Mapping[str, list[str]], predictions: Journal
+    config: EvaluateConfig, benchmark: Benchmark, sets: Mapping[str, Mapping[str, str]], predictions: Journal
 ) -> dict[str, Any]:
-    scores: dict[str, dict[str, dict[str, float | None]]] = {}
-    for name, ids in sets.items():
-        for id in ids:
-            rows = {row["sample"]: row for row in predictions.rows(id) if row["sample"] < config.samples}
+    scores: dict[str, dict[str, Scores]] = {}
+    unjudged = 0
+    for name, digests in sets.items():
+        for id in digests:
+            rows = {row["sample"]: row for row in predictions.rows(key_of(name, id))}
             if len(rows) == config.samples:
                 scores.setdefault(name, {})[id] = question_scores(rows.values(), benchmark.metrics)
-    unjudged = sum(None in one.values() for its in scores.values() for one in its.values()) if benchmark.judge else 0
+                unjudged += sum(None in (row[metric] for metric in benchmark.metrics) for row in rows.values())
     first, *others = benchmark.models.values()
     return {
         "benchmark": benchmark.name,
@@ -212,4 +226,7 @@ def _results(
         "metrics": list(benchmark.metrics),
         "unjudged": unjudged,
         **summarise(scores, benchmark.metrics, benchmark.groups),
+        "by_question": {
+            name: {id: {"digest": sets[name][id]} | one for id, one in its.items()} for name, its in scores.items()
+        },
     }

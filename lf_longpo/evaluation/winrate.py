@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lf_longpo.aio import all_settled
 from lf_longpo.config import ChatConfig, WinRateConfig
 from lf_longpo.evaluation.benchmark import Row
-from lf_longpo.evaluation.items import Item, Placed, read_sets
+from lf_longpo.evaluation.items import Item, Placed, item_of, read_sets
 from lf_longpo.evaluation.referee import Referee, judge_prompt, verdict_usage
 from lf_longpo.judging.verdicts import find_verdict
 from lf_longpo.models.calls import Calls
@@ -30,8 +30,8 @@ _ANSWER = 200
 class WinRate:
     """A `Benchmark`; see there for what each part does.
 
-    `win_rate` of an answer is the mean over both orders of 1 for a win, 0.5 for a tie and 0 for a loss; an answer wins
-    or loses where that is above or below a half. `agreed` tells whether both orders came to the same.
+    `win_rate` of an answer is the mean over both orders of 1 for a win, 0.5 for a tie and 0 for a loss. It wins or
+    loses where both orders say so; where they differ (`agreed` is 0) or both say so, it is a tie.
 
     Raises:
         UserError: the prompt template cannot be used.
@@ -85,13 +85,17 @@ class WinRate:
         answers = 2 * (count_tokens(item.answers[0], tokenizer) if item.answers else _ANSWER)
         window = self.judge.context_window or tokenizer.model_max_length
         prompt = chat_tokens(self._render(item, "", "")(item.context), tokenizer) + answers
-        return {"judge": verdict_usage(self._config.judging, self.judge, min(prompt, window)).times(2)}
+        return {
+            "judge": verdict_usage(self._config.judging, self.judge, _VERDICTS, tokenizer, min(prompt, window)).times(2)
+        }
 
 
 def _outcome(first: float, second: float) -> dict[str, float]:
-    rate = (first + second) / 2
-    told = {"win": rate > 0.5, "tie": rate == 0.5, "loss": rate < 0.5, "agreed": _side(first) == _side(second)}
-    return {"win_rate": rate} | {name: float(value) for name, value in told.items()}
+    sides = _side(first), _side(second)
+    agreed = sides[0] == sides[1]
+    told = {"win": agreed and sides[0] > 0, "loss": agreed and sides[0] < 0, "agreed": agreed}
+    told["tie"] = not (told["win"] or told["loss"])
+    return {"win_rate": (first + second) / 2} | {name: float(value) for name, value in told.items()}
 
 
 def _side(score: float) -> int:
@@ -104,4 +108,4 @@ def _parse(text: str) -> float | None:
 
 def _item(row: Any, place: str, stem: str) -> Item:
     question = question_of(row, place, needs_answers=False)
-    return Item(question.id, question.question, question.answers, question.context, stem)
+    return item_of(question, stem)

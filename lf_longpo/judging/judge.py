@@ -1,8 +1,8 @@
 """Asking a judge until its reply can be read, by the verdict it writes or by its token probabilities."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lf_longpo.config import ChatConfig, SamplingConfig, VerdictConfig
 from lf_longpo.errors import CallFailed, UserError
@@ -11,6 +11,9 @@ from lf_longpo.judging.verdicts import own_verdict
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.chat import Completion
 from lf_longpo.models.embedded import is_embedded
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # First try nearly greedy, then up to four that may come out otherwise (the values of LongReward's published code).
 _TEMPERATURES = (0.01, 0.95, 0.95, 0.95, 0.95)
@@ -44,6 +47,24 @@ class Asked:
 def rates_by_expectation(config: VerdictConfig, judge: ChatConfig) -> bool:
     """Whether verdicts are expected ones: as set, or by default for the embedded model."""
     return (config.rating or ("expected" if is_embedded(judge.model) else "parsed")) == "expected"
+
+
+def calls_a_verdict(
+    config: VerdictConfig, judge: ChatConfig, labels: Collection[str], tokenizer: "PreTrainedTokenizerBase"
+) -> int:
+    """How many calls one verdict is expected to take.
+
+    One that is expected takes a call for the token probabilities, after the analysis if there is one; and one more
+    where a label, such as `10`, begins with the token of another.
+    """
+    if not rates_by_expectation(config, judge):
+        return 1
+    open_ones = any(
+        longer != label and longer.startswith(label) and len(tokenizer.tokenize(longer)) > 1
+        for longer in labels
+        for label in labels
+    )
+    return 1 + bool(config.analysis_tokens) + open_ones
 
 
 class Judge:

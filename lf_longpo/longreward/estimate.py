@@ -9,9 +9,10 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from lf_longpo.config import GenerateConfig
-from lf_longpo.judging.judge import rates_by_expectation
+from lf_longpo.judging.judge import calls_a_verdict
 from lf_longpo.longreward.method import PROMPT
 from lf_longpo.longreward.prompts import STAGES, JudgePrompts
+from lf_longpo.longreward.scorer import LEVELS, RATINGS
 from lf_longpo.models.embedded import is_embedded
 from lf_longpo.models.tokenizers import chat_tokens
 from lf_longpo.questions import Source, read_questions
@@ -90,7 +91,7 @@ def _of_question(
 
     parts = -(-size // settings.chunk_size)
     usage.append(("extract", Usage(parts, size + parts * (bare("extract", language) + query), parts * _NOTE)))
-    rating, level = _calls_a_verdict(config, tokenizer)
+    rating, level = (calls_a_verdict(settings, config.judge, labels, tokenizer) for labels in (RATINGS, LEVELS))
     analysis = min(_ANALYSIS, settings.analysis_tokens) or 1
     evidence = min(settings.evidence_top_k * settings.evidence_chunk_size, size)
     for answer, sentences in lengths:
@@ -114,15 +115,3 @@ def _of_question(
 def _sentences(answer: str) -> int:
     """Sentences and list items that say something."""
     return sum(any(character.isalnum() for character in sentence) for sentence in split_sentences(answer)) or 1
-
-
-def _calls_a_verdict(config: GenerateConfig, tokenizer: "PreTrainedTokenizerBase") -> tuple[int, int]:
-    """Calls for a rating and for a level of support.
-
-    A judge whose verdict is expected is asked for its token probabilities, after its analysis if it writes one; once
-    more for a rating where `10` begins with the token `1`.
-    """
-    if not rates_by_expectation(config.longreward, config.judge):
-        return 1, 1
-    level = 2 if config.longreward.analysis_tokens else 1
-    return level + int(len(tokenizer.tokenize("10")) > 1), level

@@ -5,9 +5,11 @@ from pathlib import Path
 
 
 def fingerprint(adapter: str | None) -> str:
-    """A hash of the adapter's weights; empty without an adapter, or for one that is no local folder."""
-    weights = Path(adapter) / "adapter_model.safetensors" if adapter else None
-    if weights is None or not weights.is_file():
-        return ""
-    with weights.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """A hash of the adapter's weights and settings; empty without an adapter, or for one that is no local folder."""
+    folder = Path(adapter) if adapter else None
+    files = sorted(folder.glob("adapter_*")) if folder and folder.is_dir() else []
+    digests = []
+    for path in files:
+        with path.open("rb") as file:
+            digests.append(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}")
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:16] if digests else ""

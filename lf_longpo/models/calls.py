@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lf_longpo.aio import Once
 from lf_longpo.config import ChatConfig, SamplingConfig
 from lf_longpo.errors import CallFailed, NoServer, TextTooLong, TryAgain, UserError
+from lf_longpo.models.adapters import fingerprint
 from lf_longpo.models.cache import CallCache, CallKey, StageTotals, request_hash
 from lf_longpo.models.chat import ChatModel, ChatRequest, Completion
 from lf_longpo.models.ledger import Ledger, cost_of
@@ -59,6 +60,8 @@ class Calls:
         self._turns = Turns(lambda: model.limit)
         self._requests = Quota(config.requests_per_minute, ledger.pause)
         self._tokens = Quota(config.tokens_per_minute, ledger.pause)
+        # The path alone where there are no files to tell it from the next training's.
+        self._adapter = fingerprint(config.adapter) or config.adapter
         self._under_way: Once[Completion] = Once(0)
         self._started: Once[None] = Once(1)
         self._window = 0
@@ -122,7 +125,7 @@ class Calls:
             prompt = render(await asyncio.to_thread(self._fit, render, context, limit))
         place = f"{self._seed}/{stage}/{question}/{round}"
         request = ChatRequest(prompt, sampling, _seed_of(place), reply_start, weigh_after, question)
-        identity = {"model": self._config.model, "adapter": self._config.adapter, **request.identity()}
+        identity = {"model": self._config.model, "adapter": self._adapter, **request.identity()}
         key = CallKey(stage, question, round, request_hash(identity))
         kept = self._cache.get(key)
         if kept is not None:

@@ -135,7 +135,8 @@ class TransformersChat:
         while there < len(self._waiting) < self.limit:
             there = len(self._waiting)
             await asyncio.sleep(_GATHER_SECONDS)
-        self._waiting.sort(key=lambda one: (one.since, one.request.seed))
+        # Several things that are asked of one answer share their seed.
+        self._waiting.sort(key=lambda one: (one.since, one.request.seed, one.request.prompt, one.request.reply_start))
 
     def _take_batch(self) -> tuple[list[_Waiting], int]:
         waiting = [Waiting(one.ids, one.request.sampling.max_new_tokens) for one in self._waiting]
