@@ -136,15 +136,23 @@ def _parser() -> argparse.ArgumentParser:
         description="Makes questions that `longpo generate` reads, with a data card beside them.",
     )
     ways = synthesize.add_subparsers(required=True, metavar="WAY")
-    multihop = ways.add_parser(
-        "multihop",
-        help="from MuSiQue, HotpotQA or 2WikiMultiHopQA, and articles to fill the contexts with",
-        description="Puts the documents that support a published multi-hop question among many that do not, shuffled "
-        "and numbered, until the context has the wanted length.",
-    )
-    multihop.add_argument("config", help=_CONFIG_HELP)
-    multihop.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES_HELP)
-    multihop.set_defaults(run=_multihop)
+    for name, help, description in (
+        (
+            "multihop",
+            "from MuSiQue, HotpotQA or 2WikiMultiHopQA, and articles to fill the contexts with",
+            "Puts the documents that support a published multi-hop question among many that do not, shuffled and "
+            "numbered, until the context has the wanted length.",
+        ),
+        (
+            "needle",
+            "facts at chosen depths of documents of any length, made without a model",
+            "Hides facts in seeded documents, for tests and benchmarks: one hop or more, at chosen depths.",
+        ),
+    ):
+        way = ways.add_parser(name, help=help, description=description)
+        way.add_argument("config", help=_CONFIG_HELP)
+        way.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES_HELP)
+        way.set_defaults(run=partial(_synthesize, name))
 
     check = commands.add_parser(
         "check",
@@ -279,14 +287,15 @@ def _compare(options: argparse.Namespace) -> int:
     return 0
 
 
-def _multihop(options: argparse.Namespace) -> int:
+def _synthesize(name: str, options: argparse.Namespace) -> int:
     from lf_longpo.config_file import load_config
-    from lf_longpo.synthesis.settings import MultiHopConfig
+    from lf_longpo.synthesis.settings import MultiHopConfig, NeedleConfig
 
-    config = load_config(MultiHopConfig, options.config, options.overrides)
-    from lf_longpo.synthesis.run import make_multihop
+    kind = {"multihop": MultiHopConfig, "needle": NeedleConfig}[name]
+    config = load_config(kind, options.config, options.overrides)
+    from lf_longpo.synthesis.run import make_multihop, make_needles
 
-    card = make_multihop(config)
+    card = {"multihop": make_multihop, "needle": make_needles}[name](config)
     print(f"{len(card.tokens)} questions of {min(card.tokens):,} to {max(card.tokens):,} tokens -> {config.output}")
     return 0
 

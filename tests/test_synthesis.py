@@ -163,3 +163,38 @@ def test_too_little_to_fill_a_context_is_told(tmp_path, capsys):
     assert main(["synthesize", "multihop", config, f"corpus={corpus}"]) == 2
     assert f"{corpus}, line 2: the field title" in capsys.readouterr().err
     assert not (tmp_path / "out/questions.jsonl").exists()
+
+
+def test_needles_stand_where_they_are_wanted(tmp_path, tokenizer):
+    config = tmp_path / "needle.yaml"
+    settings = {
+        "output": str(tmp_path / "out/questions.jsonl"),
+        "tokenizer": "smollm2-135m",
+        "questions": 12,
+        "hops": [1, 3],
+        "depths": [0.0, 0.5, 1.0],
+        "min_tokens": 2000,
+        "max_tokens": 4000,
+    }
+    config.write_text(yaml.safe_dump(settings))
+    assert main(["synthesize", "needle", str(config)]) == 0
+    rows = made(tmp_path)
+    assert len(rows) == 12 and len({row["context"] for row in rows}) == 12
+    assert len(check_questions(Source(str(tmp_path / "out/questions.jsonl")))) == 12
+    for number, row in enumerate(rows):
+        hops, depth = ((1, 3)[number // 3 % 2], (0.0, 0.5, 1.0)[number % 3])
+        counted = len(tokenizer.tokenize(row["context"]))
+        assert 2000 <= row["tokens"] <= 4000 and abs(counted - row["tokens"]) < 0.05 * row["tokens"]
+        # The chain can be followed, and by nothing else: each name of it is in the facts alone.
+        who = re.search(r"([A-Z]\w+ [A-Z]\w+)", row["question"])[1]
+        for _ in range(hops - 1):
+            (who,) = re.findall(rf"{who} left the keys with ([^.]+)\.", row["context"])
+        assert row["question"].count("left the keys with") == hops - 1
+        fact = f"The locker of {who} has the number {row['answer']}."
+        assert row["context"].count(row["answer"]) == row["context"].count(fact) == 1
+        assert row["context"].count(who) == min(hops, 2)
+        found = len(tokenizer.tokenize(row["context"][: row["context"].index(fact)])) / counted
+        assert found == pytest.approx(depth, abs=0.03)
+    before = (tmp_path / "out/questions.jsonl").read_bytes()
+    assert main(["synthesize", "needle", str(config)]) == 0
+    assert (tmp_path / "out/questions.jsonl").read_bytes() == before

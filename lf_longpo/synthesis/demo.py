@@ -15,11 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lf_longpo.journal import write_whole
+from lf_longpo.synthesis.names import FIRST, LAST
 
-_FIRST = """Ada Bruno Carla Dario Edda Falk Greta Hanno Ilse Jonas Katia Lorenz Mira Nils Olga Pavel Quirin Rosa Sven
-Tilda Ugo Vera Wanda Xaver Yara Zeno Agnes Boris Celia Detlef""".split()
-_LAST = """Almbach Brandis Corvin Dornau Eschen Farlow Gessner Halvard Imhof Jessup Kestrel Lindqvist Morrow Nordahl
-Ostrow Penrose Quist Rademaker Selwyn Thorne Ulbrich Vossler Wickham Yarrow Zeller Ashdown Bellamy Crane""".split()
 _VALUES = {
     "job": "baker clockmaker ferryman teacher beekeeper carpenter nurse blacksmith tailor gardener potter".split(),
     "town": "Ravenmoor Silbertal Oakhollow Kaltwasser Brindle Steinfurt Marrowby Westhaven Nordby Lindau".split(),
@@ -89,7 +86,7 @@ def demo_questions(number: int, seed: int, people: tuple[int, int] = (30, 72), p
 
 
 def _village(draw: random.Random, size: int) -> list[_Person]:
-    names = draw.sample([f"{first} {last}" for first in _FIRST for last in _LAST], size)
+    names = draw.sample([f"{first} {last}" for first in FIRST for last in LAST], size)
     neighbours = names[1:] + names[:1]
     people = [
         _Person(name, {fact: draw.choice(values) for fact, values in _VALUES.items()}, neighbour)

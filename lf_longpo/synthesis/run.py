@@ -1,9 +1,11 @@
 """`longpo synthesize`: reads, makes questions, writes them with a data card."""
 
 import json
+import random
 from collections.abc import Iterable, Iterator
-from itertools import islice
-from typing import TYPE_CHECKING
+from itertools import islice, product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lf_longpo.errors import UserError
 from lf_longpo.journal import check_folder, write_whole
@@ -11,8 +13,9 @@ from lf_longpo.models.tokenizers import load_tokenizer
 from lf_longpo.synthesis.card import Card
 from lf_longpo.synthesis.corpus import corpus_state, read_corpus
 from lf_longpo.synthesis.multihop import ContextMaker
+from lf_longpo.synthesis.needle import needle_question
 from lf_longpo.synthesis.passages import PassageStore
-from lf_longpo.synthesis.settings import MultiHopConfig
+from lf_longpo.synthesis.settings import MultiHopConfig, NeedleConfig
 from lf_longpo.synthesis.sources import Document, MultiHop, read_multihop
 from lf_longpo.tables import places_and_rows
 
@@ -40,11 +43,38 @@ def make_multihop(config: MultiHopConfig) -> Card:
         )
         rounds = (divmod(number, len(questions)) for number in range(config.questions or len(questions)))
         rows = (maker.row(questions[place], copy) for copy, place in rounds)
-        write_whole(config.output, (json.dumps(card.note(row), ensure_ascii=False) + "\n" for row in rows))
+        _write(config.output, rows, card)
     finally:
         store.close()
-    write_whole(config.output.with_suffix(".card.md"), [card.text()])
     return card
+
+
+def make_needles(config: NeedleConfig) -> Card:
+    """Makes questions about facts that are hidden in long documents, and writes them.
+
+    Raises:
+        UserError: the settings cannot work.
+    """
+    check_folder(config.output.parent, "output")
+    tokenizer = load_tokenizer(config.tokenizer, "tokenizer", False)
+    kinds = list(product(config.hops, config.depths))
+    draw = random.Random(f"{config.seed}/lengths")
+
+    def row(number: int) -> dict[str, Any]:
+        hops, depth = kinds[number % len(kinds)]
+        tokens = draw.randint(config.min_tokens, config.max_tokens)
+        id = f"needle-{number:04d}-{hops}hop"
+        return needle_question(id, hops, depth, tokens, tokenizer, config.seed)
+
+    card = Card("needle", config, config.tokenizer)
+    _write(config.output, (row(number) for number in range(config.questions)), card)
+    return card
+
+
+def _write(output: Path, rows: Iterable[dict[str, Any]], card: Card) -> None:
+    """Writes questions, and the card beside them when they are there."""
+    write_whole(output, (json.dumps(card.note(row), ensure_ascii=False) + "\n" for row in rows))
+    write_whole(output.with_suffix(".card.md"), [card.text()])
 
 
 def _questions(config: MultiHopConfig) -> Iterator[MultiHop]:

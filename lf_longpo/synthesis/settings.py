@@ -50,3 +50,20 @@ class MultiHopConfig(LengthConfig):
     """Most tokens of an article that a context takes up."""
     index: Path | None = None
     """Where the corpus is indexed, once for all runs on it. Default: beside the output."""
+
+
+class NeedleConfig(LengthConfig):
+    """`longpo synthesize needle`: facts hidden in long documents, made without a model."""
+
+    questions: Positive = 20
+    """Questions to make, each over a document of its own."""
+    hops: Annotated[tuple[Annotated[int, Field(ge=1, le=10, strict=True)], ...], Field(min_length=1)] = (1, 2)
+    """Facts that an answer takes; questions go through these in turn."""
+    depths: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=1)] = (
+        0.0,
+        0.25,
+        0.5,
+        0.75,
+        1.0,
+    )
+    """Where the fact with the answer stands, from the beginning (0) to the end (1); in turn likewise."""

@@ -1,0 +1,107 @@
+"""Seeded long documents with facts at chosen depths, for tests and benchmarks; made without a model, of any length.
+
+The documents are a town's log: who carried what where. Every sentence names people and numbers, so that a fact is not
+found by being the odd one out. A question has one hop or more: the person asked about left the keys with somebody, who
+left them with somebody, whose number is wanted.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from lf_longpo.synthesis.names import FIRST, LAST
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+LICENCE = "CC0-1.0"
+
+_PLACES = "the mill|the harbour|the old bridge|the market|the chapel|the quarry|the station|the school".split("|")
+_GOODS = "crates of apples|sacks of flour|barrels of tar|bales of wool|boxes of nails|jars of honey".split("|")
+_LOG = (
+    "On day {day} {who} carried {number} {goods} to {place}.",
+    "{who} was seen at {place} on day {day} and spoke with {other}.",
+    "The clerk wrote down that {who} owed {other} {number} coins.",
+    "On day {day} the gate at {place} was opened {number} times for {who}.",
+    "{who} told {other} about the {goods} that were lost on day {day}.",
+)
+_KEYS = "{who} left the keys with {other}."
+_NUMBER = "The locker of {who} has the number {number}."
+# Sentences that are made and counted at once.
+_BATCH = 2000
+
+
+def needle_question(
+    id: str, hops: int, depth: float, tokens: int, tokenizer: "PreTrainedTokenizerBase", seed: int
+) -> dict[str, Any]:
+    """One question over a document of its own, as a row that `longpo generate` reads.
+
+    Args:
+        id: of the question; the document follows from it and the seed.
+        hops: facts that the answer takes, from 1.
+        depth: where the last of them stands, the one with the answer: 0 at the beginning, 1 at the end. The others are
+            anywhere.
+        tokens: length of the document, met to the length of a sentence.
+        tokenizer: counts.
+        seed: the run's.
+    """
+    draw = random.Random(f"{seed}/needle/{id}")
+    # Nobody else in the document has these people's names.
+    people = [f"{first} {draw.choice(LAST)}" for first in draw.sample(FIRST, hops)]
+    number = str(draw.randint(10_000, 99_999))
+    facts = [_KEYS.format(who=who, other=other) for who, other in pairwise(people)]
+    facts.append(_NUMBER.format(who=people[-1], number=number))
+    rest = tokens - sum(_counts(facts, tokenizer))
+    sentences, ends = _log(draw, rest, set(people), tokenizer)
+    depths = [*(draw.random() for _ in facts[1:]), depth]
+    # From the last to the first, so that earlier ones do not move the later ones' places.
+    for fact, share in sorted(zip(facts, depths, strict=True), key=lambda placed: -placed[1]):
+        place = next((index for index, end in enumerate(ends) if end > share * rest), len(sentences))
+        sentences.insert(place, fact)
+    who = "the person that " * (hops - 1) + people[0] + " left the keys with" * (hops - 1)
+    return {
+        "id": id,
+        "question": f"What is the number of the locker of {who}?",
+        "answer": number,
+        "context": " ".join(sentences),
+        "source": "needle",
+        "licence": LICENCE,
+        "documents": [id],
+        "supporting": depths,
+        "tokens": tokens,
+    }
+
+
+def _log(
+    draw: random.Random, tokens: int, avoided: set[str], tokenizer: "PreTrainedTokenizerBase"
+) -> tuple[list[str], list[int]]:
+    """Sentences of so many tokens in all, and where each ends."""
+    sentences: list[str] = []
+    ends: list[int] = []
+    total = 0
+    for sentence, count in _counted(draw, avoided, tokenizer):
+        if total + count > tokens:
+            break
+        total += count
+        sentences.append(sentence)
+        ends.append(total)
+    return sentences, ends
+
+
+def _counted(draw: random.Random, avoided: set[str], tokenizer: "PreTrainedTokenizerBase") -> Iterator[tuple[str, int]]:
+    names = [name for first in FIRST for last in LAST if (name := f"{first} {last}") not in avoided]
+    while True:
+        batch = [_sentence(draw, names) for _ in range(_BATCH)]
+        yield from zip(batch, _counts(batch, tokenizer), strict=True)
+
+
+def _sentence(draw: random.Random, names: Sequence[str]) -> str:
+    who, other = draw.sample(names, 2)
+    known = {"who": who, "other": other, "place": draw.choice(_PLACES), "goods": draw.choice(_GOODS)}
+    return draw.choice(_LOG).format(day=draw.randint(1, 9_999), number=draw.randint(2, 999), **known)
+
+
+def _counts(sentences: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    encoded = tokenizer([f" {sentence}" for sentence in sentences], add_special_tokens=False)
+    return [len(ids) for ids in encoded["input_ids"]]
