@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 
 from lf_longpo.config import Config, Positive
 
+_Hops = Annotated[int, Field(ge=1, le=10, strict=True)]
+_Depth = Annotated[float, Field(ge=0, le=1)]
+
 
 class LengthConfig(Config):
     """How long contexts become."""
@@ -57,9 +60,9 @@ class NeedleConfig(LengthConfig):
 
     questions: Positive = 20
     """Questions to make, each over a document of its own."""
-    hops: Annotated[tuple[Annotated[int, Field(ge=1, le=10, strict=True)], ...], Field(min_length=1)] = (1, 2)
+    hops: Annotated[tuple[_Hops, ...], Field(min_length=1)] = (1, 2)
     """Facts that an answer takes; questions go through these in turn."""
-    depths: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=1)] = (
+    depths: Annotated[tuple[_Depth, ...], Field(min_length=1)] = (
         0.0,
         0.25,
         0.5,
