@@ -34,6 +34,8 @@ setup(
         "scipy>=1.15",
         "rouge==1.0.1",  # LongBench's own metric: other ROUGE-L libraries give other numbers
         "jieba>=0.42",
+        "datasketch>=1.6",
+        "py3langid>=0.3",
         "rich",
         "filelock",
         "platformdirs",

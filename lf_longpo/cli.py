@@ -148,6 +148,12 @@ def _parser() -> argparse.ArgumentParser:
             "facts at chosen depths of documents of any length, made without a model",
             "Hides facts in seeded documents, for tests and benchmarks: one hop or more, at chosen depths.",
         ),
+        (
+            "mix",
+            "join, filter and split files of questions",
+            "Joins files of questions, leaves out what is too long, in another language or over a context that was "
+            "there, and holds some out that share no document with the others.",
+        ),
     ):
         way = ways.add_parser(name, help=help, description=description)
         way.add_argument("config", help=_CONFIG_HELP)
@@ -289,14 +295,17 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _synthesize(name: str, options: argparse.Namespace) -> int:
     from lf_longpo.config_file import load_config
-    from lf_longpo.synthesis.settings import MultiHopConfig, NeedleConfig
+    from lf_longpo.synthesis import settings
 
-    kind = {"multihop": MultiHopConfig, "needle": NeedleConfig}[name]
-    config = load_config(kind, options.config, options.overrides)
-    from lf_longpo.synthesis.run import make_multihop, make_needles
+    kinds = {"multihop": settings.MultiHopConfig, "needle": settings.NeedleConfig, "mix": settings.MixConfig}
+    config = load_config(kinds[name], options.config, options.overrides)
+    from lf_longpo.reporting import print_mix, print_questions
+    from lf_longpo.synthesis import run
 
-    card = {"multihop": make_multihop, "needle": make_needles}[name](config)
-    print(f"{len(card.tokens)} questions of {min(card.tokens):,} to {max(card.tokens):,} tokens -> {config.output}")
+    if name == "mix":
+        print_mix(config, *run.mix(config))
+    else:
+        print_questions(config.output, {"multihop": run.make_multihop, "needle": run.make_needles}[name](config))
     return 0
 
 

@@ -18,6 +18,9 @@ from lf_longpo.usage import Expected, Usage
 
 if TYPE_CHECKING:
     from lf_longpo.evaluation.compare import Comparison
+    from lf_longpo.synthesis.card import Card
+    from lf_longpo.synthesis.mix import Choice
+    from lf_longpo.synthesis.settings import MixConfig
 
 _METRICS = {
     "em": "EM",
@@ -254,3 +257,17 @@ def print_comparison(comparison: "Comparison") -> None:
             "out.",
             markup=False,
         )
+
+
+def print_questions(output: Path, card: "Card") -> None:
+    """The end of `longpo synthesize`."""
+    lengths = f"{min(card.tokens):,} to {max(card.tokens):,} tokens"
+    stdout_console().print(f"{len(card.tokens)} questions of {lengths} -> {output}", markup=False)
+
+
+def print_mix(config: "MixConfig", choice: "Choice", cards: Sequence["Card"]) -> None:
+    """The end of `longpo synthesize mix`: what stays, and what does not."""
+    for output, card in zip((config.output, config.held_out), cards, strict=False):
+        print_questions(output, card)
+    for why, number in choice.dropped.items():
+        stdout_console().print(f"{number} left out for their {why}", markup=False)

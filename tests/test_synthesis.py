@@ -1,6 +1,7 @@
 """Long-context questions made from published multi-hop questions."""
 
 import json
+import random
 import re
 
 import pytest
@@ -198,3 +199,79 @@ def test_needles_stand_where_they_are_wanted(tmp_path, tokenizer):
     before = (tmp_path / "out/questions.jsonl").read_bytes()
     assert main(["synthesize", "needle", str(config)]) == 0
     assert (tmp_path / "out/questions.jsonl").read_bytes() == before
+
+
+def question(id, words, **changes):
+    return {"id": id, "question": f"What of {id}?", "answer": "It", "context": words} | changes
+
+
+def write_mix(tmp_path, inputs, **changes):
+    settings = {
+        "inputs": [str(write_jsonl(tmp_path / f"{name}.jsonl", rows)) for name, rows in inputs.items()],
+        "output": str(tmp_path / "out/questions.jsonl"),
+        "tokenizer": "smollm2-135m",
+    }
+    (tmp_path / "mix.yaml").write_text(yaml.safe_dump(settings | changes))
+    return str(tmp_path / "mix.yaml")
+
+
+def english(seed, length=200):
+    draw = random.Random(seed)
+    words = "the river runs under bridges while people walk along its banks and speak about weather trade ships".split()
+    return " ".join(draw.choice(words) for _ in range(length))
+
+
+def test_mixed_questions_are_filtered_by_length_language_and_duplicate(tmp_path, capsys):
+    first, near = english(1), english(1).split()
+    near[100] = "suddenly"
+    inputs = {
+        "one": [question("a", first), question("b", english(2)), question("long", english(3, 2000))],
+        "two": [
+            question("same", first),
+            question("near", " ".join(near)),
+            question("zh", "这条河从桥下流过,人们沿着河岸走,谈论天气和贸易。" * 9),
+            question("c", english(4), source="musique", licence="CC BY 4.0"),
+        ],
+    }
+    config = write_mix(tmp_path, inputs, max_tokens=1000, languages=["en"])
+    assert main(["synthesize", "mix", config]) == 0
+    assert [row["id"] for row in made(tmp_path)] == ["a", "b", "c"]
+    told = capsys.readouterr().out
+    assert "1 left out for their length" in told and "1 left out for their language" in told
+    assert "2 left out for their duplicate context" in told
+    assert "| musique | CC BY 4.0 | 1 |" in (tmp_path / "out/questions.card.md").read_text()
+    assert main(["synthesize", "mix", config, "questions_per_context=2", "near_duplicate=null", "languages=[]"]) == 0
+    assert [row["id"] for row in made(tmp_path)] == ["a", "b", "same", "near", "zh", "c"]
+
+
+def test_what_is_held_out_shares_no_document_with_training(tmp_path, capsys):
+    """Questions 0 to 9 hang together by their supporting documents, 10 to 19 two by two, 20 to 29 by nothing."""
+
+    def documents(number):
+        own = [f"D{number}", f"D{number + 1}"] if number < 10 else [f"E{number // 2}" if number < 20 else f"F{number}"]
+        return {"documents": ["Everybody's", *own], "supporting": list(range(2, 2 + len(own)))}
+
+    rows = [question(f"q{n}", english(n), **documents(n)) for n in range(30)]
+    held_out = tmp_path / "out/held_out.jsonl"
+    config = write_mix(tmp_path, {"all": rows}, held_out=str(held_out), held_out_questions=13)
+    assert main(["synthesize", "mix", config]) == 0
+    away, kept = ({row["id"] for row in map(json.loads, path.read_text().splitlines())} for path in
+                  (held_out, tmp_path / "out/questions.jsonl"))  # fmt: skip
+    assert len(away) == 14 and len(kept) == 16 and not away & kept
+    assert {f"q{n}" for n in range(10)} <= kept and {f"q{n}" for n in range(20, 30)} <= away
+    assert all((f"q{n}" in away) == (f"q{n + 1}" in away) for n in range(10, 20, 2))
+    before = held_out.read_bytes()
+    assert main(["synthesize", "mix", config]) == 0 and held_out.read_bytes() == before
+
+    assert main(["synthesize", "mix", config, "held_out_questions=30"]) == 2
+    assert "cannot be held out with something left to train on" in capsys.readouterr().err
+    assert main(["synthesize", "mix", config, "min_tokens=100000"]) == 2
+    assert "30 left out for length" in capsys.readouterr().err
+
+
+def test_ids_that_stand_twice_and_outputs_that_are_inputs_are_refused(tmp_path, capsys):
+    config = write_mix(tmp_path, {"one": [question("a", english(1))], "two": [question("a", english(2))]})
+    assert main(["synthesize", "mix", config]) == 2
+    assert "two.jsonl, line 1: id 'a' stands already in" in capsys.readouterr().err
+    assert main(["synthesize", "mix", config, f"output={tmp_path / 'one.jsonl'}"]) == 2
+    assert "is one of the inputs" in capsys.readouterr().err

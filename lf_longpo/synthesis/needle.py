@@ -68,7 +68,7 @@ def needle_question(
         "source": "needle",
         "licence": LICENCE,
         "documents": [id],
-        "supporting": depths,
+        "depths": depths,
         "tokens": tokens,
     }
 

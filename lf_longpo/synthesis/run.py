@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from lf_longpo.errors import UserError
 from lf_longpo.journal import check_folder, write_whole
 from lf_longpo.models.tokenizers import load_tokenizer
+from lf_longpo.questions import question_of
 from lf_longpo.synthesis.card import Card
 from lf_longpo.synthesis.corpus import corpus_state, read_corpus
+from lf_longpo.synthesis.mix import Choice, choose, read_inputs
 from lf_longpo.synthesis.multihop import ContextMaker
 from lf_longpo.synthesis.needle import needle_question
 from lf_longpo.synthesis.passages import PassageStore
-from lf_longpo.synthesis.settings import MultiHopConfig, NeedleConfig
+from lf_longpo.synthesis.settings import MixConfig, MultiHopConfig, NeedleConfig
 from lf_longpo.synthesis.sources import Document, MultiHop, read_multihop
 from lf_longpo.tables import places_and_rows
 
@@ -69,6 +71,34 @@ def make_needles(config: NeedleConfig) -> Card:
     card = Card("needle", config, config.tokenizer)
     _write(config.output, (row(number) for number in range(config.questions)), card)
     return card
+
+
+def mix(config: MixConfig) -> tuple[Choice, list[Card]]:
+    """Joins, filters and splits questions, and writes them.
+
+    Raises:
+        UserError: an input or the settings cannot work, or nothing stays; nothing was written.
+    """
+    targets = [path for path in (config.output, config.held_out) if path]
+    for path in targets:
+        check_folder(path.parent, "output")
+        if str(path) in config.inputs:
+            raise UserError(f"output: {path} is one of the inputs; name another file")
+    choice = choose(config, load_tokenizer(config.tokenizer, "tokenizer", False))
+    cards = []
+    for path, ids in zip(targets, (choice.train, choice.held_out), strict=False):
+        card = Card("mix", config, config.tokenizer)
+        _write(path, _chosen(config, choice, ids), card)
+        cards.append(card)
+    return choice, cards
+
+
+def _chosen(config: MixConfig, choice: Choice, ids: set[str]) -> Iterator[dict[str, Any]]:
+    for place, row in read_inputs(config):
+        id = question_of(row, place, needs_answers=False).id
+        if id in ids:
+            known = {name: row.get(name) or "unknown" for name in ("source", "licence")}
+            yield row | known | {"tokens": choice.tokens[id]}
 
 
 def _write(output: Path, rows: Iterable[dict[str, Any]], card: Card) -> None:

@@ -70,3 +70,31 @@ class NeedleConfig(LengthConfig):
         1.0,
     )
     """Where the fact with the answer stands, from the beginning (0) to the end (1); in turn likewise."""
+
+
+class MixConfig(Config):
+    """`longpo synthesize mix`: questions of several files as one set, filtered and split."""
+
+    inputs: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Files of questions, or data sets on the hub."""
+    input_split: str = "train"
+    """Split of a hub data set."""
+    output: Path
+    """The file of questions to write; a data card of the same name is written beside it."""
+    held_out: Path | None = None
+    """A second file, for questions that share no document with those of the first."""
+    held_out_questions: Positive = 100
+    """How many, at least."""
+    tokenizer: str
+    """Counts tokens: that of the model to be trained."""
+    min_tokens: Annotated[int, Field(ge=0, strict=True)] = 0
+    """Shorter contexts are left out ..."""
+    max_tokens: Positive | None = None
+    """... and longer ones. Default: none."""
+    languages: tuple[str, ...] = ()
+    """Languages of contexts that stay, as ISO 639-1 codes (en, zh). Default: all."""
+    questions_per_context: Positive = 1
+    """Questions over one context that stay; the others are left out as duplicates."""
+    near_duplicate: Annotated[float, Field(gt=0, lt=1)] | None = 0.8
+    """Share of common word sequences from which two contexts count as one; null: only equal ones do."""
+    seed: int = 42

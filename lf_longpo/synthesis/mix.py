@@ -1,0 +1,178 @@
+"""Joining questions from several places: which ones stay, and which are held out without sharing a document.
+
+Two passes over the inputs: the first decides and keeps a signature of each context, the second writes. So contexts of
+any length are never in memory together.
+"""
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lf_longpo.errors import UserError
+from lf_longpo.questions import Source, question_of, refuse_repeated_ids
+from lf_longpo.synthesis.settings import MixConfig
+from lf_longpo.synthesis.sources import title_key
+from lf_longpo.text.chunking import count_tokens
+
+if TYPE_CHECKING:
+    from datasketch import MinHash
+    from transformers import PreTrainedTokenizerBase
+
+# Words that overlap in near-duplicates, and permutations of their signatures: an estimate is off by about 0.06.
+_SHINGLE, _PERMUTATIONS = 5, 128
+# Letters that tell a context's language.
+_LANGUAGE_LETTERS = 4_000
+
+
+@dataclass(slots=True)
+class Choice:
+    """What becomes of the questions."""
+
+    train: set[str] = field(default_factory=set)
+    """Ids."""
+    held_out: set[str] = field(default_factory=set)
+    tokens: dict[str, int] = field(default_factory=dict)
+    """Of each context that stays, by id."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Questions by what they were left out for."""
+
+
+def read_inputs(config: MixConfig) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Streams the rows of all inputs, each behind its place.
+
+    Raises:
+        UserError: an input cannot be read.
+    """
+    for name in config.inputs:
+        yield from Source(name, config.input_split).rows()
+
+
+def choose(config: MixConfig, tokenizer: "PreTrainedTokenizerBase") -> Choice:
+    """Reads everything once and decides.
+
+    Raises:
+        UserError: a row that is no question, an id that stands twice, nothing stays, or too little can be held out.
+    """
+    choice, groups, contexts = Choice(), _Groups(), _Contexts(config.near_duplicate)
+    placed = ((place, question_of(row, place, needs_answers=False), row) for place, row in read_inputs(config))
+    rows: dict[str, dict[str, Any]] = {}
+
+    def questions() -> Iterator[tuple[str, Any]]:
+        for place, question, row in placed:
+            rows.clear()
+            rows[question.id] = row
+            yield place, question
+
+    for question in refuse_repeated_ids(questions()):
+        tokens = count_tokens(question.context, tokenizer)
+        if tokens < config.min_tokens or (config.max_tokens is not None and tokens > config.max_tokens):
+            choice.dropped["length"] += 1
+            continue
+        if config.languages and _language(question.context) not in config.languages:
+            choice.dropped["language"] += 1
+            continue
+        first, asked = contexts.like(question.context, question.id)
+        if asked > config.questions_per_context:
+            choice.dropped["duplicate context"] += 1
+            continue
+        groups.join(question.id, f"context {first}")
+        for document in _documents(rows[question.id]):
+            groups.join(question.id, f"document {document}")
+        choice.tokens[question.id] = tokens
+    if not choice.tokens:
+        left_out = ", ".join(f"{number} left out for {why}" for why, number in choice.dropped.items())
+        raise UserError(f"no question stays: {left_out or 'the inputs hold none'}")
+    _split(config, groups, choice)
+    return choice
+
+
+def _split(config: MixConfig, groups: "_Groups", choice: Choice) -> None:
+    """Holds out whole groups, those of few questions first, in an order that follows from the seed."""
+    members: dict[str, list[str]] = defaultdict(list)
+    for id in choice.tokens:
+        members[groups.root(id)].append(id)
+    order = list(members.values())
+    random.Random(f"{config.seed}/held out").shuffle(order)
+    order.sort(key=len)
+    while config.held_out and order and len(choice.held_out) < config.held_out_questions:
+        choice.held_out |= set(order.pop(0))
+    choice.train = choice.tokens.keys() - choice.held_out
+    if config.held_out and (len(choice.held_out) < config.held_out_questions or not choice.train):
+        raise UserError(
+            f"held_out_questions: {len(choice.tokens)} questions stay, in {len(members)} groups that share no "
+            f"document; {config.held_out_questions} cannot be held out with something left to train on; lower it"
+        )
+
+
+def _documents(row: dict[str, Any]) -> list[str]:
+    """The documents that a row's answer comes from, or all of its, or none where it names none."""
+    documents = [title_key(one) for one in row.get("documents") or () if isinstance(one, str)]
+    supporting = [number for number in row.get("supporting") or () if isinstance(number, int)]
+    return [documents[number - 1] for number in supporting if 0 < number <= len(documents)] or documents
+
+
+def _language(text: str) -> str:
+    from py3langid import classify
+
+    return classify(text[:_LANGUAGE_LETTERS])[0]
+
+
+class _Groups:
+    """Questions and what they have in common; whatever hangs together has one root."""
+
+    def __init__(self) -> None:
+        self._parents: dict[str, str] = {}
+
+    def root(self, one: str) -> str:
+        """The root of what `one` hangs together with."""
+        while (parent := self._parents.setdefault(one, one)) != one:
+            self._parents[one] = self._parents.setdefault(parent, parent)  # half the way for the next who asks
+            one = parent
+        return one
+
+    def join(self, one: str, other: str) -> None:
+        """Makes the two hang together."""
+        self._parents[self.root(other)] = self.root(one)
+
+
+class _Contexts:
+    """Contexts so far, by signature.
+
+    Args:
+        threshold: the share of common word sequences from which two contexts count as one; None for equal ones alone.
+    """
+
+    def __init__(self, threshold: float | None) -> None:
+        self._threshold = threshold
+        self._asked: Counter[str] = Counter()
+        self._exact: dict[int, str] = {}
+        self._near: Any = None
+        if threshold is not None:
+            from datasketch import MinHashLSH
+
+            self._near = MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS)
+
+    def like(self, context: str, id: str) -> tuple[str, int]:
+        """The id of the first question over this context, and how many there are over it with this one."""
+        words = context.split()
+        key = hash(tuple(words))
+        first = self._exact.get(key)
+        if first is None and self._near is not None:
+            signature = _signature(words)
+            first = min(self._near.query(signature), default=None)
+            if first is None:
+                self._near.insert(id, signature)
+        first = self._exact.setdefault(key, first or id)
+        self._asked[first] += 1
+        return first, self._asked[first]
+
+
+def _signature(words: list[str]) -> "MinHash":
+    from datasketch import MinHash
+
+    signature = MinHash(num_perm=_PERMUTATIONS, seed=1)
+    starts = range(max(len(words) - _SHINGLE + 1, 1))
+    signature.update_batch([" ".join(words[start : start + _SHINGLE]).encode() for start in starts])
+    return signature
