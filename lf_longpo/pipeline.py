@@ -127,7 +127,7 @@ async def run_questions(
             tally.interrupted = tally.interrupted or isinstance(error, Interrupted)
         except Exception as error:
             tally.failed += 1
-            failures.record(question.id, error)
+            failures.record(question.key, error)
         finally:
             slots.release()
         progress.question_ended(failed=tally.failed)

@@ -4,16 +4,14 @@ Both papers' names are accepted: `id`, `question` (or `input`), `answer`, `conte
 `answer`, `context` of LongReward.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from lf_longpo.errors import UserError
 from lf_longpo.records import Question
 from lf_longpo.tables import places_and_rows
-
-Q = TypeVar("Q", bound=Question)
 
 FIELDS = {
     "id": ("id", "idx"),
@@ -72,21 +70,27 @@ def check_questions(source: Source, asked: Collection[str] = ()) -> dict[str, st
     return digests
 
 
-def refuse_repeated_ids(placed: Iterable[tuple[str, Q]], key: Callable[[Q], str] = lambda one: one.id) -> Iterator[Q]:
-    """Hands on questions, each given behind its place.
+class _Known(Protocol):
+    id: str
 
-    Args:
-        placed: the questions.
-        key: what tells one from another.
+    @property
+    def key(self) -> str: ...
+
+
+Q = TypeVar("Q", bound=_Known)
+
+
+def refuse_repeated_ids(placed: Iterable[tuple[str, Q]]) -> Iterator[Q]:
+    """Hands on questions, each given behind its place.
 
     Raises:
         UserError: an id stands twice.
     """
     seen: dict[str, str] = {}
     for place, question in placed:
-        if (other := seen.get(key(question))) is not None:
+        if (other := seen.get(question.key)) is not None:
             raise UserError(f"{place}: id {question.id!r} stands already in {other}; make ids unique")
-        seen[key(question)] = place
+        seen[question.key] = place
         yield question
 
 

@@ -15,6 +15,11 @@ class Question:
     """Accepted answers; none where the method needs none and the input has none."""
     context: str
 
+    @property
+    def key(self) -> str:
+        """Tells it from all others of a run."""
+        return self.id
+
     def digest(self, *asked: str) -> str:
         """A hash of all but the id, and of what else determines what is asked (prompt templates, an adapter)."""
         parts = json.dumps([self.question, self.answers, self.context, asked])

@@ -253,8 +253,7 @@ def print_comparison(comparison: "Comparison") -> None:
     console.print(table)
     if comparison.only_one:
         console.print(
-            f"{comparison.only_one} questions that only one of them answered, or that were asked differently, are left "
-            "out.",
+            f"{comparison.only_one} questions that only one of them answered, or that differ in text, are left out.",
             markup=False,
         )
 

@@ -219,7 +219,7 @@ def test_two_evaluations_are_compared_question_by_question(tmp_path, capsys):
     assert main(["evaluate", "compare", str(before), str(after)]) == 0
     told = capsys.readouterr().out
     assert "+30.0" in told and "higher" in told and "not sure" in told
-    assert "1 questions that only one of them answered, or that were asked differently, are left out" in told
+    assert "1 questions that only one of them answered, or that differ in text, are left out" in told
 
 
 def test_questions_of_one_id_and_another_text_are_not_compared(stub, tmp_path):

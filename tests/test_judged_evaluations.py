@@ -145,6 +145,21 @@ def test_longreward_own_aggregated_file_is_read(stub, tmp_path, capsys):
     assert f"{path}, record 1: 'hotpot' is no set of LongBench" in capsys.readouterr().err
 
 
+def test_the_other_selection_alone_and_what_is_asked_where_nothing_is(stub, tmp_path):
+    stub.answer = scripted()
+    rows = [
+        longbench_row("hotpotqa", 0, "", ["Ann"]) | {"query": "Who?"},
+        longbench_row("gov_report", 1, " ", ["the budget grew"]),
+    ]
+    path = write_jsonl(tmp_path / "hotpotqa_e.jsonl", rows)
+    assert main(["evaluate", "longbench", write_config(stub, tmp_path, input=str(path), judge=None, **GREEDY)]) == 0
+    assert {name: its["questions"] for name, its in results_of(tmp_path)["sets"].items()} == {
+        "hotpotqa": 1,
+        "gov_report": 1,
+    }
+    assert results_of(tmp_path)["sets"]["hotpotqa"]["automatic"] == 1.0
+
+
 def test_automatic_metrics_by_hand():
     assert rouge_l("the cat sat", "the cat ran") == pytest.approx(2 / 3)
     assert rouge_l("...", "the cat") == 0.0

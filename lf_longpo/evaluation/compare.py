@@ -36,7 +36,7 @@ class Comparison:
     questions: int
     """That both answered."""
     only_one: int
-    """That one of them did not answer, or was asked differently; they are left out."""
+    """That one of them did not answer, or that have another text; they are left out."""
     differences: list[Difference]
 
 

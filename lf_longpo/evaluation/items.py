@@ -51,20 +51,27 @@ def read_sets(inputs: str | Sequence[str], split: str, item: Callable[[Any, str,
     Raises:
         UserError: an input or a row that cannot be used, or two inputs of one name.
     """
-    names = [name for given in ([inputs] if isinstance(inputs, str) else inputs) for name in _files(given)]
-    known: dict[str, str] = {}
-    for name in names:
-        other = known.setdefault(set_name(name), name)
-        if other is not name:
-            raise UserError(f"input: {other} and {name} are sets of one name; rename one of them")
-    for name in names:
+    for stem, name in set_names(inputs).items():
         for place, row in Source(name, split).rows():
-            if made := item(row, place, set_name(name)):
+            if made := item(row, place, stem):
                 yield place, made
 
 
-def set_name(name: str) -> str:
-    """The set that a file or hub data set is called after."""
+def set_names(inputs: str | Sequence[str]) -> dict[str, str]:
+    """The sets of `read_sets`' inputs: files and hub data sets, by what they are called after.
+
+    Raises:
+        UserError: two of one name.
+    """
+    known: dict[str, str] = {}
+    for name in (name for given in ([inputs] if isinstance(inputs, str) else inputs) for name in _files(given)):
+        other = known.setdefault(_set_name(name), name)
+        if other is not name:
+            raise UserError(f"input: {other} and {name} are sets of one name; rename one of them")
+    return known
+
+
+def _set_name(name: str) -> str:
     if Path(name).suffix in FILE_TYPES:
         return Path(name).stem
     return name.rpartition(":" if ":" in name else "/")[2]

@@ -6,6 +6,7 @@ counts. Unlike in the published code, an answer whose verdict cannot be read is 
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lf_longpo.aio import all_settled
@@ -13,7 +14,7 @@ from lf_longpo.config import ChatConfig, LongBenchConfig
 from lf_longpo.errors import UserError
 from lf_longpo.evaluation.automatic import best, qa_f1, qa_f1_zh, rouge_l, rouge_l_zh
 from lf_longpo.evaluation.benchmark import Row
-from lf_longpo.evaluation.items import Item, Placed, item_of, read_sets
+from lf_longpo.evaluation.items import Item, Placed, item_of, read_sets, set_names
 from lf_longpo.evaluation.referee import Referee, Scale, judge_prompt, verdict_usage
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.tokenizers import chat_tokens
@@ -89,7 +90,8 @@ class LongBench:
 
     def items(self) -> Placed:
         """Rows as LongBench or LongReward published them."""
-        return read_sets(self._config.input, self._config.input_split, _item)
+        stems = set_names(self._config.input)
+        return read_sets(self._config.input, self._config.input_split, partial(_item, stems=stems))
 
     def equip(self, judge: Calls | None) -> None:
         """Takes the judge, if there is one."""
@@ -137,15 +139,20 @@ class LongBench:
         return {"judge": judged}
 
 
-def _item(row: Any, place: str, stem: str) -> Item | None:
-    name = row.get("dataset", stem) if isinstance(row, dict) else stem
+def _item(row: Any, place: str, stem: str, stems: Collection[str]) -> Item | None:
+    plain = stem.removesuffix("_e")  # LongBench-E, the sets' other selection
+    if plain != stem and plain in stems:
+        return None
+    name = row.get("dataset", plain) if isinstance(row, dict) else plain
     if not isinstance(name, str):
         raise UserError(f"{place}: the field dataset must be text, not {type(name).__name__}")
-    # LongBench-E, the sets' other selection, stands in files of their names with _e behind it.
-    if {name, stem} & _OTHERS or stem.removesuffix("_e") in (_SETS.keys() | _OTHERS) - {stem}:
+    name = name.removesuffix("_e")
+    if name in _OTHERS:
         return None
     if name not in _SETS:
         raise UserError(f"{place}: {name!r} is no set of LongBench; set the field dataset to one of {', '.join(_SETS)}")
-    if isinstance(row, dict) and _SETS[name].query and row.get("query") is None and row.get("input") in (None, ""):
-        row = row | {"query": _SETS[name].query, "input": None}
+    if isinstance(row, dict):
+        told = [text for field in _FIELDS["question"] if isinstance(text := row.get(field), str) and text.strip()]
+        if asked := next(iter(told), _SETS[name].query):
+            row = row | {"query": asked, "input": None}
     return item_of(question_of(row, place, needs_answers=True, fields=_FIELDS), name)

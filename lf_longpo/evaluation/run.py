@@ -8,7 +8,6 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from lf_longpo.aio import all_settled
@@ -138,7 +137,7 @@ def _check(config: EvaluateConfig, benchmark: Benchmark) -> tuple[dict[str, str]
     asked = (*benchmark.asked, *(fingerprint(model.adapter) for model in _all_models(benchmark)))
     digests: dict[str, str] = {}
     sets: dict[str, dict[str, str]] = {}
-    for item in refuse_repeated_ids(benchmark.items(), attrgetter("key")):
+    for item in refuse_repeated_ids(benchmark.items()):
         digests[item.key] = item.digest(*asked)
         sets.setdefault(item.set, {})[item.id] = item.digest()
     if not digests:

@@ -7,7 +7,7 @@ from pathlib import Path
 def fingerprint(adapter: str | None) -> str:
     """A hash of the adapter's weights and settings; empty without an adapter, or for one that is no local folder."""
     folder = Path(adapter) if adapter else None
-    files = sorted(folder.glob("adapter_*")) if folder and folder.is_dir() else []
+    files = sorted(path for path in folder.glob("adapter_*") if path.is_file()) if folder else []
     digests = []
     for path in files:
         with path.open("rb") as file:
