@@ -261,7 +261,8 @@ def print_comparison(comparison: "Comparison") -> None:
 def print_questions(output: Path, card: "Card") -> None:
     """The end of `longpo synthesize`."""
     lengths = f"{min(card.tokens):,} to {max(card.tokens):,} tokens"
-    stdout_console().print(f"{len(card.tokens)} questions of {lengths} -> {output}", markup=False)
+    for line in (f"{len(card.tokens)} questions of {lengths} -> {output}", *card.remarks):
+        stdout_console().print(line, markup=False)
 
 
 def print_mix(config: "MixConfig", choice: "Choice", cards: Sequence["Card"]) -> None:

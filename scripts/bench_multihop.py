@@ -64,7 +64,7 @@ def main() -> None:
             card = make_multihop(config)
             print(
                 f"{start}: {len(card.tokens)} questions of {min(card.tokens):,} to {max(card.tokens):,} tokens in "
-                f"{time.monotonic() - began:.0f} s, peak "
+                f"{time.monotonic() - began:.0f} s, peak so far "
                 f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB, index "
                 f"{(folder / 'questions.index.sqlite').stat().st_size / 2**20:.0f} MiB",
                 flush=True,

@@ -3,10 +3,12 @@
 import json
 import random
 import re
+import sqlite3
 
 import pytest
 import yaml
 from conftest import REAL_DATA, write_jsonl
+from filelock import FileLock
 
 from lf_longpo.cli import main
 from lf_longpo.questions import Source, check_questions
@@ -73,9 +75,14 @@ def test_musique_over_8k_to_16k_tokens(tmp_path, tokenizer, capsys):
     assert (tmp_path / "out/questions.jsonl").read_bytes() != before
 
 
+FILL = " and then some, so that it is about as long as a paragraph of an encyclopedia" * 3
+
+
 def hotpot(number, **changes):
     """A question in HotpotQA's published form."""
-    context = [[f"Title {number}.{k}", [f"Sentence {k} of {number}.", f" It has {k} more words."]] for k in range(4)]
+    context = [
+        [f"Title {number}.{k}", [f"Sentence {k} of {number}.", f" It has {k} more words{FILL}."]] for k in range(4)
+    ]
     row = {
         "_id": f"h{number}",
         "question": f"Which, {number}?",
@@ -105,8 +112,10 @@ def test_hotpotqa_as_published_and_as_on_the_hub(tmp_path):
     assert published[0]["source"] == "hotpotqa" and len(published[0]["supporting"]) == 2
     assert main(["synthesize", "multihop", small(tmp_path, [as_on_hub, *rows[1:]])]) == 0
     assert made(tmp_path) == published
-    assert main(["synthesize", "multihop", small(tmp_path, [rows[0] | {"evidences": []}, *rows[1:]])]) == 0
-    assert made(tmp_path)[0]["source"] == "2wikimultihopqa"
+    bare = [[title, [sentence.strip() for sentence in sentences]] for title, sentences in rows[0]["context"]]
+    wiki = rows[0] | {"evidences": [], "context": bare}  # 2WikiMultiHopQA has no spaces between sentences
+    assert main(["synthesize", "multihop", small(tmp_path, [wiki, *rows[1:]])]) == 0
+    assert made(tmp_path)[0] == published[0] | {"source": "2wikimultihopqa", "licence": "Apache-2.0"}
 
 
 def test_a_corpus_gives_articles_and_distractors(tmp_path):
@@ -115,13 +124,15 @@ def test_a_corpus_gives_articles_and_distractors(tmp_path):
     for number in range(40):
         (folder / f"Article {number}.txt").write_text(f"Article {number} says something. " * 12)
     # Underscores and case apart, the title of a supporting paragraph.
-    (folder / "title_0.1.md").write_text("More about it. Sentence 1 of 0. It has 1 more words. And so on.")
+    (folder / "title_0.1.md").write_text(f"More about it. Sentence 1 of 0. It has 1 more words{FILL}. And so on.")
     config = small(tmp_path, [hotpot(0)], corpus=str(folder), min_tokens=1000, max_tokens=1200, questions=3)
     assert main(["synthesize", "multihop", config]) == 0
     rows = made(tmp_path)
     assert [row["id"] for row in rows] == ["h0", "h0#1", "h0#2"]
     for row in rows:
-        assert any("Sentence 1 of 0. It has 1 more words." in part and "And so on" in part for part in passages(row))
+        assert any(
+            f"Sentence 1 of 0. It has 1 more words{FILL}." in part and "And so on" in part for part in passages(row)
+        )
         assert sum(title.casefold() in ("title 0.1", "title_0.1") for title in row["documents"]) == 1
     assert len({row["context"] for row in rows}) == 3
 
@@ -139,10 +150,14 @@ def test_a_corpus_gives_articles_and_distractors(tmp_path):
     ("row", "said"),
     [
         ({"id": "x", "question": "Q?"}, "line 61: neither the field paragraphs (MuSiQue) nor context"),
-        (hotpot(99, supporting_facts=[["Another", 0]]), "line 61: no paragraph supports question 'h99'"),
+        (
+            hotpot(99, supporting_facts=[["Another", 0]]),
+            "line 61: the supporting title 'Another' is not in the field context",
+        ),
         (hotpot(99, context=[["T", ["  "]]]), "line 61, paragraph 1: a title and a text that is not empty"),
-        (hotpot(99, answer=""), "line 61: the field answer must be a text that is not empty"),
-        (hotpot(3), "id 'h3' stands twice"),
+        (hotpot(99, supporting_facts=None), "line 61: the field supporting_facts must hold pairs of title and sent_id"),
+        (hotpot(99, answer_aliases="x", answer=""), "line 61: the field answer must be a text that is not empty"),
+        (hotpot(3), "line 61: id 'h3' stands already in"),
         (
             {"id": "m", "question": "Q?", "answer": "A", "paragraphs": [{"title": "T", "paragraph_text": "x"}]},
             "line 61: no paragraph supports question 'm'",
@@ -274,4 +289,45 @@ def test_ids_that_stand_twice_and_outputs_that_are_inputs_are_refused(tmp_path, 
     assert main(["synthesize", "mix", config]) == 2
     assert "two.jsonl, line 1: id 'a' stands already in" in capsys.readouterr().err
     assert main(["synthesize", "mix", config, f"output={tmp_path / 'one.jsonl'}"]) == 2
-    assert "is one of the inputs" in capsys.readouterr().err
+    assert "would be written over" in capsys.readouterr().err
+
+
+def test_articles_that_are_too_long_for_what_is_left_are_cut(tmp_path, tokenizer, capsys):
+    articles = [
+        {"title": f"Long {n}", "text": " ".join(f"Sentence {k} of {n}." for k in range(260))} for n in range(30)
+    ]
+    articles.append({"title": "Title 1.1", "text": "The article of it. " * 20})
+    corpus = write_jsonl(tmp_path / "corpus.jsonl", articles)
+    rows = [hotpot(number) for number in range(6)]
+    rows[1]["context"].insert(0, ["Title 1.1", ["Another paragraph of the same article."]])
+    config = small(tmp_path, rows, corpus=str(corpus), min_tokens=4000, max_tokens=8000, corpus_licence="CC BY 4.0")
+    assert main(["synthesize", "multihop", config]) == 0
+    for row in made(tmp_path):
+        counted = len(tokenizer.tokenize(row["context"]))
+        assert row["tokens"] == counted and 4000 * 0.97 <= counted <= 8000 * 1.03
+        assert row["licence"] == "CC BY-SA 4.0; corpus: CC BY 4.0"
+    assert made(tmp_path)[1]["context"].count("The article of it. " * 19) == 1  # two paragraphs, one article
+    assert "11 titles of supporting documents are not in the corpus" in capsys.readouterr().out
+
+
+def test_an_index_is_nobodys_else(tmp_path, capsys):
+    rows = [hotpot(number) for number in range(60)]
+    other = tmp_path / "calls.sqlite"
+    with sqlite3.connect(other) as db:
+        db.execute("CREATE TABLE paid (calls TEXT)")
+    before = other.read_bytes()
+    assert main(["synthesize", "multihop", small(tmp_path, rows, index=str(other))]) == 2
+    assert f"index: {other} is there and is no index of passages" in capsys.readouterr().err
+    assert other.read_bytes() == before
+    index = tmp_path / "index.sqlite"
+    with FileLock(f"{index}.lock"):
+        assert main(["synthesize", "multihop", small(tmp_path, rows, index=str(index))]) == 2
+    assert "another run is working with" in capsys.readouterr().err
+
+
+def test_chinese_near_duplicates_are_found(tmp_path):
+    draw = random.Random(5)
+    text = "".join(draw.choice("这条河从桥下流过人们沿着河岸走谈论天气和贸易") for _ in range(400))
+    near = text[:200] + "忽然" + text[202:]
+    assert main(["synthesize", "mix", write_mix(tmp_path, {"zh": [question("a", text), question("b", near)]})]) == 0
+    assert [row["id"] for row in made(tmp_path)] == ["a"]

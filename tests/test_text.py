@@ -95,5 +95,5 @@ def test_prompts_of_ones_own_need_their_placeholders(tmp_path):
     own.write_text("{context} and {wrong}")
     with pytest.raises(UserError, match=r"prompt: .*own.txt must hold the placeholders \{context\}, \{question\}"):
         load_prompt(str(own), QA_PROMPTS, QA_FIELDS, "prompt")
-    with pytest.raises(UserError, match=r"no prompt 'nope'; use one of brief, reasoning"):
+    with pytest.raises(UserError, match=r"no prompt 'nope'; use one of brief, plain, reasoning"):
         load_prompt("nope", QA_PROMPTS, QA_FIELDS, "prompt")

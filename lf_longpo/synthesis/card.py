@@ -24,13 +24,15 @@ class Card:
         self._tokenizer = tokenizer
         self.tokens: list[int] = []
         """Of each context."""
+        self.remarks: list[str] = []
+        """What people should know beside."""
         self.sources: Counter[tuple[str, str]] = Counter()
         """Questions by source and licence."""
 
     def note(self, row: dict[str, Any]) -> dict[str, Any]:
         """Counts a row and gives it back."""
         self.tokens.append(row["tokens"])
-        self.sources[row["source"], row["licence"]] += 1
+        self.sources[str(row["source"]), str(row["licence"])] += 1
         return row
 
     def text(self) -> str:

@@ -1,5 +1,6 @@
 """Articles to fill contexts with: a folder of texts, a table of titles and texts, or a data set on the hub."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,22 +27,37 @@ def read_corpus(name: str, split: str, article_tokens: int, tokenizer: "PreTrain
     found = False
     for title, text in _articles(name, split):
         found = True
-        yield Document(title, _beginning(text, article_tokens, tokenizer))
+        yield Document(title, beginning(text, article_tokens, tokenizer))
     if not found:
-        raise UserError(f"corpus: {name} holds no articles")
+        wanted = f"no {' or '.join(_TEXTS)} file" if Path(name).is_dir() else "no articles"
+        raise UserError(f"corpus: {name} holds {wanted}; name a folder of texts, or one file with title and text")
 
 
-def corpus_state(name: str) -> list[object]:
-    """What changes when the files of a corpus do."""
-    path = Path(name)
-    files = sorted(path.rglob("*")) if path.is_dir() else [path] if path.is_file() else []
-    return [name, *([str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file())]
+def corpus_state(name: str) -> str:
+    """A hash that changes when the files of a corpus do; of a hub data set, of its name."""
+    path, state = Path(name), hashlib.sha256(name.encode())
+    for file in _text_files(path) if path.is_dir() else [path] if path.is_file() else []:
+        known = file.stat()
+        state.update(f"{file} {known.st_size} {known.st_mtime_ns}".encode())
+    return state.hexdigest()
+
+
+def beginning(text: str, tokens: int, tokenizer: "PreTrainedTokenizerBase") -> str:
+    """As many whole sentences of a text as have so many tokens, or a part of the first."""
+    if len(text.encode()) <= tokens:  # a token is at least one byte
+        return text
+    return chunk_sentences(text[: tokens * _LETTERS_A_TOKEN], tokenizer, tokens, 0)[0].rstrip()
+
+
+def _text_files(folder: Path) -> list[Path]:
+    # The data cards of questions that were made into the same folder are no articles.
+    return sorted(path for path in folder.rglob("*") if path.suffix in _TEXTS and not path.name.endswith(".card.md"))
 
 
 def _articles(name: str, split: str) -> Iterator[tuple[str, str]]:
     folder = Path(name)
     if folder.is_dir():
-        for path in sorted(path for path in folder.rglob("*") if path.suffix in _TEXTS):
+        for path in _text_files(folder):
             try:
                 text = path.read_text(encoding="utf-8").strip()
             except UnicodeDecodeError as error:
@@ -57,9 +73,3 @@ def _articles(name: str, split: str) -> Iterator[tuple[str, str]]:
         if not isinstance(text, str) or not text.strip():
             raise UserError(f"{place}: the field text must be a text that is not empty; fill it or remove the article")
         yield title.strip(), text.strip()
-
-
-def _beginning(text: str, tokens: int, tokenizer: "PreTrainedTokenizerBase") -> str:
-    if len(text) <= tokens:  # a token is at least one letter, but for a few rare characters
-        return text
-    return chunk_sentences(text[: tokens * _LETTERS_A_TOKEN], tokenizer, tokens, 0)[0]

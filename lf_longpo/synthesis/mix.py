@@ -4,7 +4,9 @@ Two passes over the inputs: the first decides and keeps a signature of each cont
 any length are never in memory together.
 """
 
+import hashlib
 import random
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,8 +22,14 @@ if TYPE_CHECKING:
     from datasketch import MinHash
     from transformers import PreTrainedTokenizerBase
 
-# Words that overlap in near-duplicates, and permutations of their signatures: an estimate is off by about 0.06.
+# Words of a sequence, and permutations of a signature: two signatures tell what contexts have in common to about 0.06.
 _SHINGLE, _PERMUTATIONS = 5, 128
+# What is looked at closer: the index finds nearly all pairs that have so much more in common than this.
+_SLACK = 0.2
+# Sequences that are hashed at once.
+_SLICE = 10_000
+# A Chinese character is as good as a word.
+_WORD = re.compile(r"[\u3400-\u9fff]|[^\s\u3400-\u9fff]+")
 # Letters that tell a context's language.
 _LANGUAGE_LETTERS = 4_000
 
@@ -73,11 +81,12 @@ def choose(config: MixConfig, tokenizer: "PreTrainedTokenizerBase") -> Choice:
         if config.languages and _language(question.context) not in config.languages:
             choice.dropped["language"] += 1
             continue
-        first, asked = contexts.like(question.context, question.id)
+        alike, asked = contexts.like(question.context, question.id)
         if asked > config.questions_per_context:
             choice.dropped["duplicate context"] += 1
             continue
-        groups.join(question.id, f"context {first}")
+        for one in alike:
+            groups.join(question.id, f"context {one}")
         for document in _documents(rows[question.id]):
             groups.join(question.id, f"document {document}")
         choice.tokens[question.id] = tokens
@@ -108,9 +117,11 @@ def _split(config: MixConfig, groups: "_Groups", choice: Choice) -> None:
 
 def _documents(row: dict[str, Any]) -> list[str]:
     """The documents that a row's answer comes from, or all of its, or none where it names none."""
-    documents = [title_key(one) for one in row.get("documents") or () if isinstance(one, str)]
-    supporting = [number for number in row.get("supporting") or () if isinstance(number, int)]
-    return [documents[number - 1] for number in supporting if 0 < number <= len(documents)] or documents
+    documents, supporting = (row.get(name) for name in ("documents", "supporting"))
+    keys = [title_key(one) if isinstance(one, str) else "" for one in documents] if isinstance(documents, list) else []
+    numbers = supporting if isinstance(supporting, list) else []
+    told = [keys[number - 1] for number in numbers if isinstance(number, int) and 0 < number <= len(keys)]
+    return [key for key in told or keys if key]
 
 
 def _language(text: str) -> str:
@@ -147,32 +158,45 @@ class _Contexts:
     def __init__(self, threshold: float | None) -> None:
         self._threshold = threshold
         self._asked: Counter[str] = Counter()
-        self._exact: dict[int, str] = {}
+        self._exact: dict[bytes, str] = {}
+        self._signatures: dict[str, MinHash] = {}
         self._near: Any = None
         if threshold is not None:
             from datasketch import MinHashLSH
 
-            self._near = MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS)
+            self._near = MinHashLSH(threshold=max(threshold - _SLACK, 0.1), num_perm=_PERMUTATIONS)
 
-    def like(self, context: str, id: str) -> tuple[str, int]:
-        """The id of the first question over this context, and how many there are over it with this one."""
-        words = context.split()
-        key = hash(tuple(words))
-        first = self._exact.get(key)
-        if first is None and self._near is not None:
-            signature = _signature(words)
-            first = min(self._near.query(signature), default=None)
-            if first is None:
-                self._near.insert(id, signature)
-        first = self._exact.setdefault(key, first or id)
-        self._asked[first] += 1
-        return first, self._asked[first]
+    def like(self, context: str, id: str) -> tuple[list[str], int]:
+        """The ids of the first questions over contexts like this one, and how many there are over it with this one."""
+        words = _WORD.findall(context)
+        key = hashlib.sha256(" ".join(words).encode()).digest()
+        if (first := self._exact.get(key)) is not None:
+            alike = [first]
+        else:
+            alike = self._nearly(words, id) or [id]
+            self._exact[key] = alike[0]
+        self._asked[alike[0]] += 1
+        return alike, self._asked[alike[0]]
+
+    def _nearly(self, words: list[str], id: str) -> list[str]:
+        """Ids of near duplicates; where there are none, this one is remembered."""
+        if self._near is None:
+            return []
+        signature = _signature(words)
+        candidates = sorted(self._near.query(signature))
+        found = [one for one in candidates if self._signatures[one].jaccard(signature) >= self._threshold]
+        if not found:
+            self._signatures[id] = signature
+            self._near.insert(id, signature)
+        return found
 
 
 def _signature(words: list[str]) -> "MinHash":
     from datasketch import MinHash
 
     signature = MinHash(num_perm=_PERMUTATIONS, seed=1)
-    starts = range(max(len(words) - _SHINGLE + 1, 1))
-    signature.update_batch([" ".join(words[start : start + _SHINGLE]).encode() for start in starts])
+    number = max(len(words) - _SHINGLE + 1, 1)
+    for begin in range(0, number, _SLICE):
+        starts = range(begin, min(begin + _SLICE, number))
+        signature.update_batch([" ".join(words[start : start + _SHINGLE]).encode() for start in starts])
     return signature

@@ -10,7 +10,9 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from lf_longpo.errors import UserError
 from lf_longpo.synthesis.names import FIRST, LAST
+from lf_longpo.text.chunking import count_each, count_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -19,15 +21,21 @@ LICENCE = "CC0-1.0"
 
 _PLACES = "the mill|the harbour|the old bridge|the market|the chapel|the quarry|the station|the school".split("|")
 _GOODS = "crates of apples|sacks of flour|barrels of tar|bales of wool|boxes of nails|jars of honey".split("|")
+_KEYS = "{who} left the keys with {other}."
+_NUMBER = "The locker of {who} has the number {code}."
+# The kinds of the facts are among them, so that these are not found by their kind.
 _LOG = (
+    _KEYS,
+    _NUMBER,
     "On day {day} {who} carried {number} {goods} to {place}.",
     "{who} was seen at {place} on day {day} and spoke with {other}.",
     "The clerk wrote down that {who} owed {other} {number} coins.",
     "On day {day} the gate at {place} was opened {number} times for {who}.",
     "{who} told {other} about the {goods} that were lost on day {day}.",
 )
-_KEYS = "{who} left the keys with {other}."
-_NUMBER = "The locker of {who} has the number {number}."
+_CODES = 10_000, 99_999
+# Tokens around the facts, without which depths mean nothing.
+_LEAST = 200
 # Sentences that are made and counted at once.
 _BATCH = 2000
 
@@ -45,42 +53,48 @@ def needle_question(
         tokens: length of the document, met to the length of a sentence.
         tokenizer: counts.
         seed: the run's.
+
+    Raises:
+        UserError: so short a document has no room for anything but the facts.
     """
     draw = random.Random(f"{seed}/needle/{id}")
     # Nobody else in the document has these people's names.
     people = [f"{first} {draw.choice(LAST)}" for first in draw.sample(FIRST, hops)]
-    number = str(draw.randint(10_000, 99_999))
+    number = draw.randint(*_CODES)
     facts = [_KEYS.format(who=who, other=other) for who, other in pairwise(people)]
-    facts.append(_NUMBER.format(who=people[-1], number=number))
+    facts.append(_NUMBER.format(who=people[-1], code=number))
     rest = tokens - sum(_counts(facts, tokenizer))
-    sentences, ends = _log(draw, rest, set(people), tokenizer)
+    if rest < _LEAST:
+        raise UserError(f"min_tokens: {tokens} tokens leave no room around {hops} facts; raise it")
+    sentences, ends = _log(draw, rest, people, number, tokenizer)
     depths = [*(draw.random() for _ in facts[1:]), depth]
     # From the last to the first, so that earlier ones do not move the later ones' places.
     for fact, share in sorted(zip(facts, depths, strict=True), key=lambda placed: -placed[1]):
         place = next((index for index, end in enumerate(ends) if end > share * rest), len(sentences))
         sentences.insert(place, fact)
+    context = " ".join(sentences)
     who = "the person that " * (hops - 1) + people[0] + " left the keys with" * (hops - 1)
     return {
         "id": id,
         "question": f"What is the number of the locker of {who}?",
-        "answer": number,
-        "context": " ".join(sentences),
+        "answer": str(number),
+        "context": context,
         "source": "needle",
         "licence": LICENCE,
         "documents": [id],
         "depths": depths,
-        "tokens": tokens,
+        "tokens": count_tokens(context, tokenizer),
     }
 
 
 def _log(
-    draw: random.Random, tokens: int, avoided: set[str], tokenizer: "PreTrainedTokenizerBase"
+    draw: random.Random, tokens: int, people: Sequence[str], number: int, tokenizer: "PreTrainedTokenizerBase"
 ) -> tuple[list[str], list[int]]:
-    """Sentences of so many tokens in all, and where each ends."""
+    """Sentences of so many tokens in all, without those people and that number, and where each ends."""
     sentences: list[str] = []
     ends: list[int] = []
     total = 0
-    for sentence, count in _counted(draw, avoided, tokenizer):
+    for sentence, count in _counted(draw, people, number, tokenizer):
         if total + count > tokens:
             break
         total += count
@@ -89,19 +103,22 @@ def _log(
     return sentences, ends
 
 
-def _counted(draw: random.Random, avoided: set[str], tokenizer: "PreTrainedTokenizerBase") -> Iterator[tuple[str, int]]:
-    names = [name for first in FIRST for last in LAST if (name := f"{first} {last}") not in avoided]
+def _counted(
+    draw: random.Random, people: Sequence[str], number: int, tokenizer: "PreTrainedTokenizerBase"
+) -> Iterator[tuple[str, int]]:
+    names = [name for first in FIRST for last in LAST if (name := f"{first} {last}") not in people]
     while True:
-        batch = [_sentence(draw, names) for _ in range(_BATCH)]
+        batch = [_sentence(draw, names, number) for _ in range(_BATCH)]
         yield from zip(batch, _counts(batch, tokenizer), strict=True)
 
 
-def _sentence(draw: random.Random, names: Sequence[str]) -> str:
+def _sentence(draw: random.Random, names: Sequence[str], number: int) -> str:
     who, other = draw.sample(names, 2)
     known = {"who": who, "other": other, "place": draw.choice(_PLACES), "goods": draw.choice(_GOODS)}
+    code = draw.randint(*_CODES)
+    known["code"] = str(code if code != number else _CODES[0] + _CODES[1] - code)
     return draw.choice(_LOG).format(day=draw.randint(1, 9_999), number=draw.randint(2, 999), **known)
 
 
 def _counts(sentences: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    encoded = tokenizer([f" {sentence}" for sentence in sentences], add_special_tokens=False)
-    return [len(ids) for ids in encoded["input_ids"]]
+    return count_each([f" {sentence}" for sentence in sentences], tokenizer)

@@ -2,15 +2,19 @@
 
 import json
 import random
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
 from lf_longpo.errors import UserError
 from lf_longpo.journal import check_folder, write_whole
 from lf_longpo.models.tokenizers import load_tokenizer
-from lf_longpo.questions import question_of
+from lf_longpo.questions import question_of, refuse_repeated_ids
 from lf_longpo.synthesis.card import Card
 from lf_longpo.synthesis.corpus import corpus_state, read_corpus
 from lf_longpo.synthesis.mix import Choice, choose, read_inputs
@@ -31,23 +35,30 @@ def make_multihop(config: MultiHopConfig) -> Card:
     Raises:
         UserError: input, corpus or settings cannot work; no question was written.
     """
-    check_folder(config.output.parent, "output")
-    questions = list(islice(_questions(config), config.limit))
+    index = config.index or config.output.with_suffix(".index.sqlite")
+    _check_targets([config.output, index], [config.input, config.corpus])
+    placed = read_multihop(places_and_rows(config.input, config.input_split))
+    questions = list(islice(refuse_repeated_ids(placed), config.limit))
     if not questions:
         raise UserError(f"{config.input} holds no question that can be answered")
-    _refuse_repeated_ids(questions, config.input)
     tokenizer = load_tokenizer(config.tokenizer, "tokenizer", False)
-    store = _store(config, questions, tokenizer)
     card = Card("multihop", config, config.tokenizer)
-    try:
+    with locked(index):
+        store = _store(config, index, questions, tokenizer)
         maker = ContextMaker(
             config.min_tokens, config.max_tokens, store, config.corpus is not None, tokenizer, config.seed
         )
-        rounds = (divmod(number, len(questions)) for number in range(config.questions or len(questions)))
-        rows = (maker.row(questions[place], copy) for copy, place in rounds)
-        _write(config.output, rows, card)
-    finally:
-        store.close()
+        try:
+            rounds = (divmod(number, len(questions)) for number in range(config.questions or len(questions)))
+            rows = (maker.row(questions[place], copy) for copy, place in rounds)
+            _write(config.output, (row | _licences(config, row) for row in rows), card)
+        finally:
+            store.close()
+    if maker.untitled:
+        card.remarks.append(
+            f"{len(maker.untitled)} titles of supporting documents are not in the corpus, such as "
+            f"{min(maker.untitled)!r}; their paragraphs stand without their article"
+        )
     return card
 
 
@@ -57,7 +68,7 @@ def make_needles(config: NeedleConfig) -> Card:
     Raises:
         UserError: the settings cannot work.
     """
-    check_folder(config.output.parent, "output")
+    _check_targets([config.output], [])
     tokenizer = load_tokenizer(config.tokenizer, "tokenizer", False)
     kinds = list(product(config.hops, config.depths))
     draw = random.Random(f"{config.seed}/lengths")
@@ -65,7 +76,8 @@ def make_needles(config: NeedleConfig) -> Card:
     def row(number: int) -> dict[str, Any]:
         hops, depth = kinds[number % len(kinds)]
         tokens = draw.randint(config.min_tokens, config.max_tokens)
-        id = f"needle-{number:04d}-{hops}hop"
+        # Questions of other lengths and seeds are others.
+        id = f"needle-{config.seed}-{tokens}-{number:04d}-{hops}hop"
         return needle_question(id, hops, depth, tokens, tokenizer, config.seed)
 
     card = Card("needle", config, config.tokenizer)
@@ -80,10 +92,7 @@ def mix(config: MixConfig) -> tuple[Choice, list[Card]]:
         UserError: an input or the settings cannot work, or nothing stays; nothing was written.
     """
     targets = [path for path in (config.output, config.held_out) if path]
-    for path in targets:
-        check_folder(path.parent, "output")
-        if str(path) in config.inputs:
-            raise UserError(f"output: {path} is one of the inputs; name another file")
+    _check_targets(targets, config.inputs)
     choice = choose(config, load_tokenizer(config.tokenizer, "tokenizer", False))
     cards = []
     for path, ids in zip(targets, (choice.train, choice.held_out), strict=False):
@@ -107,34 +116,88 @@ def _write(output: Path, rows: Iterable[dict[str, Any]], card: Card) -> None:
     write_whole(output.with_suffix(".card.md"), [card.text()])
 
 
-def _questions(config: MultiHopConfig) -> Iterator[MultiHop]:
-    return read_multihop(places_and_rows(config.input, config.input_split))
-
-
-def _refuse_repeated_ids(questions: Iterable[MultiHop], name: str) -> None:
-    seen: set[str] = set()
-    for question in questions:
-        if question.id in seen:
-            raise UserError(f"{name}: id {question.id!r} stands twice; make ids unique")
-        seen.add(question.id)
-
-
-def _store(config: MultiHopConfig, questions: list[MultiHop], tokenizer: "PreTrainedTokenizerBase") -> PassageStore:
+def _store(
+    config: MultiHopConfig, index: Path, questions: list[MultiHop], tokenizer: "PreTrainedTokenizerBase"
+) -> PassageStore:
     """What distractors are drawn from: the corpus, or all paragraphs of the input."""
-    path = config.index or config.output.with_suffix(".index.sqlite")
-    state = corpus_state(config.corpus or config.input)
-    contents = {
-        "corpus": [*state, config.corpus_split if config.corpus else config.input_split],
-        "tokenizer": config.tokenizer,
-        "article_tokens": config.article_tokens if config.corpus else None,
-        "limit": None if config.corpus else config.limit,
-    }
-    store = PassageStore(path, contents)
+    split = config.corpus_split if config.corpus else config.input_split
+    taken = config.article_tokens if config.corpus else config.limit
+    store = PassageStore(index, f"{corpus_state(config.corpus or config.input)} {split} {config.tokenizer} {taken}")
     if not store.complete:
         paragraphs: Iterator[Document] = (
             document for question in questions for document in (*question.supporting, *question.distracting)
         )
         if config.corpus:
+            print(f"indexing {config.corpus} -> {index}", file=sys.stderr, flush=True)
             paragraphs = read_corpus(config.corpus, config.corpus_split, config.article_tokens, tokenizer)
-        store.fill(paragraphs, tokenizer)
+        try:
+            store.fill(paragraphs, tokenizer)
+        except BaseException:
+            store.close()
+            raise
     return store
+
+
+@contextmanager
+def locked(index: Path) -> Iterator[None]:
+    """Keeps other processes from an index that is being made or read.
+
+    Raises:
+        UserError: another one has it.
+    """
+    index.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(f"{index}.lock", timeout=0):
+            yield
+    except Timeout:
+        raise UserError(f"index: another run is working with {index}; wait for it or name another file") from None
+
+
+def _licences(config: MultiHopConfig, row: dict[str, Any]) -> dict[str, Any]:
+    """Where the rest of a context is from."""
+    if config.corpus is None:
+        return {}
+    return {"corpus": config.corpus, "licence": f"{row['licence']}; corpus: {config.corpus_licence}"}
+
+
+def _check_targets(targets: Sequence[Path | None], sources: Sequence[str | None]) -> None:
+    """Finds before any work what would write one file over another.
+
+    Raises:
+        UserError: two of the targets, or a target and a source, are one file; or a folder cannot be written.
+    """
+    seen = {Path(source).resolve(): source for source in sources if source}
+    for target in filter(None, targets):
+        check_folder(target.parent, "output")
+        if target.is_dir():
+            raise UserError(f"output: {target} is a folder; name a file")
+        if target.resolve() in seen:
+            raise UserError(f"output: {target} would be written over {seen[target.resolve()]}; name another file")
+        seen[target.resolve()] = str(target)
+
+
+def _chosen(config: MixConfig, choice: Choice, ids: Collection[str]) -> Iterator[dict[str, Any]]:
+    for place, row in read_inputs(config):
+        id = question_of(row, place, needs_answers=False).id
+        if id in ids:
+            known = {name: row.get(name) or "unknown" for name in ("source", "licence")}
+            yield row | known | {"tokens": choice.tokens[id]}
+
+
+def _write(output: Path, rows: Iterable[dict[str, Any]], card: Card) -> None:
+    """Writes questions, and the card beside them when they are there.
+
+    Raises:
+        UserError: a row cannot be written as JSON.
+    """
+
+    def line(row: dict[str, Any]) -> str:
+        try:
+            text = json.dumps(card.note(row), ensure_ascii=False)
+            text.encode()
+        except (TypeError, UnicodeEncodeError) as error:
+            raise UserError(f"question {row['id']!r} cannot be written as JSON: {error}; mend or remove it") from None
+        return f"{text}\n"
+
+    write_whole(output, map(line, rows))
+    write_whole(output.with_suffix(".card.md"), [card.text()])

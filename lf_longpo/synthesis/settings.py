@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from lf_longpo.config import Config, Positive
 
@@ -11,10 +11,19 @@ _Hops = Annotated[int, Field(ge=1, le=10, strict=True)]
 _Depth = Annotated[float, Field(ge=0, le=1)]
 
 
+def _is_jsonl(path: Path) -> Path:
+    if path.suffix != ".jsonl":
+        raise ValueError(f"{path} must end in .jsonl, which is what is written")
+    return path
+
+
+_Jsonl = Annotated[Path, AfterValidator(_is_jsonl)]
+
+
 class LengthConfig(Config):
     """How long contexts become."""
 
-    output: Path
+    output: _Jsonl
     """The file of questions to write; a data card of the same name is written beside it."""
     tokenizer: str
     """Counts tokens: that of the model to be trained."""
@@ -48,7 +57,7 @@ class MultiHopConfig(LengthConfig):
     corpus_split: str = "train"
     """Split of a hub data set."""
     corpus_licence: str = "unknown"
-    """For the data card."""
+    """For the rows and the data card."""
     article_tokens: Annotated[int, Field(ge=64, strict=True)] = 2_000
     """Most tokens of an article that a context takes up."""
     index: Path | None = None
@@ -79,9 +88,9 @@ class MixConfig(Config):
     """Files of questions, or data sets on the hub."""
     input_split: str = "train"
     """Split of a hub data set."""
-    output: Path
+    output: _Jsonl
     """The file of questions to write; a data card of the same name is written beside it."""
-    held_out: Path | None = None
+    held_out: _Jsonl | None = None
     """A second file, for questions that share no document with those of the first."""
     held_out_questions: Positive = 100
     """How many, at least."""

@@ -6,7 +6,7 @@ are on the hub.
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,13 @@ class MultiHop:
     distracting: tuple[Document, ...]
     source: str
     licence: str
+    place: str
+    """Where it was read, for errors."""
+
+    @property
+    def key(self) -> str:
+        """Tells it from all others."""
+        return self.id
 
 
 def title_key(title: str) -> str:
@@ -42,13 +49,13 @@ def title_key(title: str) -> str:
     return _SPACE.sub(" ", unicodedata.normalize("NFKC", title)).strip().casefold()
 
 
-def read_multihop(placed: Iterator[tuple[str, Any]]) -> Iterator[MultiHop]:
-    """Streams questions from rows, each given behind its place.
+def read_multihop(placed: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, MultiHop]]:
+    """Streams questions from rows, each behind its place.
 
     MuSiQue's unanswerable questions are passed over.
 
     Raises:
-        UserError: a row that is none of the formats, or no paragraph of it supports the answer.
+        UserError: a row that is none of the formats, or whose supporting paragraphs are not all there.
     """
     for place, row in placed:
         if not isinstance(row, dict):
@@ -56,51 +63,72 @@ def read_multihop(placed: Iterator[tuple[str, Any]]) -> Iterator[MultiHop]:
         if row.get("answerable") is False:
             continue
         if "paragraphs" in row:
-            documents, supports = _musique(row, place)
+            supporting, distracting = _musique(row, place)
             source = "musique"
         elif "context" in row and "supporting_facts" in row:
-            documents, supports = _hotpot(row, place)
+            supporting, distracting = _hotpot(row, place)
             source = "2wikimultihopqa" if "evidences" in row else "hotpotqa"
         else:
             raise UserError(
                 f"{place}: neither the field paragraphs (MuSiQue) nor context and supporting_facts (HotpotQA, "
                 "2WikiMultiHopQA) is there; name a file of one of them"
             )
+        aliases = row.get("answer_aliases") or []
+        answers = [row.get("answer"), *(aliases if isinstance(aliases, list) else [aliases])]
         id, question = row.get("id", row.get("_id")), row.get("question")
-        answers = [row.get("answer"), *(row.get("answer_aliases") or ())]
         for name, value in (("id", id), ("question", question), *(("answer", answer) for answer in answers)):
             if not isinstance(value, str) or not value.strip():
                 raise UserError(f"{place}: the field {name} must be a text that is not empty, not {value!r:.60}")
-        if not any(supports):
+        if not supporting:
             raise UserError(f"{place}: no paragraph supports question {id!r}; remove it")
-        told = zip(documents, supports, strict=True)
-        by_kind: dict[bool, list[Document]] = {True: [], False: []}
-        for document, support in told:
-            by_kind[support].append(document)
-        parts = tuple(by_kind[True]), tuple(by_kind[False])
-        yield MultiHop(id, question, tuple(dict.fromkeys(answers)), *parts, source, _LICENCES[source])
+        told = tuple(dict.fromkeys(answers)), tuple(supporting), tuple(distracting)
+        yield place, MultiHop(id, question, *told, source, _LICENCES[source], place)
 
 
-def _musique(row: dict[str, Any], place: str) -> tuple[list[Document], list[bool]]:
-    documents, supports = [], []
+def _musique(row: dict[str, Any], place: str) -> tuple[list[Document], list[Document]]:
+    parts: dict[bool, list[Document]] = {True: [], False: []}
     for number, paragraph in enumerate(_listed(row["paragraphs"], f"{place}: the field paragraphs"), 1):
         known = paragraph if isinstance(paragraph, dict) else {}
-        documents.append(_document(known.get("title"), known.get("paragraph_text"), f"{place}, paragraph {number}"))
-        supports.append(known.get("is_supporting") is True)
-    return documents, supports
+        document = _document(known.get("title"), known.get("paragraph_text"), f"{place}, paragraph {number}")
+        parts[known.get("is_supporting") is True].append(document)
+    return parts[True], parts[False]
 
 
-def _hotpot(row: dict[str, Any], place: str) -> tuple[list[Document], list[bool]]:
-    context, facts = row["context"], row["supporting_facts"]
-    if isinstance(context, dict):  # as on the hub: columns instead of pairs
-        context = list(zip(context.get("title", ()), context.get("sentences", ()), strict=False))
-    titles = facts.get("title", ()) if isinstance(facts, dict) else [fact[0] for fact in facts if fact]
+def _hotpot(row: dict[str, Any], place: str) -> tuple[list[Document], list[Document]]:
+    # On the hub there are columns in the place of pairs.
+    context = _pairs(row["context"], "title", "sentences", f"{place}: the field context")
+    facts = _pairs(row["supporting_facts"], "title", "sent_id", f"{place}: the field supporting_facts")
     documents = []
-    for number, entry in enumerate(_listed(context, f"{place}: the field context"), 1):
-        if not isinstance(entry, list | tuple) or len(entry) != 2 or not isinstance(entry[1], list):
-            raise UserError(f"{place}, paragraph {number}: a title and a list of sentences are needed")
-        documents.append(_document(entry[0], "".join(map(str, entry[1])), f"{place}, paragraph {number}"))
-    return documents, [document.title in set(titles) for document in documents]
+    for number, (title, sentences) in enumerate(context, 1):
+        text = _joined(sentences) if isinstance(sentences, list) else None
+        documents.append(_document(title, text, f"{place}, paragraph {number}"))
+    wanted = {title.strip() if isinstance(title, str) else title for title, _ in facts}
+    if missing := wanted - {document.title for document in documents}:
+        raise UserError(
+            f"{place}: the supporting title {missing.pop()!r} is not in the field context; remove the question"
+        )
+    parts: dict[bool, list[Document]] = {True: [], False: []}
+    for document in documents:
+        parts[document.title in wanted].append(document)
+    return parts[True], parts[False]
+
+
+def _pairs(value: Any, first: str, second: str, what: str) -> list[tuple[Any, Any]]:
+    if isinstance(value, dict):
+        columns = [value.get(name) for name in (first, second)]
+        if all(isinstance(column, list) for column in columns) and len(columns[0]) == len(columns[1]):
+            return list(zip(*columns, strict=True))
+    elif isinstance(value, list) and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in value):
+        return [(one, two) for one, two in value]
+    raise UserError(f"{what} must hold pairs of {first} and {second}")
+
+
+def _joined(sentences: Sequence[Any]) -> str:
+    """One text. HotpotQA's sentences begin with their space, 2WikiMultiHopQA's do not."""
+    text = ""
+    for sentence in map(str, sentences):
+        text += sentence if not text or text[-1].isspace() or sentence[:1].isspace() else f" {sentence}"
+    return text
 
 
 def _listed(value: Any, what: str) -> list[Any]:

@@ -46,20 +46,20 @@ def chunk_sentences(text: str, tokenizer: "PreTrainedTokenizerBase", chunk_size:
     pieces: list[str] = []
     counts: list[int] = []
     sentences = split_sentences(text)
-    for sentence, count in zip(sentences, _count_each(sentences, tokenizer), strict=True):
+    for sentence, count in zip(sentences, count_each(sentences, tokenizer), strict=True):
         if count <= chunk_size:
             pieces.append(sentence)
             counts.append(count)
         else:
             parts = _split_to_size(sentence, tokenizer, chunk_size)
             pieces += parts
-            counts += _count_each(parts, tokenizer)
+            counts += count_each(parts, tokenizer)
 
     spans = _pack(counts, chunk_size, overlap)
     chunks = ["".join(pieces[start:end]) for start, end in spans]
     # Joined sentences can have a token more than apart (words that lost their space, line breaks divided anew).
     fitting: list[str] = []
-    for (start, end), chunk, count in zip(spans, chunks, _count_each(chunks, tokenizer), strict=True):
+    for (start, end), chunk, count in zip(spans, chunks, count_each(chunks, tokenizer), strict=True):
         fitting += [chunk] if count <= chunk_size else _halved(pieces[start:end], tokenizer, chunk_size)
     return fitting
 
@@ -115,10 +115,10 @@ def token_starts(text: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
 
 def count_tokens(text: str, tokenizer: "PreTrainedTokenizerBase") -> int:
     """How many tokens `text` has, special tokens left out."""
-    return _count_each([text], tokenizer)[0]
+    return count_each([text], tokenizer)[0]
 
 
-def _count_each(texts: list[str], tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+def count_each(texts: list[str], tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """Tokens of each text. Goes straight to the Rust tokenizer, which counts a batch on all cores, where it can."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None and backend.truncation is None and backend.padding is None:
