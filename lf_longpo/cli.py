@@ -299,13 +299,15 @@ def _synthesize(name: str, options: argparse.Namespace) -> int:
 
     kinds = {"multihop": settings.MultiHopConfig, "needle": settings.NeedleConfig, "mix": settings.MixConfig}
     config = load_config(kinds[name], options.config, options.overrides)
-    from lf_longpo.reporting import print_mix, print_questions
+    from lf_longpo.reporting import print_dropped, print_questions
     from lf_longpo.synthesis import run
 
     if name == "mix":
-        print_mix(config, *run.mix(config))
+        choice, cards = run.mix(config)
+        print_dropped(choice)
     else:
-        print_questions(config.output, {"multihop": run.make_multihop, "needle": run.make_needles}[name](config))
+        cards = {"multihop": run.make_multihop, "needle": run.make_needles}[name](config)
+    print_questions((config.output, getattr(config, "held_out", None)), cards)
     return 0
 
 

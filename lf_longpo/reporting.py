@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from lf_longpo.evaluation.compare import Comparison
     from lf_longpo.synthesis.card import Card
     from lf_longpo.synthesis.mix import Choice
-    from lf_longpo.synthesis.settings import MixConfig
 
 _METRICS = {
     "em": "EM",
@@ -258,16 +257,15 @@ def print_comparison(comparison: "Comparison") -> None:
         )
 
 
-def print_questions(output: Path, card: "Card") -> None:
-    """The end of `longpo synthesize`."""
-    lengths = f"{min(card.tokens):,} to {max(card.tokens):,} tokens"
-    for line in (f"{len(card.tokens)} questions of {lengths} -> {output}", *card.remarks):
-        stdout_console().print(line, markup=False)
+def print_questions(outputs: Sequence[Path | None], cards: Sequence["Card"]) -> None:
+    """The end of `longpo synthesize`: a line a file, and what to know about it."""
+    for output, card in zip(outputs, cards, strict=False):
+        lengths = f"{min(card.tokens):,} to {max(card.tokens):,} tokens"
+        for line in (f"{len(card.tokens)} questions of {lengths} -> {output}", *card.remarks):
+            stdout_console().print(line, markup=False)
 
 
-def print_mix(config: "MixConfig", choice: "Choice", cards: Sequence["Card"]) -> None:
-    """The end of `longpo synthesize mix`: what stays, and what does not."""
-    for output, card in zip((config.output, config.held_out), cards, strict=False):
-        print_questions(output, card)
+def print_dropped(choice: "Choice") -> None:
+    """What `longpo synthesize mix` left out."""
     for why, number in choice.dropped.items():
         stdout_console().print(f"{number} left out for their {why}", markup=False)

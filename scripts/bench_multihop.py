@@ -61,7 +61,7 @@ def main() -> None:
                 min_tokens=options.tokens,
                 max_tokens=options.tokens,
             )
-            card = make_multihop(config)
+            (card,) = make_multihop(config)
             print(
                 f"{start}: {len(card.tokens)} questions of {min(card.tokens):,} to {max(card.tokens):,} tokens in "
                 f"{time.monotonic() - began:.0f} s, peak so far "

@@ -331,3 +331,16 @@ def test_chinese_near_duplicates_are_found(tmp_path):
     near = text[:200] + "忽然" + text[202:]
     assert main(["synthesize", "mix", write_mix(tmp_path, {"zh": [question("a", text), question("b", near)]})]) == 0
     assert [row["id"] for row in made(tmp_path)] == ["a"]
+
+
+@needs_data
+def test_held_out_questions_share_no_document_with_training_be_it_a_distractor(tmp_path):
+    held_out = tmp_path / "out/held_out.jsonl"
+    config = write_config(tmp_path, held_out=str(held_out), held_out_questions=30, min_tokens=4000, max_tokens=6000)
+    assert main(["synthesize", "multihop", config]) == 0
+    train, away = made(tmp_path), [json.loads(line) for line in held_out.read_text().splitlines()]
+    assert len(away) >= 30 and len(train) + len(away) == 100
+    texts = [{part.split("\n", 1)[1] for row in rows for part in passages(row)} for rows in (train, away)]
+    titles = [{title.casefold() for row in rows for title in row["documents"]} for rows in (train, away)]
+    assert not texts[0] & texts[1] and not titles[0] & titles[1]
+    assert all(3900 <= row["tokens"] <= 6100 for row in (*train, *away))

@@ -5,9 +5,8 @@ any length are never in memory together.
 """
 
 import hashlib
-import random
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from lf_longpo.errors import UserError
 from lf_longpo.questions import Source, question_of, refuse_repeated_ids
 from lf_longpo.synthesis.settings import MixConfig
 from lf_longpo.synthesis.sources import title_key
+from lf_longpo.synthesis.splitting import Groups, held_out
 from lf_longpo.text.chunking import count_tokens
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def choose(config: MixConfig, tokenizer: "PreTrainedTokenizerBase") -> Choice:
     Raises:
         UserError: a row that is no question, an id that stands twice, nothing stays, or too little can be held out.
     """
-    choice, groups, contexts = Choice(), _Groups(), _Contexts(config.near_duplicate)
+    choice, groups, contexts = Choice(), Groups(), _Contexts(config.near_duplicate)
     placed = ((place, question_of(row, place, needs_answers=False), row) for place, row in read_inputs(config))
     rows: dict[str, dict[str, Any]] = {}
 
@@ -93,26 +93,10 @@ def choose(config: MixConfig, tokenizer: "PreTrainedTokenizerBase") -> Choice:
     if not choice.tokens:
         left_out = ", ".join(f"{number} left out for {why}" for why, number in choice.dropped.items())
         raise UserError(f"no question stays: {left_out or 'the inputs hold none'}")
-    _split(config, groups, choice)
-    return choice
-
-
-def _split(config: MixConfig, groups: "_Groups", choice: Choice) -> None:
-    """Holds out whole groups, those of few questions first, in an order that follows from the seed."""
-    members: dict[str, list[str]] = defaultdict(list)
-    for id in choice.tokens:
-        members[groups.root(id)].append(id)
-    order = list(members.values())
-    random.Random(f"{config.seed}/held out").shuffle(order)
-    order.sort(key=len)
-    while config.held_out and order and len(choice.held_out) < config.held_out_questions:
-        choice.held_out |= set(order.pop(0))
+    if config.held_out:
+        choice.held_out = held_out(groups, list(choice.tokens), config.held_out_questions, config.seed)
     choice.train = choice.tokens.keys() - choice.held_out
-    if config.held_out and (len(choice.held_out) < config.held_out_questions or not choice.train):
-        raise UserError(
-            f"held_out_questions: {len(choice.tokens)} questions stay, in {len(members)} groups that share no "
-            f"document; {config.held_out_questions} cannot be held out with something left to train on; lower it"
-        )
+    return choice
 
 
 def _documents(row: dict[str, Any]) -> list[str]:
@@ -128,24 +112,6 @@ def _language(text: str) -> str:
     from py3langid import classify
 
     return classify(text[:_LANGUAGE_LETTERS])[0]
-
-
-class _Groups:
-    """Questions and what they have in common; whatever hangs together has one root."""
-
-    def __init__(self) -> None:
-        self._parents: dict[str, str] = {}
-
-    def root(self, one: str) -> str:
-        """The root of what `one` hangs together with."""
-        while (parent := self._parents.setdefault(one, one)) != one:
-            self._parents[one] = self._parents.setdefault(parent, parent)  # half the way for the next who asks
-            one = parent
-        return one
-
-    def join(self, one: str, other: str) -> None:
-        """Makes the two hang together."""
-        self._parents[self.root(other)] = self.root(one)
 
 
 class _Contexts:

@@ -5,7 +5,7 @@ rest is drawn. All are shuffled and numbered, so neither place nor number tells 
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lf_longpo.errors import UserError
@@ -35,6 +35,7 @@ class ContextMaker:
         articles: whether the store holds articles, whose text is to stand with a paragraph of that title.
         tokenizer: counts.
         seed: the run's; a row follows from it, the question's id and the copy.
+        belongs: tells by a title's key whether a document may be a distractor.
     """
 
     def __init__(
@@ -45,12 +46,14 @@ class ContextMaker:
         articles: bool,
         tokenizer: "PreTrainedTokenizerBase",
         seed: int,
+        belongs: Callable[[str], bool] = lambda key: True,
     ) -> None:
         self._range = fewest, most
         self._store = store
         self._articles = articles
         self._tokenizer = tokenizer
         self._seed = seed
+        self._belongs = belongs
         self._numbering = _numbering_tokens(tokenizer)
         self.untitled: set[str] = set()
         """Titles of supporting documents that are not in the corpus; their paragraphs stand alone."""
@@ -96,7 +99,8 @@ class ContextMaker:
         for distractor, tokens in self._distractors(question, draw):
             if left <= target * _ENOUGH:
                 break
-            if title_key(distractor.title) in avoided or distractor.text in texts:
+            key = title_key(distractor.title)
+            if key in avoided or distractor.text in texts or not self._belongs(key or distractor.text):
                 continue
             if tokens + self._numbering <= left + target * _TOLERANCE:
                 texts.add(distractor.text)

@@ -37,7 +37,7 @@ class Passage(NamedTuple):
 
 
 class PassageStore:
-    """Passages, each kept once. One process at a time may work with a file (see `locked`).
+    """Passages, each kept once. One process at a time may work with a file.
 
     Args:
         path: the SQLite file; made anew where it holds something else than it is to hold.

@@ -3,8 +3,9 @@
 import json
 import random
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,47 +23,87 @@ from lf_longpo.synthesis.multihop import ContextMaker
 from lf_longpo.synthesis.needle import needle_question
 from lf_longpo.synthesis.passages import PassageStore
 from lf_longpo.synthesis.settings import MixConfig, MultiHopConfig, NeedleConfig
-from lf_longpo.synthesis.sources import Document, MultiHop, read_multihop
+from lf_longpo.synthesis.sources import Document, MultiHop, read_multihop, title_key
+from lf_longpo.synthesis.splitting import Groups, Pools, held_out
 from lf_longpo.tables import places_and_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def make_multihop(config: MultiHopConfig) -> Card:
-    """Makes multi-hop questions over long contexts and writes them.
+def make_multihop(config: MultiHopConfig) -> list[Card]:
+    """Makes multi-hop questions over long contexts and writes them; gives the card of each file.
 
     Raises:
         UserError: input, corpus or settings cannot work; no question was written.
     """
     index = config.index or config.output.with_suffix(".index.sqlite")
-    _check_targets([config.output, index], [config.input, config.corpus])
+    _check_targets([config.output, config.held_out, index], [config.input, config.corpus])
     placed = read_multihop(places_and_rows(config.input, config.input_split))
     questions = list(islice(refuse_repeated_ids(placed), config.limit))
     if not questions:
         raise UserError(f"{config.input} holds no question that can be answered")
+    parts = _parts(config, questions)
     tokenizer = load_tokenizer(config.tokenizer, "tokenizer", False)
-    card = Card("multihop", config, config.tokenizer)
-    with locked(index):
+    cards = []
+    with _index_locked(index):
         store = _store(config, index, questions, tokenizer)
-        maker = ContextMaker(
-            config.min_tokens, config.max_tokens, store, config.corpus is not None, tokenizer, config.seed
-        )
         try:
-            rounds = (divmod(number, len(questions)) for number in range(config.questions or len(questions)))
-            rows = (maker.row(questions[place], copy) for copy, place in rounds)
-            _write(config.output, (row | _licences(config, row) for row in rows), card)
+            for part in parts:
+                lengths = config.min_tokens, config.max_tokens
+                with_articles = config.corpus is not None
+                maker = ContextMaker(*lengths, store, with_articles, tokenizer, config.seed, part.belongs)
+                rounds = (divmod(number, len(part.questions)) for number in range(part.number))
+                rows = (maker.row(part.questions[place], copy) for copy, place in rounds)
+                card = Card("multihop", config, config.tokenizer)
+                _write(part.output, (row | _licences(config, row) for row in rows), card)
+                card.remarks += _remarks(maker)
+                cards.append(card)
         finally:
             store.close()
-    if maker.untitled:
-        card.remarks.append(
-            f"{len(maker.untitled)} titles of supporting documents are not in the corpus, such as "
-            f"{min(maker.untitled)!r}; their paragraphs stand without their article"
-        )
-    return card
+    return cards
 
 
-def make_needles(config: NeedleConfig) -> Card:
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Questions of one file."""
+
+    output: Path
+    questions: list[MultiHop]
+    number: int
+    """To make."""
+    belongs: Callable[[str], bool]
+    """Whether a document may stand in their contexts, by its title's key."""
+
+
+def _parts(config: MultiHopConfig, questions: list[MultiHop]) -> list[_Part]:
+    if config.held_out is None:
+        return [_Part(config.output, questions, config.questions or len(questions), lambda key: True)]
+    groups = Groups()
+    needed = {question.id: {title_key(one.title) or one.text for one in question.supporting} for question in questions}
+    for id, keys in needed.items():
+        for key in keys:
+            groups.join(id, f"document {key}")
+    away = held_out(groups, list(needed), config.held_out_questions, config.seed)
+    keys = [{key for id, its in needed.items() if (id in away) is side for key in its} for side in (False, True)]
+    pools = Pools(*keys, len(away) / len(questions), config.seed)
+    train = [question for question in questions if question.id not in away]
+    return [
+        _Part(config.output, train, config.questions or len(train), lambda key: not pools.is_away(key)),
+        _Part(config.held_out, [one for one in questions if one.id in away], len(away), pools.is_away),
+    ]
+
+
+def _remarks(maker: ContextMaker) -> list[str]:
+    if not maker.untitled:
+        return []
+    return [
+        f"{len(maker.untitled)} titles of supporting documents are not in the corpus, such as {min(maker.untitled)!r}; "
+        "their paragraphs stand without their article"
+    ]
+
+
+def make_needles(config: NeedleConfig) -> list[Card]:
     """Makes questions about facts that are hidden in long documents, and writes them.
 
     Raises:
@@ -82,7 +123,7 @@ def make_needles(config: NeedleConfig) -> Card:
 
     card = Card("needle", config, config.tokenizer)
     _write(config.output, (row(number) for number in range(config.questions)), card)
-    return card
+    return [card]
 
 
 def mix(config: MixConfig) -> tuple[Choice, list[Card]]:
@@ -139,7 +180,7 @@ def _store(
 
 
 @contextmanager
-def locked(index: Path) -> Iterator[None]:
+def _index_locked(index: Path) -> Iterator[None]:
     """Keeps other processes from an index that is being made or read.
 
     Raises:

@@ -51,6 +51,10 @@ class MultiHopConfig(LengthConfig):
     """Questions to take from the input's beginning. Default: all."""
     questions: Positive | None = None
     """Questions to make; more than the input has are made over other contexts. Default: as many as the input has."""
+    held_out: _Jsonl | None = None
+    """A second file, for questions in whose contexts no document of the first's stands, be it a distractor."""
+    held_out_questions: Positive = 100
+    """How many of the input's questions, at least."""
     corpus: str | None = None
     """Articles with title and text: a folder of .txt and .md files, a .jsonl, .json or .parquet file, or a data set on
     the hub. Default: other questions' paragraphs."""
