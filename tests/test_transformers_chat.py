@@ -1,6 +1,7 @@
 """The in-process backend with a tiny random model (batches, seeds, sampling, adapters), and the embedded one."""
 
 import asyncio
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from lf_longpo.config import ChatConfig, SamplingConfig
 from lf_longpo.models.batching import Batch, Waiting, choose_batch
 from lf_longpo.models.chat import ChatRequest
 from lf_longpo.models.embedded import model_path
-from lf_longpo.models.transformers_chat import TransformersChat, _nucleus, _RowSampler
+from lf_longpo.models.transformers_chat import TransformersChat, _nucleus, _RowSampler, _Waiting
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +154,19 @@ def test_the_embedded_tokenizer_is_a_byte_level_bpe(tokenizer):
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
     assert tokenizer("<|im_start|>user\n")["input_ids"][0] == 1
     assert model_path("minilm").joinpath("model.safetensors").is_file()
+
+
+async def test_what_goes_together_follows_from_what_is_asked_not_from_who_came_first():
+    chat = TransformersChat(ChatConfig(backend="transformers", model="smollm2-135m", max_concurrency=8))
+
+    def waiting(prompt, seed, since):
+        request = ChatRequest(prompt, SamplingConfig(), seed)
+        return _Waiting(request, np.array([1], dtype=np.int32), since, asyncio.get_running_loop().create_future())
+
+    asked = [waiting("b", 7, 0), waiting("c", 3, 1), waiting("a", 7, 0), waiting("d", 9, 0)]
+    orders = set()
+    for arrivals in permutations(asked):
+        chat._waiting = list(arrivals)
+        await chat._gather()
+        orders.add(tuple(one.request.prompt for one in chat._waiting))
+    assert orders == {("a", "b", "d", "c")}  # who has waited longer first
