@@ -36,13 +36,15 @@ try() {
     local name=$1 recipe=$2 adapter=$folder/$1/adapter
     shift 2
     step "$name: pairs"
+    local began=$SECONDS
     longpo generate "yaml/smollm2_$recipe.yaml" input="$folder/train.jsonl" output_dir="$folder/$name/run" \
         dataset_dir="$folder/data" dataset_name="$name" seed="$seed" "$@" || [ $? -eq 1 ] # 1: too few came out
+    [ -f "$folder/$name/generation_seconds" ] || echo $((SECONDS - began)) > "$folder/$name/generation_seconds"
     [ -f "$folder/data/$name.jsonl" ] || return 0
     step "$name: training"
     if [ ! -f "$adapter/adapter_model.safetensors" ]; then
         rm -rf "$folder/$name/evaluation" # of an earlier adapter
-        local began=$SECONDS
+        began=$SECONDS
         longpo train yaml/smollm2_dpo.yaml dataset="$name" dataset_dir="$folder/data" output_dir="$adapter" seed="$seed"
         echo $((SECONDS - began)) > "$folder/$name/training_seconds"
     fi

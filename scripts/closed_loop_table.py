@@ -29,12 +29,13 @@ def main(folder: Path) -> None:
     for way, place in ways.items():
         run = json.loads((place / "run/summary.json").read_text())
         calls = sum(stage["calls"] for stage in run["calls"].values())
-        seconds = place / "training_seconds"
+        # What the first start took; one that carries on takes seconds.
+        took = [place / f"{step}_seconds" for step in ("generation", "training")]
         cells = (
             *(WAYS[way], run["questions"], run.get("left_out", "-"), calls),
             "-" if run.get("mean_reward") is None or "rollouts" not in run else f"{run['mean_reward']:.3f}",
-            *(run["pairs"], f"{run['seconds']:.0f} s"),
-            f"{seconds.read_text().strip()} s" if seconds.is_file() else "-",
+            run["pairs"],
+            *(f"{path.read_text().strip()} s" if path.is_file() else "-" for path in took),
         )
         print(f"| {' | '.join(map(str, cells))} |")
 
