@@ -1,6 +1,7 @@
 """The in-process backend with a tiny random model (batches, seeds, sampling, adapters), and the embedded one."""
 
 import asyncio
+import time
 from itertools import permutations
 
 import numpy as np
@@ -170,3 +171,21 @@ async def test_what_goes_together_follows_from_what_is_asked_not_from_who_came_f
         await chat._gather()
         orders.add(tuple(one.request.prompt for one in chat._waiting))
     assert orders == {("a", "b", "d", "c")}  # who has waited longer first
+
+
+async def test_models_that_are_started_at_once_are_loaded_one_after_the_other(monkeypatch):
+    """transformers mixes up two loads in two threads."""
+    loading, most = [], []
+
+    def load(self):
+        loading.append(self)
+        time.sleep(0.05)
+        most.append(len(loading))
+        loading.remove(self)
+        self._model = LlamaForCausalLM(LlamaConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1))
+
+    monkeypatch.setattr(TransformersChat, "_load", load)
+    chats = [TransformersChat(ChatConfig(backend="transformers", model="smollm2-135m")) for _ in range(3)]
+    await asyncio.gather(*(chat.start() for chat in chats))
+    await asyncio.gather(*(chat.close() for chat in chats))
+    assert most == [1, 1, 1]

@@ -6,6 +6,7 @@ from a generator of the row's own makes the draw independent of the rows that ha
 """
 
 import asyncio
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,8 @@ from lf_longpo.models.tokenizers import chat_ids, load_chat_tokenizer
 _READ_TOKENS = {"cuda": 65_536, "cpu": 4_096}
 # Tokens whose keys and values a batch may hold.
 _KEPT_TOKENS = 65_536
+# transformers builds a model on a device that is set for the whole process, so that two cannot be loaded at once.
+_LOADING = threading.Lock()
 # Likeliest tokens that are told for a request that weighs.
 _ALTERNATIVES = 256
 # A batch waits for company until nobody has come for so long.
@@ -62,7 +65,7 @@ class TransformersChat:
 
     async def start(self) -> int | None:
         """Loads the model (and merges the adapter); its window is what its configuration says."""
-        await asyncio.to_thread(self._load)
+        await asyncio.to_thread(self._load_alone)
         self._worker = asyncio.create_task(self._serve())
         return getattr(self._model.config, "max_position_embeddings", None)
 
@@ -82,6 +85,10 @@ class TransformersChat:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
         self._model = None
+
+    def _load_alone(self) -> None:
+        with _LOADING:
+            self._load()
 
     def _load(self) -> None:
         config = self._config
