@@ -38,6 +38,7 @@ def passages(row):
 
 
 @needs_data
+@pytest.mark.slow
 def test_musique_over_8k_to_16k_tokens(tmp_path, tokenizer, capsys):
     config = write_config(tmp_path)
     assert main(["synthesize", "multihop", config]) == 0
@@ -334,6 +335,7 @@ def test_chinese_near_duplicates_are_found(tmp_path):
 
 
 @needs_data
+@pytest.mark.slow
 def test_held_out_questions_share_no_document_with_training_be_it_a_distractor(tmp_path):
     held_out = tmp_path / "out/held_out.jsonl"
     config = write_config(tmp_path, held_out=str(held_out), held_out_questions=30, min_tokens=4000, max_tokens=6000)
