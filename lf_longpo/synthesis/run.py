@@ -143,20 +143,6 @@ def mix(config: MixConfig) -> tuple[Choice, list[Card]]:
     return choice, cards
 
 
-def _chosen(config: MixConfig, choice: Choice, ids: set[str]) -> Iterator[dict[str, Any]]:
-    for place, row in read_inputs(config):
-        id = question_of(row, place, needs_answers=False).id
-        if id in ids:
-            known = {name: row.get(name) or "unknown" for name in ("source", "licence")}
-            yield row | known | {"tokens": choice.tokens[id]}
-
-
-def _write(output: Path, rows: Iterable[dict[str, Any]], card: Card) -> None:
-    """Writes questions, and the card beside them when they are there."""
-    write_whole(output, (json.dumps(card.note(row), ensure_ascii=False) + "\n" for row in rows))
-    write_whole(output.with_suffix(".card.md"), [card.text()])
-
-
 def _store(
     config: MultiHopConfig, index: Path, questions: list[MultiHop], tokenizer: "PreTrainedTokenizerBase"
 ) -> PassageStore:
