@@ -90,9 +90,6 @@ class PassageStore:
         with self._plain_errors():
             return self._db.execute("SELECT told FROM contents").fetchall() == [(self._mark(),)]
 
-    def __len__(self) -> int:
-        return self._size
-
     def fill(self, documents: Iterable[Document], tokenizer: "PreTrainedTokenizerBase") -> None:
         """Takes in documents; one that is there already is passed over."""
         source = iter(documents)
