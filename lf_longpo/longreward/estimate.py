@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lf_longpo.config import GenerateConfig
 from lf_longpo.judging.judge import calls_a_verdict
 from lf_longpo.longreward.method import PROMPT
-from lf_longpo.longreward.prompts import STAGES, JudgePrompts
+from lf_longpo.longreward.prompts import STAGES
 from lf_longpo.longreward.scorer import LEVELS, RATINGS
 from lf_longpo.models.embedded import is_embedded
 from lf_longpo.models.tokenizers import chat_tokens
@@ -19,6 +19,7 @@ from lf_longpo.questions import Source, read_questions
 from lf_longpo.records import Question
 from lf_longpo.text.chunking import count_tokens, split_sentences
 from lf_longpo.text.language import Language, detect_language
+from lf_longpo.text.prompt_set import PromptSet
 from lf_longpo.text.prompts import fill
 from lf_longpo.usage import Usage
 
@@ -34,7 +35,7 @@ _ANALYSIS = 100
 def estimate_longreward(
     config: GenerateConfig,
     source: Source,
-    prompts: JudgePrompts,
+    prompts: PromptSet,
     tokenizer: "PreTrainedTokenizerBase",
     given: Mapping[str, Sequence[str]],
 ) -> dict[str, Usage]:

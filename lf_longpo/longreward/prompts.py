@@ -1,12 +1,10 @@
-"""The judge's prompts: one template for each thing it is asked, in each language."""
+"""The judge's prompts: what it is asked, and which templates it is asked with."""
 
-from collections.abc import Callable
-from itertools import product
 from pathlib import Path
 
-from lf_longpo.errors import UserError
-from lf_longpo.text.language import Language
-from lf_longpo.text.prompts import around_context, load_prompt
+from lf_longpo.config import ChatConfig, JudgingConfig
+from lf_longpo.models.embedded import is_embedded
+from lf_longpo.text.prompt_set import PromptSet
 
 # What a judge is asked for, and the placeholders of the template.
 STAGES = {
@@ -17,40 +15,15 @@ STAGES = {
     "faithfulness": ("context", "statement"),
     "completeness": ("query", "context", "answer"),
 }
-_LANGUAGES: tuple[Language, ...] = ("en", "zh")
 _FULL = Path(__file__).parent / "prompts"
 _SHIPPED = {"full": _FULL, "brief": _FULL / "brief"}
 
 
-class JudgePrompts:
-    """All templates, read and checked once.
-
-    Args:
-        name: `full`, `brief`, or a folder; its `<stage>_<language>.txt` files stand in for those of `full`.
+def prompts_for(config: JudgingConfig, judge: ChatConfig) -> PromptSet:
+    """The judge's prompts: as set, or by default brief ones for the embedded model and full ones for others.
 
     Raises:
-        UserError: no such folder, none of the files in it, or a template with wrong placeholders.
+        UserError: a folder or a template that cannot be used.
     """
-
-    def __init__(self, name: str) -> None:
-        folder = _SHIPPED.get(name, Path(name))
-        names = [f"{stage}_{language}.txt" for stage, language in product(STAGES, _LANGUAGES)]
-        if not any((folder / name).is_file() for name in names):
-            raise UserError(
-                f"longreward.prompts: {name!r} is neither {' nor '.join(_SHIPPED)} nor a folder with at least one of "
-                + ", ".join(names)
-            )
-        self._templates: dict[tuple[str, Language], str] = {}
-        for (stage, fields), language in product(STAGES.items(), _LANGUAGES):
-            own = folder / f"{stage}_{language}.txt"
-            path = own if own.is_file() else _FULL / own.name
-            self._templates[stage, language] = load_prompt(str(path), _FULL, fields, "longreward.prompts")
-
-    @property
-    def texts(self) -> list[str]:
-        """All templates."""
-        return list(self._templates.values())
-
-    def render(self, stage: str, language: Language, **values: str) -> Callable[[str], str]:
-        """The stage's prompt with all but its {context}, where it has one, settled."""
-        return around_context(self._templates[stage, language], **values)
+    name = config.prompts or ("brief" if is_embedded(judge.model) else "full")
+    return PromptSet(STAGES, _FULL, _SHIPPED.get(name, Path(name)), "longreward.prompts")

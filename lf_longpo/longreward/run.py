@@ -20,7 +20,8 @@ from lf_longpo.longreward.files import (
     unscored,
 )
 from lf_longpo.longreward.method import LongReward, Scoring
-from lf_longpo.longreward.scorer import CALLS_A_QUESTION, Scorer, prompts_for
+from lf_longpo.longreward.prompts import prompts_for
+from lf_longpo.longreward.scorer import CALLS_A_QUESTION, Scorer
 from lf_longpo.longreward.summary import score_summary
 from lf_longpo.method import Tools
 from lf_longpo.models.calls import Calls

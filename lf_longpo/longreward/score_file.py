@@ -11,7 +11,8 @@ from lf_longpo.errors import UserError
 from lf_longpo.journal import check_folder, write_whole
 from lf_longpo.longreward.files import SCORES, Asked, Files, Keys, Response, check_files, import_responses, unscored
 from lf_longpo.longreward.method import Scoring
-from lf_longpo.longreward.scorer import CALLS_A_QUESTION, Scorer, prompts_for
+from lf_longpo.longreward.prompts import prompts_for
+from lf_longpo.longreward.scorer import CALLS_A_QUESTION, Scorer
 from lf_longpo.longreward.summary import score_summary
 from lf_longpo.models.cache import CALLS, CallCache
 from lf_longpo.models.calls import Calls

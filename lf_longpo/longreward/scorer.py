@@ -21,13 +21,12 @@ from lf_longpo.longreward.parsing import (
     find_support,
     rating_in_range,
 )
-from lf_longpo.longreward.prompts import JudgePrompts
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.chat import Completion
-from lf_longpo.models.embedded import is_embedded
 from lf_longpo.models.embedders import Embedder
 from lf_longpo.text.chunking import chunk_tokens, count_tokens
 from lf_longpo.text.language import detect_language
+from lf_longpo.text.prompt_set import PromptSet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -61,11 +60,6 @@ class Score:
     """By dimension: score, analysis, statements with their passages; in the published files' form."""
 
 
-def prompts_for(config: JudgingConfig, judge: ChatConfig) -> JudgePrompts:
-    """The judge's prompts: as set, or by default brief ones for the embedded model and full ones for others."""
-    return JudgePrompts(config.prompts or ("brief" if is_embedded(judge.model) else "full"))
-
-
 class Scorer:
     """Extraction and scoring, for any number of responses at once.
 
@@ -83,7 +77,7 @@ class Scorer:
         self,
         config: JudgingConfig,
         judge: ChatConfig,
-        prompts: JudgePrompts,
+        prompts: PromptSet,
         calls: Calls,
         embedder: Embedder,
         tokenizer: "PreTrainedTokenizerBase",

@@ -1,0 +1,48 @@
+"""The prompts of one task: a template for each thing that a model is asked, in each language."""
+
+from collections.abc import Callable, Collection, Mapping
+from itertools import product
+from pathlib import Path
+
+from lf_longpo.errors import UserError
+from lf_longpo.text.language import Language
+from lf_longpo.text.prompts import around_context, load_prompt
+
+_LANGUAGES: tuple[Language, ...] = ("en", "zh")
+
+
+class PromptSet:
+    """All templates, read and checked once.
+
+    Args:
+        stages: what a model is asked, and the placeholders of the template.
+        shipped: the folder of ours.
+        own: a folder whose `<stage>_<language>.txt` files stand in for ours.
+        setting: the configuration field that `own` came from, for errors.
+
+    Raises:
+        UserError: `own` holds none of the files, or a template has wrong placeholders.
+    """
+
+    def __init__(self, stages: Mapping[str, Collection[str]], shipped: Path, own: Path, setting: str) -> None:
+        names = [f"{stage}_{language}.txt" for stage, language in product(stages, _LANGUAGES)]
+        if not any((own / name).is_file() for name in names):
+            raise UserError(f"{setting}: {own} is no folder with at least one of {', '.join(names)}")
+        self._templates: dict[tuple[str, Language], str] = {}
+        for (stage, fields), language in product(stages.items(), _LANGUAGES):
+            path = own / f"{stage}_{language}.txt"
+            path = path if path.is_file() else shipped / path.name
+            self._templates[stage, language] = load_prompt(str(path), shipped, fields, setting)
+
+    @property
+    def texts(self) -> list[str]:
+        """All templates."""
+        return list(self._templates.values())
+
+    def text(self, stage: str, language: Language) -> str:
+        """The stage's template."""
+        return self._templates[stage, language]
+
+    def render(self, stage: str, language: Language, **values: str) -> Callable[[str], str]:
+        """The stage's prompt with all but its {context}, where it has one, settled."""
+        return around_context(self._templates[stage, language], **values)
