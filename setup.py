@@ -35,6 +35,8 @@ setup(
         "rouge==1.0.1",  # LongBench's own metric: other ROUGE-L libraries give other numbers
         "jieba>=0.42",
         "datasketch>=1.6",
+        "pypdfium2>=4.30",
+        "trafilatura>=2",
         "py3langid>=0.3",
         "rich",
         "filelock",

@@ -1,4 +1,4 @@
-"""Articles to fill contexts with: a folder of texts, a table of titles and texts, or a data set on the hub."""
+"""Articles to fill contexts with: a folder of documents, a table of titles and texts, or a data set on the hub."""
 
 import hashlib
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lf_longpo.errors import UserError
+from lf_longpo.synthesis.documents import TEXT_TYPES, read_text, text_files
 from lf_longpo.synthesis.sources import Document
 from lf_longpo.tables import places_and_rows
 from lf_longpo.text.chunking import chunk_sentences
@@ -13,7 +14,6 @@ from lf_longpo.text.chunking import chunk_sentences
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_TEXTS = (".txt", ".md")
 # No tokenizer puts more letters than this into a token on the average.
 _LETTERS_A_TOKEN = 12
 
@@ -29,14 +29,14 @@ def read_corpus(name: str, split: str, article_tokens: int, tokenizer: "PreTrain
         found = True
         yield Document(title, beginning(text, article_tokens, tokenizer))
     if not found:
-        wanted = f"no {' or '.join(_TEXTS)} file" if Path(name).is_dir() else "no articles"
+        wanted = f"no {' or '.join(TEXT_TYPES)} file" if Path(name).is_dir() else "no articles"
         raise UserError(f"corpus: {name} holds {wanted}; name a folder of texts, or one file with title and text")
 
 
 def corpus_state(name: str) -> str:
     """A hash that changes when the files of a corpus do; of a hub data set, of its name."""
     path, state = Path(name), hashlib.sha256(name.encode())
-    for file in _text_files(path) if path.is_dir() else [path] if path.is_file() else []:
+    for file in text_files(path) if path.is_dir() else [path] if path.is_file() else []:
         known = file.stat()
         state.update(f"{file} {known.st_size} {known.st_mtime_ns}".encode())
     return state.hexdigest()
@@ -49,22 +49,11 @@ def beginning(text: str, tokens: int, tokenizer: "PreTrainedTokenizerBase") -> s
     return chunk_sentences(text[: tokens * _LETTERS_A_TOKEN], tokenizer, tokens, 0)[0].rstrip()
 
 
-def _text_files(folder: Path) -> list[Path]:
-    # The data cards of questions that were made into the same folder are no articles.
-    return sorted(path for path in folder.rglob("*") if path.suffix in _TEXTS and not path.name.endswith(".card.md"))
-
-
 def _articles(name: str, split: str) -> Iterator[tuple[str, str]]:
     folder = Path(name)
     if folder.is_dir():
-        for path in _text_files(folder):
-            try:
-                text = path.read_text(encoding="utf-8").strip()
-            except UnicodeDecodeError as error:
-                raise UserError(f"{path} is not UTF-8 ({error.reason}); convert it or move it away") from None
-            if not text:
-                raise UserError(f"{path} is empty; fill it or move it away")
-            yield path.stem, text
+        for path in text_files(folder):
+            yield path.stem, read_text(path)
         return
     for place, row in places_and_rows(name, split):
         title, text = (row.get(field) for field in ("title", "text")) if isinstance(row, dict) else (None, None)

@@ -4,8 +4,6 @@ Two passes over the inputs: the first decides and keeps a signature of each cont
 any length are never in memory together.
 """
 
-import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,23 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from lf_longpo.errors import UserError
 from lf_longpo.questions import Source, question_of, refuse_repeated_ids
+from lf_longpo.synthesis.near_duplicates import SeenTexts
 from lf_longpo.synthesis.settings import MixConfig
 from lf_longpo.synthesis.sources import title_key
 from lf_longpo.synthesis.splitting import Groups, held_out
 from lf_longpo.text.chunking import count_tokens
 
 if TYPE_CHECKING:
-    from datasketch import MinHash
     from transformers import PreTrainedTokenizerBase
 
-# Words of a sequence, and permutations of a signature: two signatures tell what contexts have in common to about 0.06.
-_SHINGLE, _PERMUTATIONS = 5, 128
-# What is looked at closer: the index finds nearly all pairs that have so much more in common than this.
-_SLACK = 0.2
-# Sequences that are hashed at once.
-_SLICE = 10_000
-# A Chinese character is as good as a word.
-_WORD = re.compile(r"[\u3400-\u9fff]|[^\s\u3400-\u9fff]+")
 # Letters that tell a context's language.
 _LANGUAGE_LETTERS = 4_000
 
@@ -63,7 +53,7 @@ def choose(config: MixConfig, tokenizer: "PreTrainedTokenizerBase") -> Choice:
     Raises:
         UserError: a row that is no question, an id that stands twice, nothing stays, or too little can be held out.
     """
-    choice, groups, contexts = Choice(), Groups(), _Contexts(config.near_duplicate)
+    choice, groups, contexts = Choice(), Groups(), SeenTexts(config.near_duplicate)
     placed = ((place, question_of(row, place, needs_answers=False), row) for place, row in read_inputs(config))
     rows: dict[str, dict[str, Any]] = {}
 
@@ -112,57 +102,3 @@ def _language(text: str) -> str:
     from py3langid import classify
 
     return classify(text[:_LANGUAGE_LETTERS])[0]
-
-
-class _Contexts:
-    """Contexts so far, by signature.
-
-    Args:
-        threshold: the share of common word sequences from which two contexts count as one; None for equal ones alone.
-    """
-
-    def __init__(self, threshold: float | None) -> None:
-        self._threshold = threshold
-        self._asked: Counter[str] = Counter()
-        self._exact: dict[bytes, str] = {}
-        self._signatures: dict[str, MinHash] = {}
-        self._near: Any = None
-        if threshold is not None:
-            from datasketch import MinHashLSH
-
-            self._near = MinHashLSH(threshold=max(threshold - _SLACK, 0.1), num_perm=_PERMUTATIONS)
-
-    def like(self, context: str, id: str) -> tuple[list[str], int]:
-        """The ids of the first questions over contexts like this one, and how many there are over it with this one."""
-        words = _WORD.findall(context)
-        key = hashlib.sha256(" ".join(words).encode()).digest()
-        if (first := self._exact.get(key)) is not None:
-            alike = [first]
-        else:
-            alike = self._nearly(words, id) or [id]
-            self._exact[key] = alike[0]
-        self._asked[alike[0]] += 1
-        return alike, self._asked[alike[0]]
-
-    def _nearly(self, words: list[str], id: str) -> list[str]:
-        """Ids of near duplicates; where there are none, this one is remembered."""
-        if self._near is None:
-            return []
-        signature = _signature(words)
-        candidates = sorted(self._near.query(signature))
-        found = [one for one in candidates if self._signatures[one].jaccard(signature) >= self._threshold]
-        if not found:
-            self._signatures[id] = signature
-            self._near.insert(id, signature)
-        return found
-
-
-def _signature(words: list[str]) -> "MinHash":
-    from datasketch import MinHash
-
-    signature = MinHash(num_perm=_PERMUTATIONS, seed=1)
-    number = max(len(words) - _SHINGLE + 1, 1)
-    for begin in range(0, number, _SLICE):
-        starts = range(begin, min(begin + _SLICE, number))
-        signature.update_batch([" ".join(words[start : start + _SHINGLE]).encode() for start in starts])
-    return signature

@@ -56,8 +56,8 @@ class MultiHopConfig(LengthConfig):
     held_out_questions: Positive = 100
     """How many of the input's questions, at least."""
     corpus: str | None = None
-    """Articles with title and text: a folder of .txt and .md files, a .jsonl, .json or .parquet file, or a data set on
-    the hub. Default: other questions' paragraphs."""
+    """Articles with title and text: a folder of documents (.txt, .md, .html, .pdf), a .jsonl, .json or .parquet file,
+    or a data set on the hub. Default: other questions' paragraphs."""
     corpus_split: str = "train"
     """Split of a hub data set."""
     corpus_licence: str = "unknown"

@@ -1,0 +1,153 @@
+"""Reading documents as people have them: texts, Markdown, HTML pages, PDFs, and tables with a text in each row."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lf_longpo.errors import UserError, first_line
+from lf_longpo.tables import FILE_TYPES, places_and_rows
+
+# Faults that are told at once.
+_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class LongText:
+    """A document, or a part of one."""
+
+    id: str
+    """The file below the folder that was named, or the row's `id`."""
+    text: str
+    source: str
+    """The folder, file or data set that it is from."""
+    licence: str
+    """As its row says, or empty."""
+
+    @property
+    def key(self) -> str:
+        """Tells it from all others."""
+        return self.id
+
+
+def read_documents(inputs: Sequence[str], split: str) -> Iterator[tuple[str, LongText]]:
+    """Streams documents, each behind its place.
+
+    Args:
+        inputs: files, folders of files (at any depth), or hub data sets whose rows have a `text`.
+        split: of hub data sets.
+
+    Raises:
+        UserError: in the end, naming all documents that cannot be used; at once where an input is not there.
+    """
+    faults: list[str] = []
+    for name in inputs:
+        found = False
+        for root, path in _files(name):
+            found = True
+            own = path.relative_to(root).as_posix() if root else path.name
+            try:
+                if path.suffix.lower() in TEXT_TYPES:
+                    yield str(path), LongText(own, read_text(path), _source(name), "")
+                else:
+                    yield from _rows(str(path), split, own, _source(name))
+            except UserError as error:
+                faults.append(str(error))
+        if not found and Path(name).is_dir():
+            raise UserError(f"input: {name} holds no {', '.join((*TEXT_TYPES, *FILE_TYPES))} file; name another folder")
+        if not found:
+            yield from _rows(name, split, name, name)
+    if faults:
+        left_out = f"\n... and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+        told = "\n".join(faults[:_SHOWN])
+        raise UserError(f"{len(faults)} of the documents cannot be used:\n{told}{left_out}" if faults[1:] else told)
+
+
+def text_files(folder: Path) -> list[Path]:
+    """The documents of a folder, at any depth, in order."""
+    # The data cards of questions that were made into the same folder are none.
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in TEXT_TYPES and not path.name.endswith(".card.md") and path.is_file()
+    )
+
+
+def read_text(path: Path) -> str:
+    """The text of a document.
+
+    Raises:
+        UserError: it cannot be read or holds none.
+    """
+    text = TEXT_TYPES[path.suffix.lower()](path).strip()
+    if not text:
+        raise UserError(f"{path} holds no text; {_WHY_EMPTY.get(path.suffix.lower(), 'fill it')} or move it away")
+    return text
+
+
+def _plain(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 ({error.reason}); convert it or move it away") from None
+
+
+def _html(path: Path) -> str:
+    """What the page says, without its navigation."""
+    from trafilatura import extract
+
+    return extract(path.read_bytes(), include_comments=False, favor_recall=True) or ""
+
+
+def _pdf(path: Path) -> str:
+    from pypdfium2 import PdfDocument, PdfiumError
+
+    try:
+        with PdfDocument(path) as pages:
+            # A character that is none stands where a word was divided.
+            return "\n".join(page.get_textpage().get_text_bounded().replace("\ufffe", "") for page in pages)
+    except PdfiumError as error:
+        if "password" in str(error).lower():
+            raise UserError(f"{path} is encrypted; decrypt it or move it away") from None
+        raise UserError(f"{path} is no PDF that can be read ({first_line(error)}); mend it or move it away") from None
+
+
+TEXT_TYPES: dict[str, Callable[[Path], str]] = {
+    ".txt": _plain,
+    ".md": _plain,
+    ".html": _html,
+    ".htm": _html,
+    ".pdf": _pdf,
+}
+"""How documents are read, by the end of their name."""
+_WHY_EMPTY = {".pdf": "recognise its pages if they are pictures,"}
+
+
+def _files(name: str) -> Iterator[tuple[Path | None, Path]]:
+    """The files that are meant, each behind the folder that was named; none for a hub data set."""
+    path = Path(name)
+    if path.is_dir():
+        tables = (one for one in path.rglob("*") if one.suffix in FILE_TYPES and one.is_file())
+        yield from ((path, one) for one in sorted([*text_files(path), *tables]))
+    elif path.suffix.lower() in TEXT_TYPES:
+        if not path.is_file():
+            raise UserError(f"input: no file {name}; check the path")
+        yield None, path
+    elif path.is_file() and path.suffix not in FILE_TYPES:
+        raise UserError(f"input: {name} is none of {', '.join((*TEXT_TYPES, *FILE_TYPES))}; convert or rename it")
+    elif path.suffix in FILE_TYPES:
+        yield None, path
+
+
+def _source(name: str) -> str:
+    return Path(name).resolve().name
+
+
+def _rows(name: str, split: str, own: str, source: str) -> Iterator[tuple[str, LongText]]:
+    for number, (place, row) in enumerate(places_and_rows(name, split), 1):
+        known: dict[str, Any] = row if isinstance(row, dict) else {}
+        text, id, licence = (known.get(field) for field in ("text", "id", "licence"))
+        if not isinstance(text, str) or not text.strip():
+            raise UserError(f"{place}: the field text must be a text that is not empty; fill it or remove the document")
+        told = str(id) if isinstance(id, str | int) and not isinstance(id, bool) else f"{own}#{number}"
+        yield place, LongText(told, text.strip(), source, licence if isinstance(licence, str) else "")
