@@ -149,6 +149,12 @@ def _parser() -> argparse.ArgumentParser:
             "Hides facts in seeded documents, for tests and benchmarks: one hop or more, at chosen depths.",
         ),
         (
+            "self-instruct",
+            "questions about your documents and their answers, both written by a model",
+            "Has a model write questions of several kinds about documents (.txt, .md, .html, .pdf, tables) and answer "
+            "them, leaves out what cannot be answered or was asked already, and registers an SFT data set.",
+        ),
+        (
             "mix",
             "join, filter and split files of questions",
             "Joins files of questions, leaves out what is too long, in another language or over a context that was "
@@ -158,7 +164,9 @@ def _parser() -> argparse.ArgumentParser:
         way = ways.add_parser(name, help=help, description=description)
         way.add_argument("config", help=_CONFIG_HELP)
         way.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES_HELP)
-        way.set_defaults(run=partial(_synthesize, name))
+        if name == "self-instruct":
+            way.add_argument("--estimate", action="store_true", help=_ESTIMATE_HELP)
+        way.set_defaults(run=_self_instruct if name == "self-instruct" else partial(_synthesize, name))
 
     check = commands.add_parser(
         "check",
@@ -291,6 +299,24 @@ def _compare(options: argparse.Namespace) -> int:
 
     print_comparison(compare(options.first, options.second))
     return 0
+
+
+def _self_instruct(options: argparse.Namespace) -> int:
+    import asyncio
+
+    from lf_longpo.config_file import load_config
+    from lf_longpo.synthesis.settings import SelfInstructConfig
+
+    config = load_config(SelfInstructConfig, options.config, options.overrides)
+    from lf_longpo.reporting import print_estimate, print_self_instruct
+    from lf_longpo.synthesis.self_instruct_run import estimate, self_instruct
+
+    if options.estimate:
+        print_estimate(f"self-instruct: {config.dataset_name}", estimate(config))
+        return 0
+    summary, exit_code = asyncio.run(self_instruct(config))
+    print_self_instruct(summary, config)
+    return exit_code
 
 
 def _synthesize(name: str, options: argparse.Namespace) -> int:

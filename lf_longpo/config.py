@@ -332,7 +332,7 @@ class GenerateConfig(Config):
         elif self.policy.batch:
             raise ValueError("policy.batch: each roll-out waits for the one before it, a day in a batch; remove it")
         _check_engines(self.policy, self.judge)
-        _check_budget(self.max_cost, None if self.responses else self.policy, self.judge, self.embedder)
+        check_budget(self.max_cost, None if self.responses else self.policy, self.judge, self.embedder)
         return self
 
 
@@ -365,7 +365,7 @@ class ScoreConfig(Config):
 
     @model_validator(mode="after")
     def _budget_has_prices(self) -> "ScoreConfig":
-        _check_budget(self.max_cost, self.judge, self.embedder)
+        check_budget(self.max_cost, self.judge, self.embedder)
         return self
 
 
@@ -407,7 +407,7 @@ class EvaluateConfig(Config):
     def _models_fit(self) -> "EvaluateConfig":
         models = [model for name in type(self).model_fields if isinstance(model := getattr(self, name), ChatConfig)]
         _check_engines(*models)
-        _check_budget(self.max_cost, *models)
+        check_budget(self.max_cost, *models)
         return self
 
 
@@ -469,7 +469,12 @@ def _check_engines(*models: ChatConfig | None) -> None:
         raise ValueError("two models cannot both be engines of this process; serve one (scripts/serve_vllm.sh)")
 
 
-def _check_budget(max_cost: float | None, *models: ServedConfig | None) -> None:
+def check_budget(max_cost: float | None, *models: ServedConfig | None) -> None:
+    """Refuses a bound on the cost where the cost of a model's calls is not known.
+
+    Raises:
+        ValueError: for a validator to raise.
+    """
     if max_cost is not None and any(isinstance(model, ChatConfig) and model.batch for model in models):
         raise ValueError("max_cost: what batches will cost is known a day later; remove it, and see --estimate")
     for model in models:

@@ -30,12 +30,14 @@ class Progress:
         questions: how many there are.
         steps: steps that all questions have together.
         ledger: what calls have taken.
+        name: what the questions are, where they are something else.
     """
 
-    def __init__(self, title: str, questions: int, steps: int, ledger: Ledger) -> None:
+    def __init__(self, title: str, questions: int, steps: int, ledger: Ledger, name: str = "questions") -> None:
         self.counts: Counter[str] = Counter()
         self._title = title
         self._questions = questions
+        self._name = name
         self._ended = 0
         self._failed = 0
         self._steps = 0
@@ -132,8 +134,8 @@ class Progress:
     def _state(self) -> str:
         rate = (self._new_tokens() - self._carried) / max(time.monotonic() - self._began, 1e-9)
         named = [f"{number} {name}" for name, number in sorted(self.counts.items())]
-        parts = [f"{self._ended}/{self._questions} questions", *named, f"{rate:.0f} tokens/s", f"{self._failed} failed"]
-        return ", ".join(parts)
+        ended = f"{self._ended}/{self._questions} {self._name}"
+        return ", ".join([ended, *named, f"{rate:.0f} tokens/s", f"{self._failed} failed"])
 
     def _new_tokens(self) -> int:
         return sum(totals.completion_tokens for totals in list(self._ledger.stages.values()))

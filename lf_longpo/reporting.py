@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lf_longpo.evaluation.compare import Comparison
     from lf_longpo.synthesis.card import Card
     from lf_longpo.synthesis.mix import Choice
+    from lf_longpo.synthesis.settings import SelfInstructConfig
 
 _METRICS = {
     "em": "EM",
@@ -263,6 +264,26 @@ def print_questions(outputs: Sequence[Path | None], cards: Sequence["Card"]) -> 
         lengths = f"{min(card.tokens):,} to {max(card.tokens):,} tokens"
         for line in (f"{len(card.tokens)} questions of {lengths} -> {output}", *card.remarks):
             stdout_console().print(line, markup=False)
+
+
+def print_self_instruct(summary: dict[str, Any], config: "SelfInstructConfig") -> None:
+    """The end of `longpo synthesize self-instruct`."""
+    console = stdout_console()
+    table = _table(f"self-instruct: {config.dataset_name}")
+    left_out = ", ".join(f"{number} {why}" for why, number in summary["left_out"].items())
+    table.add_row("documents", f"{summary['documents']}, {summary['failed']} failed; left out: {left_out or 'none'}")
+    left_out = ", ".join(f"{number} {why}" for why, number in summary["questions_left_out"].items())
+    table.add_row("questions", f"{summary['questions']} with answers; left out: {left_out or 'none'}")
+    _add_calls(table, summary)
+    table.add_row("run", escape(str(config.output_dir)))
+    if summary["failed"]:
+        table.add_row("failures", escape(str(config.output_dir / "failures.jsonl")))
+    if summary["questions"]:
+        table.add_row("data set", escape(str(config.dataset_dir / f"{config.dataset_name}.jsonl")))
+    console.print(table)
+    _tell_budget(console, config.max_cost, summary)
+    if not summary["questions"]:
+        console.print("No questions: nothing was registered.")
 
 
 def print_dropped(choice: "Choice") -> None:

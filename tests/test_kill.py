@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import sqlite3
 import sys
@@ -139,6 +140,56 @@ def test_a_killed_evaluation_carries_on(tmp_path, key):
     differing = ("input", "seconds", "cost")
     assert whole | dict.fromkeys(differing) == killed | dict.fromkeys(differing)
     assert whole["questions"] == 20
+
+
+def asked_and_answered(prompt, seed):
+    """A question about the number in the document, and its answer."""
+    if "Reply with the question" in prompt:
+        return f"Question {seed % 100}: how many drops were counted on that day?"
+    return f"There were {re.search(r'were ([0-9]+) drops', prompt)[1]}."
+
+
+@pytest.mark.slow
+def test_a_killed_self_instruction_carries_on(tmp_path, key):
+    made, calls = {}, {}
+    for name, kill_at in (("whole", ()), ("killed", (5, 19))):
+        folder = tmp_path / name
+        rows = [
+            {"id": f"d{n}", "text": f"Day {n}. There were {n} drops. {f'It rained {n} times. ' * 50}"}
+            for n in range(20)
+        ]
+        with Stub(asked_and_answered, delay=0.02) as stub:
+            settings = {
+                "input": str(write_jsonl(folder / "documents.jsonl", rows)),
+                "output_dir": str(folder / "run"),
+                "dataset_dir": str(folder / "data"),
+                "dataset_name": "drops",
+                "model": {
+                    "model": MODEL, "base_url": stub.base_url, "api_key_env": "STUB_KEY", "max_concurrency": 4,
+                    "price": {"prompt": 1.0},
+                },
+                "tokenizer": "smollm2-135m",
+                "min_tokens": 10,
+                "near_duplicate": None,
+            }  # fmt: skip
+            (folder / "c.yaml").write_text(yaml.safe_dump(settings))
+            command = ("synthesize", "self-instruct")
+            for number in kill_at:
+                run = start(folder / "c.yaml", command=command)
+                stub.on_chat = lambda _, number=number, run=run: (
+                    os.kill(run.pid, signal.SIGKILL) if len(stub.requests) >= number else None
+                )
+                assert run.wait(120) == -signal.SIGKILL, run.stderr.read()
+            stub.on_chat = lambda _: None
+            run = start(folder / "c.yaml", command=command)
+            assert run.wait(120) == 0, run.stderr.read()
+            made[name] = (folder / "data/drops.jsonl").read_text().replace(name, "")
+            calls[name] = len(stub.requests)
+            assert stub.chats - len(stub.requests) <= len(kill_at) * 4  # those whose answers were on their way
+            summary = json.loads((folder / "run/summary.json").read_text())
+            assert sum(stage["calls"] for stage in summary["calls"].values()) == len(stub.requests)
+    assert made["whole"] == made["killed"] and len(made["whole"].splitlines()) == 20
+    assert calls["whole"] == calls["killed"] == 40
 
 
 @pytest.mark.slow

@@ -42,6 +42,11 @@ def ranking_entry(file_name: str) -> dict[str, Any]:
     return {"file_name": file_name, "ranking": True, "columns": dict(RANKING_COLUMNS)}
 
 
+def sft_entry(file_name: str) -> dict[str, Any]:
+    """The entry of a file with the columns context, query and answer, as LongReward's SFT data have them."""
+    return {"file_name": file_name, "columns": {"prompt": "context", "query": "query", "response": "answer"}}
+
+
 def register_dataset(dataset_dir: str | Path, name: str, entry: Mapping[str, Any], overwrite: bool = False) -> None:
     """Adds or renews one entry of dataset_info.json; other entries, their order and their values stay.
 

@@ -1,12 +1,17 @@
 """The data card of made questions: what they are, where they come from and how they were made."""
 
+import json
 from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lf_longpo import __version__
 from lf_longpo.config import Config
+from lf_longpo.errors import UserError
+from lf_longpo.journal import write_whole
 
 
 class Card:
@@ -29,11 +34,25 @@ class Card:
         self.sources: Counter[tuple[str, str]] = Counter()
         """Questions by source and licence."""
 
-    def note(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Counts a row and gives it back."""
+    def write(self, output: Path, rows: Iterable[dict[str, Any]]) -> None:
+        """Writes questions, and the card beside them when they are there.
+
+        Raises:
+            UserError: a row cannot be written as JSON.
+        """
+        write_whole(output, map(self._line, rows))
+        write_whole(output.with_suffix(".card.md"), [self.text()])
+
+    def _line(self, row: dict[str, Any]) -> str:
         self.tokens.append(row["tokens"])
         self.sources[str(row["source"]), str(row["licence"])] += 1
-        return row
+        try:
+            text = json.dumps(row, ensure_ascii=False)
+            text.encode()
+        except (TypeError, UnicodeEncodeError) as error:
+            id = row.get("id", row.get("idx"))
+            raise UserError(f"question {id!r} cannot be written as JSON: {error}; mend or remove it") from None
+        return f"{text}\n"
 
     def text(self) -> str:
         """The card, in Markdown."""

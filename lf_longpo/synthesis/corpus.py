@@ -1,12 +1,11 @@
 """Articles to fill contexts with: a folder of documents, a table of titles and texts, or a data set on the hub."""
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lf_longpo.errors import UserError
-from lf_longpo.synthesis.documents import TEXT_TYPES, read_text, text_files
+from lf_longpo.synthesis.documents import TEXT_TYPES, files_state, read_text, text_files
 from lf_longpo.synthesis.sources import Document
 from lf_longpo.tables import places_and_rows
 from lf_longpo.text.chunking import chunk_sentences
@@ -35,11 +34,8 @@ def read_corpus(name: str, split: str, article_tokens: int, tokenizer: "PreTrain
 
 def corpus_state(name: str) -> str:
     """A hash that changes when the files of a corpus do; of a hub data set, of its name."""
-    path, state = Path(name), hashlib.sha256(name.encode())
-    for file in text_files(path) if path.is_dir() else [path] if path.is_file() else []:
-        known = file.stat()
-        state.update(f"{file} {known.st_size} {known.st_mtime_ns}".encode())
-    return state.hexdigest()
+    path = Path(name)
+    return files_state([(name, text_files(path) if path.is_dir() else [path] if path.is_file() else [])])
 
 
 def beginning(text: str, tokens: int, tokenizer: "PreTrainedTokenizerBase") -> str:

@@ -1,6 +1,7 @@
 """Reading documents as people have them: texts, Markdown, HTML pages, PDFs, and tables with a text in each row."""
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ _SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
-class LongText:
-    """A document, or a part of one."""
+class Text:
+    """A document that was read."""
 
     id: str
     """The file below the folder that was named, or the row's `id`."""
@@ -30,7 +31,7 @@ class LongText:
         return self.id
 
 
-def read_documents(inputs: Sequence[str], split: str) -> Iterator[tuple[str, LongText]]:
+def read_documents(inputs: Sequence[str], split: str) -> Iterator[tuple[str, Text]]:
     """Streams documents, each behind its place.
 
     Args:
@@ -48,7 +49,7 @@ def read_documents(inputs: Sequence[str], split: str) -> Iterator[tuple[str, Lon
             own = path.relative_to(root).as_posix() if root else path.name
             try:
                 if path.suffix.lower() in TEXT_TYPES:
-                    yield str(path), LongText(own, read_text(path), _source(name), "")
+                    yield str(path), Text(own, read_text(path), _source(name), "")
                 else:
                     yield from _rows(str(path), split, own, _source(name))
             except UserError as error:
@@ -61,6 +62,22 @@ def read_documents(inputs: Sequence[str], split: str) -> Iterator[tuple[str, Lon
         left_out = f"\n... and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
         told = "\n".join(faults[:_SHOWN])
         raise UserError(f"{len(faults)} of the documents cannot be used:\n{told}{left_out}" if faults[1:] else told)
+
+
+def documents_state(inputs: Iterable[str]) -> str:
+    """A hash that changes when the files of `read_documents`' inputs do; of a hub data set, with its name."""
+    return files_state((name, (path for _, path in _files(name))) for name in inputs)
+
+
+def files_state(named: Iterable[tuple[str, Iterable[Path]]]) -> str:
+    """A hash that changes when one of the files does, or a name in front of them."""
+    state = hashlib.sha256()
+    for name, files in named:
+        state.update(name.encode())
+        for file in files:
+            known = file.stat()
+            state.update(f"{file} {known.st_size} {known.st_mtime_ns}".encode())
+    return state.hexdigest()
 
 
 def text_files(folder: Path) -> list[Path]:
@@ -143,11 +160,15 @@ def _source(name: str) -> str:
     return Path(name).resolve().name
 
 
-def _rows(name: str, split: str, own: str, source: str) -> Iterator[tuple[str, LongText]]:
+def _rows(name: str, split: str, own: str, source: str) -> Iterator[tuple[str, Text]]:
     for number, (place, row) in enumerate(places_and_rows(name, split), 1):
         known: dict[str, Any] = row if isinstance(row, dict) else {}
         text, id, licence = (known.get(field) for field in ("text", "id", "licence"))
         if not isinstance(text, str) or not text.strip():
             raise UserError(f"{place}: the field text must be a text that is not empty; fill it or remove the document")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"{place}: the field text holds half a character; mend it or remove the document") from None
         told = str(id) if isinstance(id, str | int) and not isinstance(id, bool) else f"{own}#{number}"
-        yield place, LongText(told, text.strip(), source, licence if isinstance(licence, str) else "")
+        yield place, Text(told, text.strip(), source, licence if isinstance(licence, str) else "")

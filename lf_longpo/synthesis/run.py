@@ -1,9 +1,8 @@
 """`longpo synthesize`: reads, makes questions, writes them with a data card."""
 
-import json
 import random
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice, product
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from lf_longpo.errors import UserError
-from lf_longpo.journal import check_folder, write_whole
+from lf_longpo.journal import check_folder
 from lf_longpo.models.tokenizers import load_tokenizer
 from lf_longpo.questions import question_of, refuse_repeated_ids
 from lf_longpo.synthesis.card import Card
@@ -56,7 +55,7 @@ def make_multihop(config: MultiHopConfig) -> list[Card]:
                 rounds = (divmod(number, len(part.questions)) for number in range(part.number))
                 rows = (maker.row(part.questions[place], copy) for copy, place in rounds)
                 card = Card("multihop", config, config.tokenizer)
-                _write(part.output, (row | _licences(config, row) for row in rows), card)
+                card.write(part.output, (row | _licences(config, row) for row in rows))
                 card.remarks += _remarks(maker)
                 cards.append(card)
         finally:
@@ -122,7 +121,7 @@ def make_needles(config: NeedleConfig) -> list[Card]:
         return needle_question(id, hops, depth, tokens, tokenizer, config.seed)
 
     card = Card("needle", config, config.tokenizer)
-    _write(config.output, (row(number) for number in range(config.questions)), card)
+    card.write(config.output, (row(number) for number in range(config.questions)))
     return [card]
 
 
@@ -138,7 +137,7 @@ def mix(config: MixConfig) -> tuple[Choice, list[Card]]:
     cards = []
     for path, ids in zip(targets, (choice.train, choice.held_out), strict=False):
         card = Card("mix", config, config.tokenizer)
-        _write(path, _chosen(config, choice, ids), card)
+        card.write(path, _chosen(config, choice, ids))
         cards.append(card)
     return choice, cards
 
@@ -209,22 +208,3 @@ def _chosen(config: MixConfig, choice: Choice, ids: Collection[str]) -> Iterator
         if id in ids:
             known = {name: row.get(name) or "unknown" for name in ("source", "licence")}
             yield row | known | {"tokens": choice.tokens[id]}
-
-
-def _write(output: Path, rows: Iterable[dict[str, Any]], card: Card) -> None:
-    """Writes questions, and the card beside them when they are there.
-
-    Raises:
-        UserError: a row cannot be written as JSON.
-    """
-
-    def line(row: dict[str, Any]) -> str:
-        try:
-            text = json.dumps(card.note(row), ensure_ascii=False)
-            text.encode()
-        except (TypeError, UnicodeEncodeError) as error:
-            raise UserError(f"question {row['id']!r} cannot be written as JSON: {error}; mend or remove it") from None
-        return f"{text}\n"
-
-    write_whole(output, map(line, rows))
-    write_whole(output.with_suffix(".card.md"), [card.text()])

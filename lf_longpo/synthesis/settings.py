@@ -1,11 +1,11 @@
 """What can be set for `longpo synthesize`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
-from lf_longpo.config import Config, Positive
+from lf_longpo.config import ChatConfig, Config, Positive, ResponseSampling, check_budget
 
 _Hops = Annotated[int, Field(ge=1, le=10, strict=True)]
 _Depth = Annotated[float, Field(ge=0, le=1)]
@@ -18,6 +18,8 @@ def _is_jsonl(path: Path) -> Path:
 
 
 _Jsonl = Annotated[Path, AfterValidator(_is_jsonl)]
+Kind = Literal["open", "summary", "reasoning", "extraction", "multi_part"]
+"""What a question asks for."""
 
 
 class LengthConfig(Config):
@@ -66,6 +68,61 @@ class MultiHopConfig(LengthConfig):
     """Most tokens of an article that a context takes up."""
     index: Path | None = None
     """Where the corpus is indexed, once for all runs on it. Default: beside the output."""
+
+
+class SelfInstructConfig(Config):
+    """`longpo synthesize self-instruct`: questions about documents, and answers, by a model (LongAlign, arXiv
+    2401.18058)."""
+
+    input: str | Annotated[list[str], Field(min_length=1)]
+    """Documents: a .txt, .md, .html or .pdf file, a .jsonl, .json or .parquet file whose rows have a `text`, a folder
+    of such files, or a data set on the hub; or a list of these."""
+    input_split: str = "train"
+    """Split of a hub data set."""
+    licence: str = "unknown"
+    """Of the documents; a row's own `licence` goes before it."""
+    output_dir: Path
+    """Everything the run makes and needs to carry on."""
+    dataset_dir: Path = Path("dataset_info")
+    """LLaMA-Factory's data folder, where the questions are written and registered."""
+    dataset_name: str
+    """The name that a training recipe's `dataset` uses."""
+    model: ChatConfig
+    """Writes questions and answers."""
+    tokenizer: str | None = None
+    """Counts tokens: that of the model to be trained. Default: the model."""
+    min_tokens: Annotated[int, Field(ge=0, strict=True)] = 8_000
+    """Shorter documents are left out ..."""
+    max_tokens: Positive = 64_000
+    """... and longer ones are divided into parts of at most so many tokens."""
+    near_duplicate: Annotated[float, Field(gt=0, lt=1)] | None = 0.8
+    """Share of common word sequences from which two documents count as one; null: only equal ones do."""
+    kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = get_args(Kind)
+    """Kinds of questions to draw from, without one coming twice before all others came once."""
+    questions_per_document: Positive = 1
+    """Questions to write about each document, or part of one; those that are no good are left out."""
+    prompts: str | None = None
+    """`full`, `brief` (small models), or a folder whose files stand in for those of `full` that have the same name.
+    Default: brief for the embedded model, full for others."""
+    sampling: ResponseSampling = ResponseSampling()
+    """For questions and answers; what is cut off by max_new_tokens is left out."""
+    seed: int = 42
+    max_cost: Annotated[float, Field(gt=0)] | None = None
+    """The run stops before its calls cost more than this, at the model's `price`; it can be carried on."""
+    max_failure_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """The run exits with 1 when a larger share of the documents failed."""
+
+    @property
+    def inputs(self) -> list[str]:
+        """What `input` names, one by one."""
+        return [self.input] if isinstance(self.input, str) else self.input
+
+    @model_validator(mode="after")
+    def _settings_fit(self) -> "SelfInstructConfig":
+        if self.max_tokens < self.min_tokens:
+            raise ValueError(f"max_tokens {self.max_tokens} is below min_tokens {self.min_tokens}")
+        check_budget(self.max_cost, self.model)
+        return self
 
 
 class NeedleConfig(LengthConfig):

@@ -1,0 +1,104 @@
+"""The long texts of a run: documents parsed once, divided, filtered, and then read from one file however often."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lf_longpo.errors import UserError
+from lf_longpo.journal import read_rows, write_whole
+from lf_longpo.questions import refuse_repeated_ids
+from lf_longpo.synthesis.documents import documents_state, read_documents
+from lf_longpo.synthesis.near_duplicates import SeenTexts
+from lf_longpo.synthesis.settings import SelfInstructConfig
+from lf_longpo.text.chunking import chunk_sentences, count_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_TEXTS, _STATE = "documents.jsonl", "documents.json"
+# What beside the files determines the texts.
+_SETTINGS = {"input_split", "licence", "min_tokens", "max_tokens", "near_duplicate"}
+
+
+@dataclass(frozen=True, slots=True)
+class LongText:
+    """A document, or a part of one."""
+
+    id: str
+    document: str
+    """The document's id."""
+    text: str
+    tokens: int
+    source: str
+    licence: str
+
+    @property
+    def key(self) -> str:
+        """Tells it from all others."""
+        return self.id
+
+
+class LongTexts:
+    """What questions are written about. Documents are parsed where that was not done before, or they have changed.
+
+    Args:
+        config: which documents, and how long they may be.
+        folder: the run's.
+        tokenizer: counts.
+
+    Raises:
+        UserError: a document cannot be used, two have one id, or none is left.
+    """
+
+    def __init__(self, config: SelfInstructConfig, folder: Path, tokenizer: "PreTrainedTokenizerBase") -> None:
+        self._path = folder / _TEXTS
+        settings = config.model_dump_json(include=_SETTINGS)
+        state = f"{documents_state(config.inputs)} {config.tokenizer or config.model.model} {settings}"
+        known = _known(folder / _STATE)
+        if known.get("state") != state or not self._path.is_file():
+            (folder / _STATE).unlink(missing_ok=True)
+            left_out: Counter[str] = Counter()
+            texts = _divided(config, tokenizer, left_out)
+            write_whole(self._path, (json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in texts))
+            known = {"state": state, "left_out": dict(left_out)}
+            write_whole(folder / _STATE, [json.dumps(known)])
+        self.left_out: dict[str, int] = known["left_out"]
+        """Documents and parts by what they were left out for."""
+
+    def __iter__(self) -> Iterator[LongText]:
+        names = [field.name for field in fields(LongText)]
+        return (LongText(**row) for row in read_rows(self._path, names))
+
+
+def _known(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _divided(
+    config: SelfInstructConfig, tokenizer: "PreTrainedTokenizerBase", left_out: Counter[str]
+) -> Iterator[LongText]:
+    """Documents in parts that are neither too long nor too short, without those that were there already."""
+    seen, kept = SeenTexts(config.near_duplicate), 0
+    for document in refuse_repeated_ids(read_documents(config.inputs, config.input_split)):
+        _, times = seen.like(document.text, document.id)
+        if times > 1:
+            left_out["there already"] += 1
+            continue
+        tokens = count_tokens(document.text, tokenizer)
+        parts = [document.text]
+        if tokens > config.max_tokens:
+            parts = chunk_sentences(document.text, tokenizer, config.max_tokens, overlap=0)
+        for number, part in enumerate(parts, 1):
+            length = tokens if len(parts) == 1 else count_tokens(part, tokenizer)
+            if length < config.min_tokens:
+                left_out["too short"] += 1
+                continue
+            kept += 1
+            id = document.id if len(parts) == 1 else f"{document.id}#{number}"
+            yield LongText(id, document.id, part, length, document.source, document.licence or config.licence)
+    if not kept:
+        told = ", ".join(f"{number} {why}" for why, number in left_out.items())
+        raise UserError(f"input: no document is left ({told or 'there is none'}); min_tokens is {config.min_tokens}")

@@ -1,0 +1,134 @@
+"""Questions about a document and their answers, both written by a model that has the document before it.
+
+As LongAlign's data were made (arXiv 2401.18058, section 3.1): one call writes a question of a drawn kind, another one
+answers it. All prompts about one document begin with it, so a prefix cache reads it once.
+"""
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lf_longpo.aio import all_settled
+from lf_longpo.models.calls import Calls
+from lf_longpo.models.chat import Completion
+from lf_longpo.models.embedded import is_embedded
+from lf_longpo.synthesis.long_texts import LongText
+from lf_longpo.synthesis.near_duplicates import asked_already
+from lf_longpo.synthesis.settings import SelfInstructConfig
+from lf_longpo.text.language import detect_language
+from lf_longpo.text.prompt_set import PromptSet
+
+QUESTION, ANSWER = "question", "answer"
+KEPT = "kept"
+
+_FULL = Path(__file__).parent / "prompts"
+_SHIPPED = {"full": _FULL, "brief": _FULL / "brief"}
+_FIELDS = {QUESTION: ("context", "task"), ANSWER: ("context", "question")}
+_LABEL = re.compile(r"\W*(?:question|问题)\W*?[:：]\W*", re.IGNORECASE)
+# Small models go on with an answer of their own.
+_OWN_ANSWER = re.compile(r"^\W*(?:answer|答案|回答)\W*?[:：]", re.IGNORECASE | re.MULTILINE)
+_WRAPPED = re.compile(r"[\"“*]+([^\"“”*]*)[\"”*]+")
+_UNANSWERABLE = re.compile(r"\[\[\s*unanswerable\s*\]\]|\W*unanswerable\W*$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What came of one question."""
+
+    kind: str
+    outcome: str
+    """`KEPT`, or what it was left out for."""
+    question: str = ""
+    answer: str = ""
+
+
+class SelfInstruct:
+    """Writes questions and answers about any number of documents at once.
+
+    Args:
+        config: how many, of which kinds.
+
+    Raises:
+        UserError: a prompt cannot be used.
+    """
+
+    def __init__(self, config: SelfInstructConfig) -> None:
+        self._config = config
+        stages = _FIELDS | {kind: () for kind in config.kinds}
+        name = config.prompts or ("brief" if is_embedded(config.model.model) else "full")
+        self._prompts = PromptSet(stages, _FULL, _SHIPPED.get(name, Path(name)), "prompts")
+
+    @property
+    def asked(self) -> list[str]:
+        """All that determines what the model is asked beside the documents."""
+        return self._prompts.texts
+
+    async def write(self, text: LongText, calls: Calls) -> list[Written]:
+        """The questions about one document, good ones and others.
+
+        Raises:
+            CallFailed: a call was lost.
+        """
+        replies = await all_settled(
+            *(self._ask(text, number, kind, calls) for number, kind in enumerate(self.kinds(text.id)))
+        )
+        written: list[Written] = []
+        for kind, reply in zip(self.kinds(text.id), replies, strict=True):
+            written.append(_question(kind, reply, [one.question for one in written if one.outcome == KEPT]))
+        return await all_settled(*(self._answered(text, number, one, calls) for number, one in enumerate(written)))
+
+    def kinds(self, id: str) -> list[str]:
+        """What kinds of questions are written about a document; none twice before all others came once."""
+        draw, kinds = random.Random(f"{self._config.seed}/kinds/{id}"), list[str]()
+        while len(kinds) < self._config.questions_per_document:
+            kinds += draw.sample(self._config.kinds, len(self._config.kinds))
+        return kinds[: self._config.questions_per_document]
+
+    def asking(self, text: LongText, kind: str) -> Callable[[str], str]:
+        """What the model is asked for a question, around the text."""
+        language = detect_language(text.text)
+        return self._prompts.render(QUESTION, language, task=self._prompts.text(kind, language))
+
+    def answering(self, text: LongText, question: str) -> Callable[[str], str]:
+        """What the model is asked for an answer, around the text."""
+        return self._prompts.render(ANSWER, detect_language(text.text), question=question)
+
+    async def _ask(self, text: LongText, number: int, kind: str, calls: Calls) -> Completion:
+        render = self.asking(text, kind)
+        return await calls.complete(QUESTION, text.id, number, self._config.sampling, render, text.text, behind=1)
+
+    async def _answered(self, text: LongText, number: int, written: Written, calls: Calls) -> Written:
+        if written.outcome != KEPT:
+            return written
+        render = self.answering(text, written.question)
+        reply = await calls.complete(ANSWER, text.id, number, self._config.sampling, render, text.text)
+        answer = reply.text.strip()
+        outcome = KEPT
+        if _UNANSWERABLE.match(answer) or not answer:
+            outcome = "unanswerable"
+        elif reply.finish_reason == "length":
+            outcome = "cut off"
+        elif asked_already(answer, [written.question]):
+            outcome = "only repeated"
+        return Written(written.kind, outcome, written.question, answer)
+
+
+def _question(kind: str, reply: Completion, others: Sequence[str]) -> Written:
+    found = find_question(reply.text)
+    if not found:
+        return Written(kind, "no question", reply.text)
+    if reply.finish_reason == "length" and not _OWN_ANSWER.search(reply.text):
+        return Written(kind, "cut off", found)
+    return Written(kind, "asked already" if asked_already(found, others) else KEPT, found)
+
+
+def find_question(reply: str) -> str:
+    """The question in a reply, without a label before it, quotes around it or an answer behind it; may be empty."""
+    label = _LABEL.match(reply)
+    text = reply[label.end() :] if label else reply
+    end = _OWN_ANSWER.search(text)
+    text = (text[: end.start()] if end else text).strip()
+    wrapped = _WRAPPED.fullmatch(text)
+    return wrapped[1].strip() if wrapped else text
