@@ -75,11 +75,11 @@ class CallCache:
             self._db.execute(
                 "CREATE TABLE IF NOT EXISTS calls (stage TEXT, question TEXT, round INTEGER, request TEXT, result TEXT,"
                 " prompt_tokens INTEGER, completion_tokens INTEGER, cost REAL NOT NULL DEFAULT 0,"
-                " cached_tokens INTEGER NOT NULL DEFAULT 0,"
+                " cached_tokens INTEGER NOT NULL DEFAULT 0, seconds REAL NOT NULL DEFAULT 0,"
                 " PRIMARY KEY (stage, question, round, request)) WITHOUT ROWID"
             )
             columns = {row[1] for row in self._db.execute("PRAGMA table_info(calls)")}
-            for name, kind in (("cost", "REAL"), ("cached_tokens", "INTEGER")):
+            for name, kind in (("cost", "REAL"), ("cached_tokens", "INTEGER"), ("seconds", "REAL")):
                 if name not in columns:  # a cache from before these were kept
                     self._db.execute(f"ALTER TABLE calls ADD COLUMN {name} {kind} NOT NULL DEFAULT 0")
 
@@ -91,13 +91,13 @@ class CallCache:
             ).fetchone()
             return json.loads(row[0]) if row else None
 
-    def put(self, key: CallKey, result: dict[str, Any], cost: float = 0.0) -> None:
-        """Keeps a result. Its numbers of tokens, where it has them, count towards the totals."""
+    def put(self, key: CallKey, result: dict[str, Any], cost: float = 0.0, seconds: float = 0.0) -> None:
+        """Keeps a result and what it took. Its numbers of tokens, where it has them, count towards the totals."""
         prompt, new, cached = (result.get(f"{name}_tokens", 0) for name in ("prompt", "completion", "cached"))
         with self._plain_errors():
             self._db.execute(
-                "INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (*key, json.dumps(result), prompt, new, cost, cached),
+                "INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*key, json.dumps(result), prompt, new, cost, cached, seconds),
             )
 
     def totals(self) -> dict[str, StageTotals]:

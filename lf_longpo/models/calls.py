@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import random
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -162,23 +163,24 @@ class Calls:
 
     async def _ask(self, key: CallKey, request: ChatRequest) -> Completion:
         async with self._ledger.set_aside(self._most(request)):
+            began = time.monotonic()
             try:
                 completion = await self._model.complete(request)
             except CallFailed as error:
                 if any(error.used):
                     lost = {"prompt_tokens": error.used[0], "completion_tokens": error.used[1], "lost": str(error)}
-                    self._keep(key._replace(request=f"{key.request}/lost/{uuid.uuid4().hex}"), lost)
+                    self._keep(key._replace(request=f"{key.request}/lost/{uuid.uuid4().hex}"), lost, began)
                 raise
             if not completion.prompt_tokens:  # a server that does not tell; what it charges for is counted here
                 used = chat_tokens(request.prompt, self._tokenizer), len(self._tokenizer.tokenize(completion.text))
                 completion = replace(completion, prompt_tokens=used[0], completion_tokens=used[1])
-            self._keep(key, completion.plain())
+            self._keep(key, completion.plain(), began)
         return completion
 
-    def _keep(self, key: CallKey, result: dict[str, Any]) -> None:
+    def _keep(self, key: CallKey, result: dict[str, Any], began: float) -> None:
         tokens = result["prompt_tokens"], result["completion_tokens"]
         cost = cost_of(self._config.price, *tokens)
-        self._cache.put(key, result, cost)
+        self._cache.put(key, result, cost, time.monotonic() - began)
         self._ledger.add(key.stage, StageTotals(1, *tokens, cost, result.get("cached_tokens", 0)))
 
     def _most(self, request: ChatRequest) -> float:

@@ -1,6 +1,7 @@
 """Embedders: texts to unit vectors, so that a dot product is a cosine similarity."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -132,9 +133,10 @@ class OpenAIEmbedder:
         if kept is None:
             most = cost_of(self._config.price, _most_tokens(texts), 0)
             async with self._slots, self._ledger.set_aside(most):
+                began = time.monotonic()
                 kept = await self._create(texts)
                 cost = cost_of(self._config.price, kept["prompt_tokens"], 0)
-                self._cache.put(key, kept, cost)
+                self._cache.put(key, kept, cost, time.monotonic() - began)
                 self._ledger.add("embed", StageTotals(1, kept["prompt_tokens"], 0, cost))
         return np.array(kept["vectors"], dtype=np.float32)
 
