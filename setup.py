@@ -11,7 +11,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["lf_longpo", "lf_longpo.*"]),
-    package_data={"lf_longpo": ["py.typed", "*/prompts/*.txt", "*/prompts/*/*.txt"]},
+    package_data={"lf_longpo": ["py.typed", "*/prompts/*.txt", "*/prompts/*/*.txt", "report/templates/*"]},
     entry_points={"console_scripts": ["longpo = lf_longpo.cli:main"]},
     install_requires=[
         # The trainer, its template encoding and its data set format are used as they are in this release.
@@ -38,6 +38,8 @@ setup(
         "pypdfium2>=4.30",
         "trafilatura>=2",
         "py3langid>=0.3",
+        "jinja2>=3",
+        "matplotlib>=3.8",
         "rich",
         "filelock",
         "platformdirs",

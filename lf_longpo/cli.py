@@ -130,6 +130,15 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("second", type=Path, help="output_dir of the other, over the same questions")
     compare.set_defaults(run=_compare)
 
+    report = commands.add_parser(
+        "report",
+        help="a page about a generation: rewards, arms, pairs, failures, cost",
+        description="Writes report.html into the run's folder: one file that opens from disk. `longpo generate` does "
+        "so when it ends; this does it while a run goes on, too.",
+    )
+    report.add_argument("run_dir", type=Path, help="output_dir of a generation")
+    report.set_defaults(run=_report)
+
     synthesize = commands.add_parser(
         "synthesize",
         help="make long-context questions",
@@ -301,9 +310,14 @@ def _compare(options: argparse.Namespace) -> int:
     return 0
 
 
-def _self_instruct(options: argparse.Namespace) -> int:
-    import asyncio
+def _report(options: argparse.Namespace) -> int:
+    from lf_longpo.report.write import write_report
 
+    print(write_report(options.run_dir))
+    return 0
+
+
+def _self_instruct(options: argparse.Namespace) -> int:
     from lf_longpo.config_file import load_config
     from lf_longpo.synthesis.settings import SelfInstructConfig
 
@@ -314,7 +328,7 @@ def _self_instruct(options: argparse.Namespace) -> int:
     if options.estimate:
         print_estimate(f"self-instruct: {config.dataset_name}", estimate(config))
         return 0
-    summary, exit_code = asyncio.run(self_instruct(config))
+    summary, exit_code = self_instruct(config)
     print_self_instruct(summary, config)
     return exit_code
 

@@ -19,11 +19,11 @@ from typing import Any
 
 from lf_longpo.config import ChatConfig, GenerateConfig
 from lf_longpo.errors import UserError
-from lf_longpo.generate import SHARDS, SUMMARY, Result, check, collect, generate
+from lf_longpo.generate import SHARDS, Result, check, collect, generate
 from lf_longpo.journal import Row, read_rows, write_whole
 from lf_longpo.models.cache import CALLS, CallCache
 from lf_longpo.pipeline import FAILURES
-from lf_longpo.run_dir import changed_settings, locked, save_settings
+from lf_longpo.run_dir import SUMMARY, changed_settings, locked, save_settings
 
 # Shards a worker, so that all end at about the same time; one where each has to load a model.
 _SHARDS_A_WORKER = 4

@@ -4,6 +4,7 @@ All that can be wrong with the input, the settings or the models is found before
 """
 
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lf_longpo.config import GenerateConfig
-from lf_longpo.errors import UserError
+from lf_longpo.errors import UserError, first_line
 from lf_longpo.journal import Row, check_folder, write_whole
 from lf_longpo.longmab.run import LongMabRun
 from lf_longpo.longreward.run import LongRewardRun
@@ -25,7 +26,8 @@ from lf_longpo.plugin.encoding import TemplateEncoder
 from lf_longpo.plugin.registry import check_registration, ranking_entry, register_dataset
 from lf_longpo.progress import Progress
 from lf_longpo.questions import check_questions, read_questions
-from lf_longpo.run_dir import changed_settings, locked, refuse_changes, save_settings
+from lf_longpo.report.write import REPORT, write_report
+from lf_longpo.run_dir import SUMMARY, changed_settings, locked, refuse_changes, save_settings
 from lf_longpo.usage import Expected, expected
 
 if TYPE_CHECKING:
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 
 # Where a run on a cluster has its parts.
 SHARDS = "shards"
-SUMMARY = "summary.json"
 # What a summary counts beside pairs and calls.
 _COUNTED = ("questions", "failed", "unfinished", "left_out", "all_equal", "too_few_responses", "not_scored")
 _METHODS = {"longmab": LongMabRun, "longreward": LongRewardRun}
@@ -259,8 +260,17 @@ def _finish(
         "seconds": round(seconds, 1),
     }
     write_whole(config.output_dir / SUMMARY, [json.dumps(summary, indent=2, ensure_ascii=False), "\n"])
+    _report(config.output_dir)
     made = len(pairs) if until == method.stages[-1] else tally.done
     return Result(summary, tally.exit_code(made, config.max_failure_rate))
+
+
+def _report(output_dir: Path) -> None:
+    """Writes the page about the run. Whatever is wrong with it, the run itself has ended well."""
+    try:
+        write_report(output_dir)
+    except Exception as error:
+        print(f"no {REPORT}: {first_line(error)}; longpo report {output_dir} tries again", file=sys.stderr, flush=True)
 
 
 def _file_name(config: GenerateConfig) -> str:

@@ -103,7 +103,7 @@ class Journal:
         place = 0
         torn = False
         for line in self._file:
-            row = _parsed(line, self._fields)
+            row = parsed(line, self._fields)
             id = None if row is None else self._key(row)
             if id is not None:
                 self._places.setdefault(id, []).append(place)
@@ -125,7 +125,7 @@ def read_rows(path: Path, fields: Collection[str] = (), key: Callable[[Row], str
     if path.is_file():
         with path.open("rb") as lines:
             for line in lines:
-                row = _parsed(line, set(fields))
+                row = parsed(line, set(fields))
                 if row is not None and key(row) is not None:
                     yield row
 
@@ -167,7 +167,8 @@ def _umask() -> int:
     return mask
 
 
-def _parsed(line: bytes, fields: set[str]) -> Row | None:
+def parsed(line: bytes, fields: set[str]) -> Row | None:
+    """The row in a line; None where it is none, or lacks one of the fields."""
     try:
         row = json.loads(line)
     except ValueError:

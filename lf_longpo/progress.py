@@ -8,7 +8,9 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from types import TracebackType
+from typing import TypeVar
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -20,6 +22,7 @@ from lf_longpo.models.cache import StageTotals
 from lf_longpo.models.ledger import Ledger
 
 _SECONDS_BETWEEN_LINES = 10.0
+T = TypeVar("T")
 
 
 class Progress:
@@ -144,6 +147,16 @@ class Progress:
         """Calls, tokens and cost of each stage; and what is under way in batches."""
         stages = [f"{stage}: {totals_line(totals)}" for stage, totals in list(self._ledger.stages.items())]
         return [*stages, *list(self._ledger.batches.values())]
+
+
+def counted(things: Iterator[T], done: str) -> Iterator[T]:
+    """Hands things on, and tells from time to time how many there were."""
+    told = time.monotonic()
+    for number, thing in enumerate(things, 1):
+        yield thing
+        if time.monotonic() - told > _SECONDS_BETWEEN_LINES:
+            told = time.monotonic()
+            print(f"{number:,} {done}", file=sys.stderr, flush=True)
 
 
 def totals_line(totals: StageTotals) -> str:

@@ -14,6 +14,7 @@ from lf_longpo.config import EvaluateConfig, GenerateConfig, ScoreConfig
 from lf_longpo.longreward.files import SCORES
 from lf_longpo.models.cache import StageTotals
 from lf_longpo.progress import totals_line
+from lf_longpo.report.write import REPORT
 from lf_longpo.usage import Expected, Usage
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def print_generation(config: GenerateConfig, summary: dict[str, Any]) -> None:
         table.add_row(*row)
     _add_calls(table, summary)
     table.add_row("run", escape(str(config.output_dir)))
+    table.add_row("report", escape(str(config.output_dir / REPORT)))
     if summary["failed"] or summary.get("not_scored"):
         table.add_row("failures", escape(str(config.output_dir / "failures.jsonl")))
     if summary["pairs"]:
@@ -105,10 +107,10 @@ def print_scores(summary: dict[str, Any], config: ScoreConfig) -> None:
     _tell_budget(console, config.max_cost, summary)
 
 
-def _tell_budget(console: Console, max_cost: float | None, summary: dict[str, Any]) -> None:
+def _tell_budget(console: Console, max_cost: float | None, summary: dict[str, Any], things: str = "questions") -> None:
     if summary["unfinished"] and not summary["interrupted"]:
         console.print(
-            f"Stopped before max_cost = {max_cost:g} was exceeded, with {summary['unfinished']} questions unfinished; "
+            f"Stopped before max_cost = {max_cost:g} was exceeded, with {summary['unfinished']} {things} unfinished; "
             "raise it and start the same command again to carry on.",
             markup=False,
         )
@@ -281,7 +283,7 @@ def print_self_instruct(summary: dict[str, Any], config: "SelfInstructConfig") -
     if summary["questions"]:
         table.add_row("data set", escape(str(config.dataset_dir / f"{config.dataset_name}.jsonl")))
     console.print(table)
-    _tell_budget(console, config.max_cost, summary)
+    _tell_budget(console, config.max_cost, summary, "documents")
     if not summary["questions"]:
         console.print("No questions: nothing was registered.")
 

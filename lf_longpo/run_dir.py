@@ -13,7 +13,7 @@ from lf_longpo.config import Config
 from lf_longpo.errors import UserError, first_line
 from lf_longpo.journal import Row, read_rows, row_id, write_whole
 
-CONFIG = "config.yaml"
+CONFIG, SUMMARY = "config.yaml", "summary.json"
 
 # What may change between two starts of one run: where models are reached and how fast, not what they are asked.
 # Input and responses may be other files: each row tells whether it is still the same.
@@ -26,6 +26,7 @@ _FREE = {
     "dataset_dir",
     "dataset_name",
     "responses",
+    "licence",
     "contexts",
     "max_failure_rate",
     "max_cost",

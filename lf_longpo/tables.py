@@ -47,7 +47,7 @@ def _jsonl(path: Path) -> Iterator[tuple[str, Any]]:
             if text:
                 try:
                     yield place, json.loads(text)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise UserError(f"{place} is not JSON: {error}; write one object a line") from None
 
 

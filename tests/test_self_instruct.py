@@ -13,6 +13,8 @@ from stub import MODEL
 
 from lf_longpo.cli import main
 from lf_longpo.questions import Source, check_questions
+from lf_longpo.synthesis.documents import read_text
+from lf_longpo.synthesis.self_instruct import find_question
 
 WORDS = "river council harvest engine library winter signal garden treaty market voyage painter".split()
 
@@ -116,6 +118,25 @@ def test_documents_of_all_kinds_become_an_sft_data_set(tmp_path, stub, capsys):
     assert stub.chats == chats == 2 * len(rows) and (tmp_path / "data/asked.jsonl").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("reply", "question"),
+    [
+        ('Question: "What is X?"', "What is X?"),
+        ("**Question: What is X?**", "What is X?"),
+        ('### Question\n**What does "X" mean?**', 'What does "X" mean?'),
+        ("问题：《红楼梦》的作者是谁？", "《红楼梦》的作者是谁？"),
+        ("题目：“自由”是什么？\n参考答案：一种权利", "“自由”是什么？"),
+        ("Question: (1) Who? (2) Why?\n\n**Sample Answer:** Bob", "(1) Who? (2) Why?"),
+        ('Here is a question:\n\nWho said "I am"', 'Who said "I am"'),
+        ("<think>Hm.</think>\nWhy?\nA: So.", "Why?"),
+        ("A: what?\nB: why?", "A: what?\nB: why?"),
+        ('"?"', ""),
+    ],
+)
+def test_a_question_is_found_in_a_reply(reply, question):
+    assert find_question(reply) == question
+
+
 def test_what_is_no_good_is_left_out(tmp_path, stub, capsys):
     asked = {
         "open": "What did the council decide about the harvest in winter?",
@@ -160,6 +181,53 @@ def test_what_is_no_good_is_left_out(tmp_path, stub, capsys):
     assert "nothing was registered" in capsys.readouterr().out and not (tmp_path / "data/other.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [
+        ("Anna Berg was appointed director in March 1932.", "kept"),
+        ("Answer: [[unanswerable]]", "unanswerable"),
+        ("The document does not say.\n\n[[ Unanswerable ]]", "unanswerable"),
+        ("**Answer:**", "unanswerable"),
+        ("Who was appointed director in March 1932?", "only repeated"),
+    ],
+)
+def test_answers_are_judged_by_what_they_say(tmp_path, stub, answer, outcome):
+    stub.answer = lambda prompt, seed: (
+        "Who was appointed director in March 1932?" if "Reply with the question" in prompt else answer
+    )
+    write_documents(tmp_path, a__txt=words("a"))
+    assert main(write_config(tmp_path, stub)) == (outcome != "kept")
+    (row,) = [json.loads(line) for line in (tmp_path / "run/instructions.jsonl").read_text().splitlines()]
+    assert row["written"][0]["outcome"] == outcome
+
+
+def test_words_that_a_pdf_divides_are_whole_again(tmp_path):
+    write_pdf(tmp_path / "a.pdf", "The commis-\nsion met on an inter-\nnational bridge.\nIt rained.")
+    text = read_text(tmp_path / "a.pdf")
+    assert re.sub(r"\s+", " ", text) == "The commission met on an international bridge. It rained."
+    assert text.isprintable() or set(re.sub(r"[\x20-\x7e]", "", text)) == {"\n"}
+
+
+def test_texts_that_the_model_could_not_read_whole_are_refused(tmp_path, stub, capsys):
+    write_documents(tmp_path, a__txt=words("a", 2000))
+    assert main([*write_config(tmp_path, stub), "model.context_window=2000"]) == 2
+    assert re.search(r"max_tokens: 'a.txt#\d' with its prompt .* is 2,000; set max_tokens to", capsys.readouterr().err)
+    assert not stub.chats and not (tmp_path / "run/config.yaml").exists()
+
+
+def test_other_documents_in_the_same_folder_do_not_undo_what_is_registered(tmp_path, stub):
+    stub.answer = well_read
+    write_documents(tmp_path, a__txt=words("a"))
+    assert main(write_config(tmp_path, stub)) == 0
+    before = (tmp_path / "data/asked.jsonl").read_bytes()
+    (tmp_path / "documents/a.txt").rename(tmp_path / "a.txt")
+    write_documents(tmp_path, b__txt=words("b"))
+    stub.fail = lambda body: web.Response(status=500)
+    assert main(write_config(tmp_path, stub)) == 1
+    assert json.loads((tmp_path / "run/summary.json").read_text())["questions"] == 0
+    assert (tmp_path / "data/asked.jsonl").read_bytes() == before
+
+
 def test_a_lost_call_costs_its_document_until_the_next_start(tmp_path, stub):
     stub.answer = well_read
     write_documents(tmp_path, **{f"d{number}__txt": words(f"d{number}") for number in range(6)})
@@ -195,17 +263,21 @@ def test_documents_that_cannot_be_used_are_named_together(tmp_path, stub, capsys
     blank.write(folder / "scan.pdf")
     (folder / "torn.pdf").write_bytes(b"%PDF-1.7 and no more")
     (folder / "latin.txt").write_bytes("Straße".encode("latin-1"))
-    write_jsonl(folder / "rows.jsonl", [{"text": words("row")}, {"txt": "?"}])
+    write_jsonl(folder / "rows.jsonl", [{"text": words("row")}, {"txt": "?"}, 3, {"text": "\ud800"}])
+    (folder / "data.JSONL").write_text("{}")
     assert main(write_config(tmp_path, stub)) == 2
     said = capsys.readouterr().err
     for fault in (
-        "6 of the documents cannot be used",
+        "9 of the documents cannot be used",
         "empty.txt holds no text; fill it or move it away",
         "secret.pdf is encrypted; decrypt it or move it away",
         "scan.pdf holds no text; recognise its pages if they are pictures, or move it away",
         "torn.pdf is no PDF that can be read",
         "latin.txt is not UTF-8",
         "rows.jsonl, line 2: the field text must be a text that is not empty",
+        "rows.jsonl, line 3: the field text must be",
+        "rows.jsonl, line 4: the field text holds letters that are none",
+        "data.JSONL is none of .jsonl",
     ):
         assert fault in said
     assert not stub.chats and not (tmp_path / "data").exists() and not (tmp_path / "run/documents.jsonl").exists()
@@ -218,6 +290,8 @@ def test_documents_that_cannot_be_used_are_named_together(tmp_path, stub, capsys
         ({"min_tokens": 3000}, "max_tokens 1500 is below min_tokens 3000"),
         ({"kinds": ["riddle"]}, "kinds"),
         ({"input": "nothing.pdf"}, "no file nothing.pdf"),
+        ({"input": "nothing.jsonl"}, "no file nothing.jsonl"),
+        ({"input": "twice.jsonl", "max_tokens": 120}, "id 'a#1' stands already"),
         ({"dataset_dir": "documents"}, "would be written into the input"),
         ({"prompts": "documents"}, "is no folder with at least one of question_en.txt"),
         ({"max_cost": 1}, "max_cost needs the price"),
@@ -226,6 +300,7 @@ def test_documents_that_cannot_be_used_are_named_together(tmp_path, stub, capsys
 def test_settings_that_cannot_work_are_told(tmp_path, stub, capsys, monkeypatch, changes, said):
     monkeypatch.chdir(tmp_path)
     write_documents(tmp_path, a__txt=words("a"))
+    write_jsonl(tmp_path / "twice.jsonl", [{"id": "a", "text": words("a", 800)}, {"id": "a#1", "text": words("b", 90)}])
     assert main(write_config(tmp_path, stub, **changes)) == 2
     assert said in capsys.readouterr().err and not stub.chats
 

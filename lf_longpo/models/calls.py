@@ -134,6 +134,11 @@ class Calls:
         return await self._under_way.get(key, lambda: self._make(key, request, behind))
 
     @property
+    def window(self) -> int:
+        """Prompt and new tokens that the model takes together; 0 before it is started."""
+        return self._window
+
+    @property
     def continues_replies(self) -> bool:
         """Whether the model honours `reply_start`."""
         return self._model.continues_replies

@@ -1,6 +1,8 @@
 """Reading documents as people have them: texts, Markdown, HTML pages, PDFs, and tables with a text in each row."""
 
 import hashlib
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,8 @@ from typing import Any
 from lf_longpo.errors import UserError, first_line
 from lf_longpo.tables import FILE_TYPES, places_and_rows
 
+# What PDFium writes where a word was divided at the end of a line, and other characters that are none.
+_NO_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 # Faults that are told at once.
 _SHOWN = 10
 
@@ -49,15 +53,16 @@ def read_documents(inputs: Sequence[str], split: str) -> Iterator[tuple[str, Tex
             own = path.relative_to(root).as_posix() if root else path.name
             try:
                 if path.suffix.lower() in TEXT_TYPES:
+                    _check_letters(own, f"{path!r}, its name")
                     yield str(path), Text(own, read_text(path), _source(name), "")
                 else:
-                    yield from _rows(str(path), split, own, _source(name))
-            except UserError as error:
+                    yield from _rows(str(path), split, own, _source(name), faults)
+            except (UserError, OSError) as error:
                 faults.append(str(error))
         if not found and Path(name).is_dir():
             raise UserError(f"input: {name} holds no {', '.join((*TEXT_TYPES, *FILE_TYPES))} file; name another folder")
         if not found:
-            yield from _rows(name, split, name, name)
+            yield from _rows(name, split, name, name, faults)
     if faults:
         left_out = f"\n... and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
         told = "\n".join(faults[:_SHOWN])
@@ -76,8 +81,15 @@ def files_state(named: Iterable[tuple[str, Iterable[Path]]]) -> str:
         state.update(name.encode())
         for file in files:
             known = file.stat()
-            state.update(f"{file} {known.st_size} {known.st_mtime_ns}".encode())
+            state.update(os.fsencode(file) + f" {known.st_size} {known.st_mtime_ns}".encode())
     return state.hexdigest()
+
+
+def other_files(inputs: Iterable[str]) -> int:
+    """How many files in the folders among the inputs are of no type that can be read."""
+    known = (*TEXT_TYPES, *FILE_TYPES)
+    files = (path for name in inputs for path in Path(name).rglob("*") if path.is_file())
+    return sum(path.suffix.lower() not in known and not path.name.startswith(".") for path in files)
 
 
 def text_files(folder: Path) -> list[Path]:
@@ -121,8 +133,8 @@ def _pdf(path: Path) -> str:
 
     try:
         with PdfDocument(path) as pages:
-            # A character that is none stands where a word was divided.
-            return "\n".join(page.get_textpage().get_text_bounded().replace("\ufffe", "") for page in pages)
+            text = "\n".join(page.get_textpage().get_text_bounded() for page in pages)
+            return _NO_TEXT.sub("", text).replace("\r\n", "\n")
     except PdfiumError as error:
         if "password" in str(error).lower():
             raise UserError(f"{path} is encrypted; decrypt it or move it away") from None
@@ -137,38 +149,50 @@ TEXT_TYPES: dict[str, Callable[[Path], str]] = {
     ".pdf": _pdf,
 }
 """How documents are read, by the end of their name."""
-_WHY_EMPTY = {".pdf": "recognise its pages if they are pictures,"}
+_WHY_EMPTY = dict.fromkeys((".html", ".htm"), "what it says was not found; write it as .txt or .md")
+_WHY_EMPTY[".pdf"] = "recognise its pages if they are pictures,"
 
 
 def _files(name: str) -> Iterator[tuple[Path | None, Path]]:
     """The files that are meant, each behind the folder that was named; none for a hub data set."""
     path = Path(name)
     if path.is_dir():
-        tables = (one for one in path.rglob("*") if one.suffix in FILE_TYPES and one.is_file())
+        tables = (one for one in path.rglob("*") if one.suffix.lower() in FILE_TYPES and one.is_file())
         yield from ((path, one) for one in sorted([*text_files(path), *tables]))
-    elif path.suffix.lower() in TEXT_TYPES:
+    elif path.suffix.lower() in (*TEXT_TYPES, *FILE_TYPES):
         if not path.is_file():
             raise UserError(f"input: no file {name}; check the path")
         yield None, path
-    elif path.is_file() and path.suffix not in FILE_TYPES:
+    elif path.is_file():
         raise UserError(f"input: {name} is none of {', '.join((*TEXT_TYPES, *FILE_TYPES))}; convert or rename it")
-    elif path.suffix in FILE_TYPES:
-        yield None, path
 
 
 def _source(name: str) -> str:
     return Path(name).resolve().name
 
 
-def _rows(name: str, split: str, own: str, source: str) -> Iterator[tuple[str, Text]]:
+def _rows(name: str, split: str, own: str, source: str, faults: list[str]) -> Iterator[tuple[str, Text]]:
     for number, (place, row) in enumerate(places_and_rows(name, split), 1):
-        known: dict[str, Any] = row if isinstance(row, dict) else {}
-        text, id, licence = (known.get(field) for field in ("text", "id", "licence"))
-        if not isinstance(text, str) or not text.strip():
-            raise UserError(f"{place}: the field text must be a text that is not empty; fill it or remove the document")
         try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise UserError(f"{place}: the field text holds half a character; mend it or remove the document") from None
-        told = str(id) if isinstance(id, str | int) and not isinstance(id, bool) else f"{own}#{number}"
-        yield place, Text(told, text.strip(), source, licence if isinstance(licence, str) else "")
+            yield place, _document(row, place, f"{own}#{number}", source)
+        except UserError as error:
+            faults.append(str(error))
+
+
+def _document(row: Any, place: str, name: str, source: str) -> Text:
+    known: dict[str, Any] = row if isinstance(row, dict) else {}
+    text, id, licence = (known.get(field) for field in ("text", "id", "licence"))
+    if not isinstance(text, str) or not text.strip():
+        raise UserError(f"{place}: the field text must be a text that is not empty; fill it or remove the document")
+    id = str(id) if isinstance(id, str | int) and not isinstance(id, bool) else name
+    licence = licence if isinstance(licence, str) else ""
+    for field, value in (("text", text), ("id", id), ("licence", licence)):
+        _check_letters(value, f"{place}: the field {field}")
+    return Text(id, text.strip().replace("\r\n", "\n"), source, licence)
+
+
+def _check_letters(text: str, what: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{what} holds letters that are none; mend it or remove the document") from None

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from lf_longpo.errors import UserError
 from lf_longpo.journal import read_rows, write_whole
+from lf_longpo.progress import counted
 from lf_longpo.questions import refuse_repeated_ids
-from lf_longpo.synthesis.documents import documents_state, read_documents
+from lf_longpo.synthesis.documents import documents_state, other_files, read_documents
 from lf_longpo.synthesis.near_duplicates import SeenTexts
 from lf_longpo.synthesis.settings import SelfInstructConfig
 from lf_longpo.text.chunking import chunk_sentences, count_tokens
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _TEXTS, _STATE = "documents.jsonl", "documents.json"
 # What beside the files determines the texts.
 _SETTINGS = {"input_split", "licence", "min_tokens", "max_tokens", "near_duplicate"}
+# Sentences do not fill a part to the last token.
+_MORE = 1.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +64,10 @@ class LongTexts:
         if known.get("state") != state or not self._path.is_file():
             (folder / _STATE).unlink(missing_ok=True)
             left_out: Counter[str] = Counter()
-            texts = _divided(config, tokenizer, left_out)
+            texts = counted(_divided(config, tokenizer, left_out), "documents and parts read")
             write_whole(self._path, (json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in texts))
+            if others := other_files(config.inputs):
+                left_out["files of other types"] = others
             known = {"state": state, "left_out": dict(left_out)}
             write_whole(folder / _STATE, [json.dumps(known)])
         self.left_out: dict[str, int] = known["left_out"]
@@ -81,24 +86,37 @@ def _divided(
     config: SelfInstructConfig, tokenizer: "PreTrainedTokenizerBase", left_out: Counter[str]
 ) -> Iterator[LongText]:
     """Documents in parts that are neither too long nor too short, without those that were there already."""
-    seen, kept = SeenTexts(config.near_duplicate), 0
-    for document in refuse_repeated_ids(read_documents(config.inputs, config.input_split)):
-        _, times = seen.like(document.text, document.id)
+    kept = 0
+    for one in refuse_repeated_ids(_parts(config, tokenizer, left_out)):
+        kept += 1
+        yield one
+    if not kept:
+        told = ", ".join(f"{number} {why}" for why, number in left_out.items())
+        raise UserError(f"input: no document is left ({told or 'there is none'}); min_tokens is {config.min_tokens}")
+
+
+def _parts(
+    config: SelfInstructConfig, tokenizer: "PreTrainedTokenizerBase", left_out: Counter[str]
+) -> Iterator[tuple[str, LongText]]:
+    """Behind the places of their documents; ids may stand twice."""
+    seen, several = SeenTexts(config.near_duplicate), len(config.inputs) > 1
+    for place, document in read_documents(config.inputs, config.input_split):
+        name = f"{document.source}/{document.id}" if several else document.id
+        _, times = seen.like(document.text, place)
         if times > 1:
             left_out["there already"] += 1
             continue
         tokens = count_tokens(document.text, tokenizer)
         parts = [document.text]
         if tokens > config.max_tokens:
-            parts = chunk_sentences(document.text, tokenizer, config.max_tokens, overlap=0)
+            # About equally long, so that no short end is left over.
+            size = -(-tokens // -(-tokens // config.max_tokens))
+            size = min(config.max_tokens, int(size * _MORE))
+            parts = chunk_sentences(document.text, tokenizer, size, overlap=0)
         for number, part in enumerate(parts, 1):
             length = tokens if len(parts) == 1 else count_tokens(part, tokenizer)
             if length < config.min_tokens:
                 left_out["too short"] += 1
                 continue
-            kept += 1
-            id = document.id if len(parts) == 1 else f"{document.id}#{number}"
-            yield LongText(id, document.id, part, length, document.source, document.licence or config.licence)
-    if not kept:
-        told = ", ".join(f"{number} {why}" for why, number in left_out.items())
-        raise UserError(f"input: no document is left ({told or 'there is none'}); min_tokens is {config.min_tokens}")
+            id = name if len(parts) == 1 else f"{name}#{number}"
+            yield place, LongText(id, name, part, length, document.source, document.licence or config.licence)

@@ -72,6 +72,11 @@ def asked_already(question: str, others: Iterable[str]) -> bool:
     return any(SequenceMatcher(None, words, _question_words(other)).ratio() >= _SAME_QUESTION for other in others)
 
 
+def adds_nothing(answer: str, question: str) -> bool:
+    """Whether an answer has no word that is not in its question."""
+    return set(_question_words(answer)) <= set(_question_words(question))
+
+
 def _question_words(question: str) -> list[str]:
     return re.findall(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+", question.lower())
 

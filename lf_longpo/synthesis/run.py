@@ -2,19 +2,19 @@
 
 import random
 import sys
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from lf_longpo.errors import UserError
 from lf_longpo.journal import check_folder
 from lf_longpo.models.tokenizers import load_tokenizer
+from lf_longpo.progress import counted
 from lf_longpo.questions import question_of, refuse_repeated_ids
 from lf_longpo.synthesis.card import Card
 from lf_longpo.synthesis.corpus import corpus_state, read_corpus
@@ -29,9 +29,6 @@ from lf_longpo.tables import places_and_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-T = TypeVar("T")
-_SECONDS_BETWEEN_LINES = 10.0
 
 
 def make_multihop(config: MultiHopConfig) -> list[Card]:
@@ -59,7 +56,7 @@ def make_multihop(config: MultiHopConfig) -> list[Card]:
                 rounds = (divmod(number, len(part.questions)) for number in range(part.number))
                 rows = (maker.row(part.questions[place], copy) for copy, place in rounds)
                 card = Card("multihop", config, config.tokenizer)
-                card.write(part.output, _counted((row | _licences(config, row) for row in rows), "questions made"))
+                card.write(part.output, counted((row | _licences(config, row) for row in rows), "questions made"))
                 card.remarks += _remarks(maker)
                 cards.append(card)
         finally:
@@ -125,7 +122,7 @@ def make_needles(config: NeedleConfig) -> list[Card]:
         return needle_question(id, hops, depth, tokens, tokenizer, config.seed)
 
     card = Card("needle", config, config.tokenizer)
-    card.write(config.output, _counted((row(number) for number in range(config.questions)), "questions made"))
+    card.write(config.output, counted((row(number) for number in range(config.questions)), "questions made"))
     return [card]
 
 
@@ -160,23 +157,13 @@ def _store(
         if config.corpus:
             print(f"indexing {config.corpus} -> {index}", file=sys.stderr, flush=True)
             articles = read_corpus(config.corpus, config.corpus_split, config.article_tokens, tokenizer)
-            paragraphs = _counted(articles, "articles read")
+            paragraphs = counted(articles, "articles read")
         try:
             store.fill(paragraphs, tokenizer)
         except BaseException:
             store.close()
             raise
     return store
-
-
-def _counted(things: Iterator[T], done: str) -> Iterator[T]:
-    """Hands things on, and tells from time to time how many there were."""
-    told = time.monotonic()
-    for number, thing in enumerate(things, 1):
-        yield thing
-        if time.monotonic() - told > _SECONDS_BETWEEN_LINES:
-            told = time.monotonic()
-            print(f"{number:,} {done}", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from lf_longpo.models.calls import Calls
 from lf_longpo.models.chat import Completion
 from lf_longpo.models.embedded import is_embedded
 from lf_longpo.synthesis.long_texts import LongText
-from lf_longpo.synthesis.near_duplicates import asked_already
+from lf_longpo.synthesis.near_duplicates import adds_nothing, asked_already
 from lf_longpo.synthesis.settings import SelfInstructConfig
 from lf_longpo.text.language import detect_language
 from lf_longpo.text.prompt_set import PromptSet
@@ -26,11 +26,19 @@ KEPT = "kept"
 _FULL = Path(__file__).parent / "prompts"
 _SHIPPED = {"full": _FULL, "brief": _FULL / "brief"}
 _FIELDS = {QUESTION: ("context", "task"), ANSWER: ("context", "question")}
-_LABEL = re.compile(r"\W*(?:question|问题)\W*?[:：]\W*", re.IGNORECASE)
-# Small models go on with an answer of their own.
-_OWN_ANSWER = re.compile(r"^\W*(?:answer|答案|回答)\W*?[:：]", re.IGNORECASE | re.MULTILINE)
-_WRAPPED = re.compile(r"[\"“*]+([^\"“”*]*)[\"”*]+")
-_UNANSWERABLE = re.compile(r"\[\[\s*unanswerable\s*\]\]|\W*unanswerable\W*$", re.IGNORECASE)
+_THOUGHTS = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
+_LABEL = re.compile(
+    r"[#*_\s]*(?:(?:question|q|问题|题目|问)\s*[\d一二三四五]{0,2}|here\b[^:：\n]{0,60}\bquestion\b[^:：\n]{0,60})"
+    r"[*_\s]*(?:[:：]|\n)[*_]*\s*",
+    re.IGNORECASE,
+)
+_ANSWER_LABEL = (
+    r"[#*_\s>]*(?:(?i:(?:sample|correct|model|reference)?\s*answer)|参考答案|标准答案|答案|回答|答)[*_\s]*[:：][*_]*"
+)
+# Small models go on with an answer of their own. A letter stands for an answer where no other one stands for a part.
+_OWN_ANSWER = re.compile(rf"^(?:{_ANSWER_LABEL}|A[:：](?!.*^\W*B[:：]))", re.MULTILINE | re.DOTALL)
+_WRAPPINGS = ("**", "**"), ("*", "*"), ('"', '"'), ("“", "”"), ("「", "」")
+_UNANSWERABLE = re.compile(r"\[+\s*unanswerable\s*\]+|^\W*unanswerable\W*$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +112,14 @@ class SelfInstruct:
             return written
         render = self.answering(text, written.question)
         reply = await calls.complete(ANSWER, text.id, number, self._config.sampling, render, text.text)
-        answer = reply.text.strip()
+        answer = _THOUGHTS.sub("", reply.text)
+        answer = re.sub(rf"\A{_ANSWER_LABEL}", "", answer).strip()
         outcome = KEPT
-        if _UNANSWERABLE.match(answer) or not answer:
+        if _UNANSWERABLE.search(answer) or not re.search(r"\w", answer):
             outcome = "unanswerable"
         elif reply.finish_reason == "length":
             outcome = "cut off"
-        elif asked_already(answer, [written.question]):
+        elif adds_nothing(answer, written.question):
             outcome = "only repeated"
         return Written(written.kind, outcome, written.question, answer)
 
@@ -126,9 +135,18 @@ def _question(kind: str, reply: Completion, others: Sequence[str]) -> Written:
 
 def find_question(reply: str) -> str:
     """The question in a reply, without a label before it, quotes around it or an answer behind it; may be empty."""
-    label = _LABEL.match(reply)
-    text = reply[label.end() :] if label else reply
+    text = _unwrapped(_THOUGHTS.sub("", reply).strip())
+    text = _LABEL.sub("", text, count=1) if _LABEL.match(text) else text
     end = _OWN_ANSWER.search(text)
-    text = (text[: end.start()] if end else text).strip()
-    wrapped = _WRAPPED.fullmatch(text)
-    return wrapped[1].strip() if wrapped else text
+    text = _unwrapped((text[: end.start()] if end else text).strip())
+    if text.count("**") % 2:  # the label stood within
+        text = text.removesuffix("**")
+    return text if re.search(r"\w", text) else ""
+
+
+def _unwrapped(text: str) -> str:
+    for opening, closing in _WRAPPINGS:
+        inner = text.removeprefix(opening).removesuffix(closing)
+        if len(text) - len(inner) == len(opening + closing) and opening not in inner and closing not in inner:
+            return inner.strip()
+    return text

@@ -1,5 +1,6 @@
 """`longpo synthesize self-instruct`: from documents to a registered SFT data set; carries on where it was stopped."""
 
+import asyncio
 import json
 import time
 from collections import Counter
@@ -22,7 +23,7 @@ from lf_longpo.models.tokenizers import chat_tokens, load_tokenizer
 from lf_longpo.pipeline import FAILURES, Failures, Tally, run_questions
 from lf_longpo.plugin.registry import check_registration, register_dataset, sft_entry
 from lf_longpo.progress import Progress
-from lf_longpo.run_dir import changed_settings, locked, refuse_changed_questions, refuse_changes, save_settings
+from lf_longpo.run_dir import SUMMARY, changed_settings, locked, refuse_changed_questions, refuse_changes, save_settings
 from lf_longpo.synthesis.card import Card
 from lf_longpo.synthesis.long_texts import LongText, LongTexts
 from lf_longpo.synthesis.self_instruct import ANSWER, KEPT, QUESTION, SelfInstruct
@@ -34,13 +35,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 WRITTEN = "instructions.jsonl"
-SUMMARY = "summary.json"
 
+# Tokens left for a question within the prompt for its answer.
+_QUESTION_ROOM = 200
 # Tokens that a question and an answer are taken to have.
 _QUESTION_TOKENS, _ANSWER_TOKENS = 40, 250
 
 
-async def self_instruct(config: SelfInstructConfig) -> tuple[dict[str, Any], int]:
+def self_instruct(config: SelfInstructConfig) -> tuple[dict[str, Any], int]:
     """Writes questions about all documents, or carries on where an earlier start stopped, and registers them.
 
     Returns:
@@ -50,36 +52,48 @@ async def self_instruct(config: SelfInstructConfig) -> tuple[dict[str, Any], int
         UserError: documents, settings or the model cannot work; nothing was registered.
     """
     began = time.monotonic()
-    output_dir = config.output_dir
-    refuse_changes(changed_settings(config, output_dir), output_dir)
+    refuse_changes(changed_settings(config, config.output_dir), config.output_dir)
     _check_targets(config)
     writer, tokenizer = SelfInstruct(config), _tokenizer(config)
+    with locked(config.output_dir):
+        # Outside of any event loop: parsing takes its time, and Ctrl-C is to end it.
+        texts = LongTexts(config, config.output_dir, tokenizer)
+        return asyncio.run(_run(config, writer, texts, tokenizer, began))
+
+
+async def _run(
+    config: SelfInstructConfig,
+    writer: SelfInstruct,
+    texts: LongTexts,
+    tokenizer: "PreTrainedTokenizerBase",
+    began: float,
+) -> tuple[dict[str, Any], int]:
+    output_dir = config.output_dir
+    asked = json.dumps([*writer.asked, fingerprint(config.model.adapter)])
+    digests = {text.id: sha256(f"{asked}{text.text}".encode()).hexdigest()[:16] for text in texts}
+    refuse_changed_questions(digests, output_dir / WRITTEN)
     cache, ledger = CallCache(output_dir / CALLS), Ledger(config.max_cost)
     calls = Calls(make_chat(config.model, cache, ledger), config.model, tokenizer, cache, ledger, config.seed)
     try:
-        with locked(output_dir):
-            texts = LongTexts(config, output_dir, tokenizer)
-            asked = json.dumps([*writer.asked, fingerprint(config.model.adapter)])
-            digests = {text.id: sha256(f"{asked}{text.text}".encode()).hexdigest()[:16] for text in texts}
-            refuse_changed_questions(digests, output_dir / WRITTEN)
-            with (
-                Journal(output_dir / WRITTEN, ("digest", "written")) as journal,
-                Failures(output_dir / FAILURES) as failures,
-            ):
-                missing = [id for id in digests if id not in journal]
-                if missing:
-                    await calls.start()
-                cache.open()
-                ledger.carry_over(cache.totals())
-                save_settings(config, output_dir)
-                progress = Progress("self-instruct", len(digests), len(missing), ledger, "documents")
-                work = partial(_work, writer, calls, digests, journal, progress)
-                with progress:
-                    progress.note(f"{len(digests)} documents and parts -> {output_dir / WRITTEN}")
-                    in_flight = config.model.questions_at_once(2 * config.questions_per_document)
-                    tally = await run_questions(texts, len(digests), work, in_flight, failures, progress, ledger)
-                summary = _finish(config, texts, journal, tally, ledger, time.monotonic() - began)
-                return summary, tally.exit_code(summary["questions"], config.max_failure_rate)
+        with (
+            Journal(output_dir / WRITTEN, ("digest", "written")) as journal,
+            Failures(output_dir / FAILURES) as failures,
+        ):
+            missing = [id for id in digests if id not in journal]
+            if missing:
+                await calls.start()
+                _check_window(config, writer, texts, tokenizer, calls.window)
+            cache.open()
+            ledger.carry_over(cache.totals())
+            save_settings(config, output_dir)
+            progress = Progress("self-instruct", len(digests), len(missing), ledger, "documents")
+            work = partial(_work, writer, calls, digests, journal, progress)
+            with progress:
+                progress.note(f"{len(digests)} documents and parts -> {output_dir / WRITTEN}")
+                in_flight = config.model.questions_at_once(2 * config.questions_per_document)
+                tally = await run_questions(texts, len(digests), work, in_flight, failures, progress, ledger)
+            summary = _finish(config, texts, journal, tally, ledger, time.monotonic() - began)
+            return summary, tally.exit_code(summary["questions"], config.max_failure_rate)
     finally:
         await calls.close()  # before the cache: what still comes back is kept
         cache.close()
@@ -106,6 +120,29 @@ def estimate(config: SelfInstructConfig) -> list[Expected]:
                     prompt = text.tokens + chat_tokens(render(""), tokenizer)
                     stages[stage] += Usage(1, prompt, min(tokens, config.sampling.max_new_tokens))
     return [expected(stage, usage, config.model.price) for stage, usage in stages.items()]
+
+
+def _check_window(
+    config: SelfInstructConfig,
+    writer: SelfInstruct,
+    texts: LongTexts,
+    tokenizer: "PreTrainedTokenizerBase",
+    window: int,
+) -> None:
+    """Finds texts that the model could not read whole: it would be asked about what it was not shown.
+
+    Raises:
+        UserError: there is one.
+    """
+    longest = max(texts, key=lambda text: text.tokens)
+    around = max(chat_tokens(writer.asking(longest, kind)(""), tokenizer) for kind in config.kinds)
+    around = max(around, chat_tokens(writer.answering(longest, "")(""), tokenizer) + _QUESTION_ROOM)
+    needed = longest.tokens + around + config.sampling.max_new_tokens
+    if needed > window:
+        raise UserError(
+            f"max_tokens: {longest.id!r} with its prompt and an answer can take {needed:,} tokens, and the window of "
+            f"{config.model.model} is {window:,}; set max_tokens to {config.max_tokens - (needed - window)} or less"
+        )
 
 
 def _tokenizer(config: SelfInstructConfig) -> "PreTrainedTokenizerBase":
@@ -149,7 +186,7 @@ async def _work(
 def _finish(
     config: SelfInstructConfig, texts: LongTexts, journal: Journal, tally: Tally, ledger: Ledger, seconds: float
 ) -> dict[str, Any]:
-    outcomes = Counter(one["outcome"] for id in journal.ids() for one in journal.rows(id)[-1]["written"])
+    outcomes = Counter(one["outcome"] for text in texts for one in _written(text, journal))
     if outcomes[KEPT]:
         target = _data_set(config)
         card = Card("self-instruct", config, config.tokenizer or config.model.model)
@@ -171,10 +208,14 @@ def _finish(
     return summary
 
 
+def _written(text: LongText, journal: Journal) -> list[dict[str, Any]]:
+    return journal.rows(text.id)[-1]["written"] if text.id in journal else []
+
+
 def _rows(texts: LongTexts, journal: Journal) -> Iterator[dict[str, Any]]:
     """What is left, in the documents' order and LongReward's SFT format."""
     for text in texts:
-        for number, one in enumerate(journal.rows(text.id)[-1]["written"] if text.id in journal else []):
+        for number, one in enumerate(_written(text, journal)):
             if one["outcome"] == KEPT:
                 yield {
                     "idx": f"{text.id}#{one['kind']}{number}",

@@ -93,7 +93,7 @@ class SelfInstructConfig(Config):
     """Counts tokens: that of the model to be trained. Default: the model."""
     min_tokens: Annotated[int, Field(ge=0, strict=True)] = 8_000
     """Shorter documents are left out ..."""
-    max_tokens: Positive = 64_000
+    max_tokens: Annotated[int, Field(ge=64, strict=True)] = 64_000
     """... and longer ones are divided into parts of at most so many tokens."""
     near_duplicate: Annotated[float, Field(gt=0, lt=1)] | None = 0.8
     """Share of common word sequences from which two documents count as one; null: only equal ones do."""

@@ -1,0 +1,1 @@
+"""What a run made, as a page to look at."""

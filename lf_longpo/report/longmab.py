@@ -1,0 +1,124 @@
+"""What the roll-outs of a LongMab-PO run tell: rewards, whether the bandit learns, and which arms it chose."""
+
+from collections import Counter
+from collections.abc import Collection
+from statistics import fmean
+
+import numpy as np
+
+from lf_longpo.longmab.method import PROBES, ROLLOUTS
+from lf_longpo.records import Probe, Rollout, names
+from lf_longpo.report.figures import Plot, bars, histogram, line
+from lf_longpo.report.run_folder import RunFolder
+from lf_longpo.report.section import Section
+
+# Half a 95% interval, in standard errors.
+_SURE = 1.96
+# Parts of a document that choices are counted in.
+_PARTS = 10
+
+
+def longmab_sections(run: RunFolder) -> list[Section]:
+    """Probes, rewards and arms."""
+    probes = {row["id"]: row["kept"] for row in run.rows(PROBES, tuple(names(Probe)))}
+    by_round: dict[int, list[float]] = {}
+    arms: dict[str, int] = {}
+    chosen: dict[str, Counter[int]] = {}
+    seen: dict[str, int] = {}
+    for row in run.rows(ROLLOUTS, tuple(names(Rollout))):
+        id, round = row["id"], row["round"]
+        if seen.get(id, 0) >> round & 1:
+            continue
+        seen[id] = seen.get(id, 0) | 1 << round
+        by_round.setdefault(round, []).append(row["reward"])
+        arms[id] = len(row["values"])
+        chosen.setdefault(id, Counter()).update(row["arms"])
+    rewards = [reward for its in by_round.values() for reward in its]
+    first = Section("Roll-outs")
+    first.facts["questions kept by their probe"] = f"{sum(probes.values()):,} of {len(probes):,}"
+    first.facts["roll-outs"] = f"{len(rewards):,}"
+    if not rewards:
+        first.notes.append("No roll-out yet.")
+        return [first]
+    first.facts["mean reward"] = f"{fmean(rewards):.3f}"
+    first.facts["roll-outs with a reward of 0"] = f"{sum(reward == 0 for reward in rewards) / len(rewards):.0%}"
+    caption = "A reward is the mean of F1 and SubEM against the gold answer: 0 is wrong, 1 is right."
+    first.plots.append(Plot(histogram({"roll-outs": rewards}, "reward", "roll-outs", (0.0, 1.0)), caption))
+    return [first, _learning(by_round), _arms(arms, chosen)]
+
+
+def longmab_sides(run: RunFolder, wanted: Collection[tuple[str, int]]) -> dict[tuple[str, int], str]:
+    """What each of the wanted roll-outs was shown, by question and round."""
+    rows = ((row["id"], row["round"], row["arms"]) for row in run.rows(ROLLOUTS, tuple(names(Rollout))))
+    return {
+        (id, round): f"saw chunks {', '.join(str(arm + 1) for arm in arms)}"
+        for id, round, arms in rows
+        if (id, round) in wanted
+    }
+
+
+def _spread(arm: int, arms: int) -> np.ndarray:
+    """The shares of one of so many arms that stand in each part of the document."""
+    edges = np.linspace(0.0, 1.0, _PARTS + 1)
+    return np.diff(np.clip(edges * arms - arm, 0.0, 1.0))
+
+
+def _learning(by_round: dict[int, list[float]]) -> Section:
+    section = Section("Does the bandit learn?")
+    rounds = [by_round[round] for round in sorted(by_round)]
+    means = [fmean(its) for its in rounds]
+    errors = [_SURE * float(np.std(its)) / len(its) ** 0.5 for its in rounds]
+    caption = (
+        "Rising: later rounds pick better chunks than earlier ones. The band is where the mean lies with a confidence "
+        "of 95%; a line that stays within it shows nothing."
+    )
+    section.plots.append(Plot(line(means, errors, "round", "mean reward"), caption))
+    third = max(len(rounds) // 3, 1)
+    for name, part in (("first", rounds[:third]), ("last", rounds[-third:])):
+        section.facts[f"mean reward in the {name} third"] = f"{fmean(reward for its in part for reward in its):.3f}"
+    return section
+
+
+def _arms(arms: dict[str, int], chosen: dict[str, Counter[int]]) -> Section:
+    section = Section("Which chunks were chosen")
+    touched = [len(chosen[id]) / arms[id] for id in chosen if arms[id]]
+    section.facts["chunks (arms) of a question"] = f"{fmean(arms.values()):.1f} on the average"
+    section.facts["of them chosen at least once"] = f"{fmean(touched):.0%}"
+    ranks = min(max(arms.values()), 2 * _PARTS)
+    shares = [
+        fmean(
+            ordered[rank] / its.total() if rank < len(ordered := sorted(its.values(), reverse=True)) else 0.0
+            for its in chosen.values()
+        )
+        for rank in range(ranks)
+    ]
+    even = fmean(1 / number for number in arms.values() if number)
+    section.plots.append(
+        Plot(
+            bars(
+                shares,
+                [str(rank) if rank % 5 == 0 or rank == 1 else "" for rank in range(1, ranks + 1)],
+                "a question's chunks, the most chosen first",
+                "share of its choices",
+                (even, "if all were chosen alike"),
+            ),
+            "Steep: the bandit comes back to few chunks. Flat: it chooses as if by chance.",
+        )
+    )
+    places = np.zeros(_PARTS)
+    for id, its in chosen.items():
+        for arm, times in its.items():
+            places += times * _spread(arm, arms[id])
+    section.plots.append(
+        Plot(
+            bars(
+                (places / places.sum()).tolist(),
+                [f"{100 * part // _PARTS}" for part in range(_PARTS)],
+                "place in the document, percent",
+                "share of all choices",
+                (1 / _PARTS, "if places did not matter"),
+            ),
+            "Where in their documents the chosen chunks stand.",
+        )
+    )
+    return section

@@ -1,0 +1,114 @@
+"""What a run's folder tells about the run, while it goes on or after it: read only, and row by row."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from lf_longpo.config import GenerateConfig
+from lf_longpo.errors import UserError, first_line
+from lf_longpo.journal import Row, parsed, read_rows
+from lf_longpo.models.cache import CALLS
+from lf_longpo.pairs import PAIRS
+from lf_longpo.pipeline import FAILURES
+from lf_longpo.records import PreferencePair, names
+from lf_longpo.run_dir import CONFIG, SUMMARY
+
+
+class Stage(NamedTuple):
+    """What the calls of a stage took, over every start of the run."""
+
+    name: str
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    cost: float
+    seconds: float
+    """Of all calls together; many ran at the same time."""
+
+
+class PlacedPair(NamedTuple):
+    """A pair, and the byte of its file at which it begins."""
+
+    place: int
+    row: Row
+
+
+class RunFolder:
+    """A generation's folder.
+
+    Args:
+        path: the run's `output_dir`.
+
+    Raises:
+        UserError: no generation was begun there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.config_text = (path / CONFIG).read_text(encoding="utf-8")
+            self.config = GenerateConfig.model_validate(yaml.safe_load(self.config_text))
+        except FileNotFoundError:
+            raise UserError(f"{path} holds no run: {CONFIG} is missing; name the output_dir of a generation") from None
+        except (ValueError, yaml.YAMLError) as error:
+            raise UserError(f"{path / CONFIG} is no generation's: {first_line(error)}; name another folder") from None
+
+    def summary(self) -> dict[str, Any] | None:
+        """What the run said when it ended; None where it goes on, or was killed since."""
+        path = self.path / SUMMARY
+        written = [file.stat().st_mtime for file in self.path.glob("*.jsonl") if file.name != PAIRS]
+        if not path.is_file() or path.stat().st_mtime < max(written, default=0):
+            return None
+        try:
+            summary = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            return None
+        return summary if isinstance(summary, dict) else None
+
+    def rows(self, name: str, fields: tuple[str, ...] = (), id_field: str = "id") -> Iterator[Row]:
+        """The rows of one of its journals; none where it has not been begun."""
+        return read_rows(self.path / name, fields, lambda row: str(row.get(id_field)))
+
+    def pairs(self) -> Iterator[PlacedPair]:
+        """All pairs; of two for one question the later one counts."""
+        wanted, place = set(names(PreferencePair)), 0
+        if not (self.path / PAIRS).is_file():
+            return
+        with (self.path / PAIRS).open("rb") as lines:
+            for line in lines:
+                if (row := parsed(line, wanted)) is not None:
+                    yield PlacedPair(place, row)
+                place += len(line)
+
+    def pair_at(self, place: int) -> Row:
+        """The pair that begins at a byte of its file."""
+        with (self.path / PAIRS).open("rb") as file:
+            file.seek(place)
+            return json.loads(file.readline())
+
+    def failures(self) -> Iterator[Row]:
+        """What could not be done."""
+        return self.rows(FAILURES, ("reason",))
+
+    def stages(self) -> list[Stage]:
+        """What calls took, stage by stage."""
+        if not (self.path / CALLS).is_file():
+            return []
+        try:
+            with closing(sqlite3.connect(f"{(self.path / CALLS).absolute().as_uri()}?mode=ro", uri=True)) as db:
+                timed = "seconds" in {row[1] for row in db.execute("PRAGMA table_info(calls)")}
+                return [
+                    Stage(*row)
+                    for row in db.execute(
+                        "SELECT stage, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens), SUM(cached_tokens),"
+                        f" SUM(cost), {'SUM(seconds)' if timed else '0.0'} FROM calls GROUP BY stage"
+                    )
+                ]
+        except sqlite3.Error as error:
+            raise UserError(f"{self.path / CALLS} cannot be read: {error}; mend or remove it") from None
