@@ -72,6 +72,7 @@ async def generate(config: GenerateConfig, until: str = "pairs", patience: float
         with locked(output_dir, patience), Failures(output_dir / FAILURES) as failures:
             cache.open()
             ledger.carry_over(cache.totals())
+            (output_dir / SUMMARY).unlink(missing_ok=True)  # tells that the run has ended
             if run.changed:  # only how pairs are made: they are made anew
                 (output_dir / PAIRS).unlink(missing_ok=True)
             save_settings(config, output_dir)

@@ -60,14 +60,10 @@ class RunFolder:
             raise UserError(f"{path / CONFIG} is no generation's: {first_line(error)}; name another folder") from None
 
     def summary(self) -> dict[str, Any] | None:
-        """What the run said when it ended; None where it goes on, or was killed since."""
-        path = self.path / SUMMARY
-        written = [file.stat().st_mtime for file in self.path.glob("*.jsonl") if file.name != PAIRS]
-        if not path.is_file() or path.stat().st_mtime < max(written, default=0):
-            return None
+        """What the run said when it ended; None where it goes on, or was killed."""
         try:
-            summary = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
+            summary = json.loads((self.path / SUMMARY).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
             return None
         return summary if isinstance(summary, dict) else None
 
