@@ -11,7 +11,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["lf_longpo", "lf_longpo.*"]),
-    package_data={"lf_longpo": ["py.typed", "*/prompts/*.txt", "*/prompts/*/*.txt", "report/templates/*"]},
+    package_data={"lf_longpo": ["py.typed", "*/prompts/*.txt", "*/prompts/*/*.txt", "*/templates/*"]},
     entry_points={"console_scripts": ["longpo = lf_longpo.cli:main"]},
     install_requires=[
         # The trainer, its template encoding and its data set format are used as they are in this release.
@@ -39,6 +39,9 @@ setup(
         "trafilatura>=2",
         "py3langid>=0.3",
         "jinja2>=3",
+        "starlette",
+        "uvicorn",
+        "python-multipart",  # forms of the viewer
         "matplotlib>=3.8",
         "rich",
         "filelock",

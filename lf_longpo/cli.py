@@ -139,6 +139,42 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("run_dir", type=Path, help="output_dir of a generation")
     report.set_defaults(run=_report)
 
+    view = commands.add_parser(
+        "view",
+        help="look at pairs, their contexts and evidence on a local page, and decide about them",
+        description="Opens a page on this machine to search, filter and sort pairs, see what each response rests on, "
+        "and accept, reject or edit them. Decisions go to a file beside the data set; longpo register --reviewed uses "
+        "them.",
+    )
+    view.add_argument("name", help="output_dir of a generation, a .jsonl file of pairs, or a registered data set")
+    view.add_argument("--dataset-dir", type=Path, default=Path("dataset_info"), help="data folder (%(default)s)")
+    view.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    view.add_argument("--port", type=int, default=7870, help="likewise; 0 for any free one (%(default)s)")
+    view.set_defaults(run=_view)
+
+    export = commands.add_parser(
+        "export",
+        help="pairs, or all responses of a run, for other trainers and for the hub",
+        description="Writes a data set in another form: pairs as they are, TRL's preference or unpaired form, or "
+        "LLaMA-Factory's KTO. The file's name ends in .jsonl or .parquet.",
+    )
+    export.add_argument("name", help="output_dir of a generation, a .jsonl file of pairs, or a registered data set")
+    export.add_argument("output", type=Path, help="the .jsonl or .parquet file to write")
+    export.add_argument(
+        "--to", choices=["pairs", "trl-dpo", "trl-kto", "kto"], default="pairs", help="form (%(default)s)"
+    )
+    export.add_argument(
+        "--threshold",
+        type=float,
+        help="kto, trl-kto: reward from which a response is desirable (the middle between its question's extremes)",
+    )
+    export.add_argument("--reviewed", action="store_true", help="as decided about in longpo view")
+    export.add_argument("--dataset-dir", type=Path, default=Path("dataset_info"), help="data folder (%(default)s)")
+    export.add_argument("--register", metavar="NAME", help="kto: register the file with LLaMA-Factory")
+    export.add_argument("--push-to-hub", metavar="ORG/NAME", help="upload the file with a data card (token: HF_TOKEN)")
+    export.add_argument("--private", action="store_true", help="make the hub repository a private one")
+    export.set_defaults(run=_export)
+
     synthesize = commands.add_parser(
         "synthesize",
         help="make long-context questions",
@@ -225,6 +261,11 @@ def _parser() -> argparse.ArgumentParser:
     register.add_argument("--tags", nargs="+", metavar="OURS=THEIRS", help="for sharegpt, e.g. role_tag=role")
     register.add_argument("--subset", help="configuration of a hub data set")
     register.add_argument("--split", help="split of a hub data set")
+    register.add_argument(
+        "--reviewed",
+        action="store_true",
+        help="make NAME.jsonl of a run, file or registered data set of pairs as they were decided about in longpo view",
+    )
     register.add_argument("--overwrite", action="store_true", help="replace an entry of another shape")
     register.set_defaults(run=_register)
     return parser
@@ -317,6 +358,32 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
+def _export(options: argparse.Namespace) -> int:
+    from lf_longpo.export.run import export, push, register_kto
+
+    if options.register and options.to != "kto":
+        raise UserError("--register goes with --to kto; longpo register takes files of pairs")
+    if options.private and not options.push_to_hub:
+        raise UserError("--private goes with --push-to-hub")
+    number, viewed = export(
+        options.name, options.to, options.output, options.dataset_dir, options.threshold, options.reviewed
+    )
+    print(f"{number:,} rows -> {options.output}")
+    if options.register:
+        register_kto(options.dataset_dir, options.register, options.output)
+        print(f"registered {options.register} in {options.dataset_dir}/dataset_info.json")
+    if options.push_to_hub:
+        print(push(options.push_to_hub, options.output, number, options.to, viewed, options.private))
+    return 0
+
+
+def _view(options: argparse.Namespace) -> int:
+    from lf_longpo.viewer.serve import view
+
+    view(options.name, options.dataset_dir, options.host, options.port)
+    return 0
+
+
 def _self_instruct(options: argparse.Namespace) -> int:
     from lf_longpo.config_file import load_config
     from lf_longpo.synthesis.settings import SelfInstructConfig
@@ -382,8 +449,16 @@ def _register(options: argparse.Namespace) -> int:
     from lf_longpo.plugin.entries import describe_dataset
     from lf_longpo.plugin.registry import register_dataset
 
+    source = options.source
+    if options.reviewed:
+        from lf_longpo.export.run import write_reviewed
+        from lf_longpo.reporting import print_reviewed
+
+        target = Path(options.dataset_dir) / f"{options.name}.jsonl"
+        print_reviewed(target, write_reviewed(source, Path(options.dataset_dir), target))
+        source = str(target)
     entry = describe_dataset(
-        options.source,
+        source,
         options.dataset_dir,
         formatting=options.format,
         ranking=options.ranking,

@@ -130,6 +130,38 @@ def read_rows(path: Path, fields: Collection[str] = (), key: Callable[[Row], str
                     yield row
 
 
+class RowsById:
+    """The rows of a journal that another process may be writing, found by id; only their places are held in memory.
+
+    Args:
+        path: the journal; one that is missing has no rows.
+        fields: what a row must have.
+        key: the id that a row belongs to, or None where it is no row after all.
+    """
+
+    def __init__(self, path: Path, fields: Collection[str], key: Callable[[Row], str | None] = row_id) -> None:
+        self._path = path
+        self._places: dict[str, list[int]] = {}
+        place = 0
+        if path.is_file():
+            with path.open("rb") as lines:
+                for line in lines:
+                    row = parsed(line, set(fields))
+                    if row is not None and (id := key(row)) is not None:
+                        self._places.setdefault(id, []).append(place)
+                    place += len(line)
+
+    def rows(self, id: str) -> list[Row]:
+        """The rows of one id, in the order they were written."""
+        found = []
+        if places := self._places.get(id):
+            with self._path.open("rb") as file:
+                for place in places:
+                    file.seek(place)
+                    found.append(json.loads(file.readline()))
+        return found
+
+
 def check_folder(folder: Path, what: str) -> None:
     """Tells whether files can be written in `folder`, which need not be there yet; makes nothing.
 

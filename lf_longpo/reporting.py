@@ -288,6 +288,18 @@ def print_self_instruct(summary: dict[str, Any], config: "SelfInstructConfig") -
         console.print("No questions: nothing was registered.")
 
 
+def print_reviewed(target: Path, told: Mapping[str, int]) -> None:
+    """What became of the pairs of a reviewed data set."""
+    stay = told["accept"] + told["edit"] + told["undecided"]
+    line = (
+        f"{stay} pairs -> {target}: {told['accept']} accepted, {told['edit']} edited, {told['undecided']} undecided; "
+    )
+    line += f"{told['reject']} rejected ones are left out"
+    if told["gone"]:
+        line += f"; {told['gone']} decisions are about pairs that are not there any more"
+    stdout_console().print(line, markup=False)
+
+
 def print_dropped(choice: "Choice") -> None:
     """What `longpo synthesize mix` left out."""
     for why, number in choice.dropped.items():

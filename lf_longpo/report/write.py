@@ -30,6 +30,8 @@ class _Method(NamedTuple):
 
 
 _TEMPLATES = Path(__file__).parent / "templates"
+STYLE = _TEMPLATES / "report.css"
+"""Of pages about runs and pairs."""
 _METHODS = {
     "longmab": _Method(
         "LongMab-PO",
@@ -79,7 +81,7 @@ def write_report(run_dir: Path) -> Path:
         sections=sections,
         extremes=(("largest", largest), ("smallest", smallest)),
         config=visible(run.config_text, 100_000),
-        style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
+        style=STYLE.read_text(encoding="utf-8"),
     )
     write_whole(run_dir / REPORT, [page])
     return run_dir / REPORT

@@ -1,0 +1,87 @@
+"""All responses of a run with their rewards, question by question, and the prompt that they are trained on."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from lf_longpo.config import GenerateConfig
+from lf_longpo.errors import TextTooLong
+from lf_longpo.journal import RowsById
+from lf_longpo.longmab.method import ROLLOUTS, Prompts
+from lf_longpo.longreward.files import SCORES, Keys, Response
+from lf_longpo.longreward.method import PROMPT
+from lf_longpo.longreward.scorer import DIMENSIONS
+from lf_longpo.plugin.encoding import TemplateEncoder
+from lf_longpo.questions import Source, read_questions
+from lf_longpo.records import Question, Rollout, names
+from lf_longpo.report.run_folder import RunFolder
+from lf_longpo.text.prompts import around_context
+
+
+class Scored(NamedTuple):
+    """A response and its reward."""
+
+    text: str
+    reward: float
+    index: int
+
+
+class Answered(NamedTuple):
+    """A question with its responses."""
+
+    id: str
+    prompt: str
+    """Cut in the middle of its context until it fits pairs.cutoff_len with the longest response."""
+    responses: list[Scored]
+
+
+def answered(run: RunFolder) -> Iterator[Answered]:
+    """Streams the questions of a run that have responses, in the input's order.
+
+    A question whose longest response leaves no room for a prompt is passed over, as it was when pairs were made.
+
+    Raises:
+        UserError: the run's input or its template is not to be had any more.
+    """
+    config = run.config
+    trust = bool(config.policy and config.policy.trust_remote_code)
+    encoder = TemplateEncoder(
+        config.pairs.template, config.tokenizer or config.policy.model, config.pairs.cutoff_len, trust
+    )
+    responses_of, render_of = (_longmab if config.method == "longmab" else _longreward)(run, config)
+    for question in read_questions(Source(config.input, config.input_split, False, config.start, config.end)):
+        if responses := responses_of(question.id):
+            render = render_of(question)
+            try:
+                context = encoder.fit(question.context, render, [one.text for one in responses])
+            except TextTooLong:
+                continue
+            yield Answered(question.id, render(context), responses)
+
+
+_Run = tuple[Callable[[str], list[Scored]], Callable[[Question], Callable[[str], str]]]
+
+
+def _longmab(run: RunFolder, config: GenerateConfig) -> _Run:
+    rollouts = RowsById(run.path / ROLLOUTS, names(Rollout))
+
+    def responses(id: str) -> list[Scored]:
+        by_round = {row["round"]: row for row in rollouts.rows(id)}
+        return [Scored(row["output"], row["reward"], round) for round, row in sorted(by_round.items())]
+
+    return responses, Prompts(config.longmab).rollout
+
+
+def _longreward(run: RunFolder, config: GenerateConfig) -> _Run:
+    questions = read_questions(Source(config.input, config.input_split, False, config.start, config.end))
+    keys = Keys({question.id for question in questions})
+    scores = RowsById(run.path / SCORES, ("idx", "query", "answer", "scores"), keys.of_score)
+
+    def responses(id: str) -> list[Scored]:
+        by_idx = {row["idx"]: row for row in scores.rows(id)}
+        rewards = {
+            idx: sum(row["scores"][name] for name in DIMENSIONS) / len(DIMENSIONS) for idx, row in by_idx.items()
+        }
+        scored = [Scored(row["answer"], rewards[idx], Response.of(row).number) for idx, row in by_idx.items()]
+        return sorted(scored, key=lambda one: one.index)
+
+    return responses, lambda question: around_context(PROMPT, question=question.question)

@@ -1,0 +1,111 @@
+"""`longpo export`: a data set of pairs, or all responses of a run, for other trainers and for the hub."""
+
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from lf_longpo.errors import UserError, first_line
+from lf_longpo.export.card import data_card
+from lf_longpo.export.files import write_rows
+from lf_longpo.export.formats import KTO_ENTRY, both_labels, kto_rows, preference_rows
+from lf_longpo.export.responses import answered
+from lf_longpo.journal import Row
+from lf_longpo.plugin.registry import register_dataset
+from lf_longpo.review import reviewed_rows
+from lf_longpo.tables import places_and_rows
+from lf_longpo.viewer.source import Viewed, find_viewed
+
+FORMS = {
+    "pairs": "pairs as they are",
+    "trl-dpo": "pairs in TRL's preference form (prompt, chosen, rejected as messages)",
+    "trl-kto": "all scored responses in TRL's unpaired form (prompt and completion as messages, label)",
+    "kto": "all scored responses for LLaMA-Factory's KTO (prompt, completion, label)",
+}
+"""What rows can be made, and what they are."""
+
+
+def export(
+    name: str, form: str, target: Path, dataset_dir: Path, threshold: float | None = None, reviewed: bool = False
+) -> tuple[int, Viewed]:
+    """Writes a data set in another form; gives the number of rows and what they were made of.
+
+    Args:
+        name: a run's folder, a file of pairs, or a registered data set.
+        form: one of `FORMS`.
+        target: the .jsonl or .parquet file to write.
+        dataset_dir: where data sets are registered.
+        threshold: for KTO, see `kto_rows`.
+        reviewed: whether decisions about pairs are followed.
+
+    Raises:
+        UserError: there is no such data set, or the form needs a run; nothing was written.
+    """
+    viewed = find_viewed(name, dataset_dir)
+    if target.resolve() == viewed.path.resolve():
+        raise UserError(f"{target} is the data set itself; name another file")
+    return write_rows(target, _rows(viewed, form, threshold, reviewed)), viewed
+
+
+def write_reviewed(name: str, dataset_dir: Path, target: Path) -> Counter[str]:
+    """Writes a data set as it was decided about; gives its pairs by decision, see `reviewed_rows`.
+
+    Raises:
+        UserError: there is no such data set, or nothing was decided about it; nothing was written.
+    """
+    viewed = find_viewed(name, dataset_dir)
+    if target.resolve() == viewed.path.resolve():
+        raise UserError(f"--name: {target} is the data set itself; choose another name")
+    told: Counter[str] = Counter()
+    write_rows(target, reviewed_rows(viewed.path, viewed.columns, told))
+    return told
+
+
+def _rows(viewed: Viewed, form: str, threshold: float | None, reviewed: bool) -> Iterator[Row]:
+    if form in ("kto", "trl-kto"):
+        if viewed.run is None:
+            raise UserError(f"{form} takes all responses of a run: name the run's folder in the place of {viewed.name}")
+        if reviewed:
+            raise UserError(f"--reviewed: decisions are about pairs, and {form} takes all responses; leave it out")
+        return both_labels(kto_rows(answered(viewed.run), threshold, form == "trl-kto"))
+    if threshold is not None:
+        raise UserError("--threshold goes with kto and trl-kto")
+    told: Counter[str] = Counter()
+    rows = reviewed_rows(viewed.path, viewed.columns, told) if reviewed else _all(viewed.path)
+    return preference_rows(rows, viewed.columns) if form == "trl-dpo" else rows
+
+
+def _all(path: Path) -> Iterator[Row]:
+    return (row for _, row in places_and_rows(str(path)))
+
+
+def register_kto(dataset_dir: Path, name: str, target: Path) -> None:
+    """Registers a file of the form `kto` with LLaMA-Factory.
+
+    Raises:
+        UserError: see `register_dataset`.
+    """
+    file_name = Path(os.path.relpath(target, dataset_dir)).as_posix()
+    register_dataset(dataset_dir, name, {"file_name": file_name, "columns": dict(KTO_ENTRY)})
+
+
+def push(repository: str, target: Path, rows: int, form: str, viewed: Viewed, private: bool) -> str:
+    """Uploads an exported file with a data card to a hub repository; the token is the hub's own (HF_TOKEN).
+
+    Raises:
+        UserError: the hub refused, or is not to be reached.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    try:
+        url = api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            card = Path(folder) / "README.md"
+            card.write_text(data_card(repository, target, rows, FORMS[form], viewed.run), encoding="utf-8")
+            for path, place in ((target, target.name), (card, card.name)):
+                api.upload_file(path_or_fileobj=path, path_in_repo=place, repo_id=repository, repo_type="dataset")
+    except Exception as error:  # of many kinds, all meaning that it is not there
+        raise UserError(f"--push-to-hub {repository}: {first_line(error)}; {target} is written") from None
+    return str(url)

@@ -1,0 +1,1 @@
+"""A local page to read pairs with long contexts on, and to decide about them."""

@@ -1,0 +1,69 @@
+"""What is to be viewed: a data set's file with its columns, and the run that made it if there is one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lf_longpo.errors import UserError
+from lf_longpo.pairs import PAIRS
+from lf_longpo.plugin.entries import describe_dataset
+from lf_longpo.plugin.registry import DATASET_INFO, RANKING_COLUMNS, load_dataset_info
+from lf_longpo.report.run_folder import RunFolder
+from lf_longpo.run_dir import CONFIG
+
+_DEFAULTS = {"query": "query", **RANKING_COLUMNS}
+
+
+@dataclass(frozen=True, slots=True)
+class Viewed:
+    """Pairs to look at."""
+
+    name: str
+    path: Path
+    """A .jsonl file."""
+    columns: dict[str, str]
+    """LLaMA-Factory's names of the columns (prompt, query, chosen, rejected) to the file's."""
+    run: RunFolder | None
+    """Knows what each response was shown, or judged by."""
+
+
+def find_viewed(name: str, dataset_dir: Path) -> Viewed:
+    """The pairs that are meant.
+
+    Args:
+        name: a run's folder, a .jsonl file of pairs, or the name of a registered data set.
+        dataset_dir: where it is registered.
+
+    Raises:
+        UserError: there are none of that name, or they are no pairs in a .jsonl file.
+    """
+    folder = Path(name)
+    if (folder / CONFIG).is_file():
+        run = RunFolder(folder)
+        registered = run.config.dataset_dir / f"{run.config.dataset_name}.jsonl"
+        # Decisions are about what training reads; while the run goes on there may be pairs that are not registered yet.
+        path = registered if registered.is_file() and run.summary() else folder / PAIRS
+        if not path.is_file():
+            raise UserError(f"{folder} has no pairs yet")
+        return Viewed(run.config.dataset_name, path, dict(RANKING_COLUMNS), run)
+    if folder.is_dir():
+        raise UserError(f"{folder} holds no run: {CONFIG} is missing; name a run's folder, a file or a data set")
+    entry = load_dataset_info(dataset_dir).get(name)
+    if entry is None and not folder.is_file():
+        raise UserError(f"no run, file or data set {name!r} (in {dataset_dir / DATASET_INFO}); check the name")
+    path = folder if entry is None else dataset_dir / str(entry.get("file_name"))
+    if path.suffix != ".jsonl" or not path.is_file():
+        raise UserError(f"{name}: {path} is no .jsonl file here; only such data sets can be viewed")
+    entry = entry or describe_dataset(str(path), path.parent)
+    if not entry.get("ranking"):
+        raise UserError(f"{name} is no data set of pairs: it has no chosen and rejected responses")
+    columns = dict(entry.get("columns") or {})
+    if entry.get("formatting") == "sharegpt":
+        columns = {"prompt": columns.get("messages", "conversations"), **columns}
+    known = {ours: theirs for ours, theirs in columns.items() if ours in _DEFAULTS}
+    return Viewed(name, path, {**RANKING_COLUMNS, **known}, None)
+
+
+def prompt_columns(columns: dict[str, str]) -> Sequence[str]:
+    """The columns whose texts together are the prompt."""
+    return [columns[name] for name in ("prompt", "query") if name in columns]
