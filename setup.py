@@ -64,6 +64,8 @@ setup(
             "bitsandbytes",
             "matplotlib",
             "pypdf[crypto]",
+            "selenium",
+            "httpx",
         ],
     },
 )

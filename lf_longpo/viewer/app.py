@@ -129,7 +129,8 @@ class Pages:
         own = [text_of(row[columns[side]]) for side in SIDES]
         edited = [decision.chosen, decision.rejected] if decision and decision.verdict == "edit" else own
         shown = [visible(text, _RESPONSE) for text in edited]
-        evidence = self._witness.of(row) if self._witness else Evidence()
+        known = self._witness.of(row) if self._witness else None
+        evidence = known or Evidence()
         prompt = "\n\n".join(text_of(row.get(name)) for name in prompt_columns(columns))
         numbers = self._index.numbers(wanted)
         at = numbers.index(line.number) if line.number in numbers else -1
@@ -160,6 +161,7 @@ class Pages:
             context=marked(evidence.context, evidence.spans) if evidence.context is not None else [],
             spans=evidence.spans,
             of_run=self._viewed.run is not None,
+            still_read=self._witness is not None and known is None,
             prompt=visible(prompt, _PROMPT),
             prompt_characters=len(prompt),
             decision=decision.verdict if decision else "undecided",

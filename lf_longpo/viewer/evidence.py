@@ -20,6 +20,8 @@ from lf_longpo.report.run_folder import RunFolder
 from lf_longpo.text.chunking import chunk_sentences
 
 SIDES = "chosen", "rejected"
+# Seconds that a page waits for the run's files to be read.
+_PATIENCE = 2.0
 
 
 class Span(NamedTuple):
@@ -65,7 +67,7 @@ class Evidence:
 class Witness:
     """Knows what the responses of a run rest on.
 
-    Finding things in a run's files takes their reading once; a thread of its own begins with that at once.
+    Finding things in a run's files takes reading them once; a thread of its own begins with that at once.
 
     Args:
         run: the run.
@@ -74,14 +76,21 @@ class Witness:
     def __init__(self, run: RunFolder) -> None:
         self._method = (_LongMab if run.config.method == "longmab" else _LongReward)(run)
         self._lock = threading.Lock()
-        threading.Thread(
-            target=self.of, args=({"id": "", "chosen_index": 0, "rejected_index": 0},), daemon=True
-        ).start()
+        self._read = threading.Event()
+        threading.Thread(target=self._read_all, daemon=True).start()
 
-    def of(self, pair: Row) -> Evidence:
-        """The evidence of one pair."""
+    def of(self, pair: Row) -> Evidence | None:
+        """The evidence of one pair; None while the run's files are still being read."""
+        if not self._read.wait(_PATIENCE):
+            return None
         with self._lock:
             return self._method.of(pair)
+
+    def _read_all(self) -> None:
+        try:
+            self._method.of({"id": "", "chosen_index": 0, "rejected_index": 0})
+        finally:
+            self._read.set()
 
 
 class _Contexts:
