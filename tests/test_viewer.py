@@ -235,6 +235,7 @@ def test_a_pair_is_found_read_and_rejected_in_a_browser(tmp_path, key):
             for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"):
                 options.add_argument(flag)
             browser = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+            browser.implicitly_wait(5)
             try:
                 browser.get(address)
                 for _ in range(100):
