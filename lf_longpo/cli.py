@@ -266,7 +266,9 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="make NAME.jsonl of a run, file or registered data set of pairs as they were decided about in longpo view",
     )
-    register.add_argument("--overwrite", action="store_true", help="replace an entry of another shape")
+    register.add_argument(
+        "--overwrite", action="store_true", help="replace an entry of another shape, or a reviewed file"
+    )
     register.set_defaults(run=_register)
     return parser
 
@@ -446,19 +448,13 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _register(options: argparse.Namespace) -> int:
+    if options.reviewed:
+        return _register_reviewed(options)
     from lf_longpo.plugin.entries import describe_dataset
     from lf_longpo.plugin.registry import register_dataset
 
-    source = options.source
-    if options.reviewed:
-        from lf_longpo.export.run import write_reviewed
-        from lf_longpo.reporting import print_reviewed
-
-        target = Path(options.dataset_dir) / f"{options.name}.jsonl"
-        print_reviewed(target, write_reviewed(source, Path(options.dataset_dir), target))
-        source = str(target)
     entry = describe_dataset(
-        source,
+        options.source,
         options.dataset_dir,
         formatting=options.format,
         ranking=options.ranking,
@@ -469,6 +465,19 @@ def _register(options: argparse.Namespace) -> int:
     )
     register_dataset(options.dataset_dir, options.name, entry, overwrite=options.overwrite)
     print(f"registered {options.name} in {options.dataset_dir}/dataset_info.json: {entry}")
+    return 0
+
+
+def _register_reviewed(options: argparse.Namespace) -> int:
+    from lf_longpo.export.run import register_reviewed
+    from lf_longpo.reporting import print_reviewed
+
+    described = ("format", "ranking", "columns", "tags", "subset", "split")
+    if given := [f"--{name}" for name in described if getattr(options, name) is not None]:
+        raise UserError(
+            f"{given[0]} does not go with --reviewed: the data set keeps the shape that it was registered in"
+        )
+    print_reviewed(*register_reviewed(options.source, Path(options.dataset_dir), options.name, options.overwrite))
     return 0
 
 

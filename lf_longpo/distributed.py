@@ -69,6 +69,7 @@ def generate_on_ray(config: GenerateConfig, address: str, until: str = "pairs") 
         with locked(folder):
             shards = _shards(config, folder, questions, workers)
             save_settings(config, config.output_dir)
+            (config.output_dir / SUMMARY).unlink(missing_ok=True)  # tells that the run has ended
             try:
                 _run([shard for shard in shards if not _is_done(shard, until)], until, workers)
             finally:
@@ -199,7 +200,10 @@ def _merge(output_dir: Path, folders: list[Path]) -> None:
         for folder in folders:
             if (folder / CALLS).is_file():
                 db.execute("ATTACH ? AS shard", (str(folder / CALLS),))
-                db.execute("INSERT OR IGNORE INTO main.calls SELECT * FROM shard.calls")
+                # By name: a shard of an earlier version may lack some.
+                columns = ", ".join(row[1] for row in db.execute("PRAGMA shard.table_info(calls)"))
+                if columns:
+                    db.execute(f"INSERT OR IGNORE INTO main.calls ({columns}) SELECT {columns} FROM shard.calls")
                 db.execute("DETACH shard")
 
 

@@ -36,11 +36,11 @@ class Reviews:
     """The decisions about a data set; its file is made with the first one.
 
     Args:
-        dataset: the data set's file.
+        path: its file.
     """
 
-    def __init__(self, dataset: Path) -> None:
-        self.path = dataset.with_suffix(".review.jsonl")
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self._journal: Journal | None = None
         self._decisions = {row["digest"]: _decision(row) for row in read_rows(self.path, _FIELDS, _key)}
 
@@ -58,7 +58,9 @@ class Reviews:
         Raises:
             OSError: it cannot be written.
         """
-        self._journal = self._journal or Journal(self.path, _FIELDS, _key)
+        if self._journal is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._journal = Journal(self.path, _FIELDS, _key)
         row = {"digest": digest, "id": id, "decision": decision.verdict if decision else "undecided"}
         if decision and decision.verdict == "edit":
             row |= {"chosen": decision.chosen, "rejected": decision.rejected}
@@ -71,11 +73,17 @@ class Reviews:
             self._journal.close()
 
 
-def reviewed_rows(dataset: Path, columns: Mapping[str, str], told: Counter[str]) -> Iterator[Row]:
+def decisions_of(dataset: Path) -> Path:
+    """Where the decisions about a data set's file are: beside it."""
+    return dataset.with_suffix(".review.jsonl")
+
+
+def reviewed_rows(dataset: Path, reviews: Reviews, columns: Mapping[str, str], told: Counter[str]) -> Iterator[Row]:
     """Streams a data set without the pairs that were rejected, and with the texts that were edited.
 
     Args:
         dataset: a file of pairs.
+        reviews: what was decided about them.
         columns: LLaMA-Factory's names of the columns prompt, chosen and rejected to the data set's.
         told: counts pairs by what was decided about them; `undecided` ones stay in, `gone` are decisions about pairs
             that are not there any more.
@@ -83,7 +91,6 @@ def reviewed_rows(dataset: Path, columns: Mapping[str, str], told: Counter[str])
     Raises:
         UserError: nothing was decided, nothing stays, or the data set cannot be read.
     """
-    reviews = Reviews(dataset)
     decisions = reviews.all()
     if not decisions:
         raise UserError(f"{reviews.path} holds no decision; review the pairs with longpo view first")
@@ -112,6 +119,11 @@ def text_of(value: Any) -> str:
     if isinstance(value, list):
         return "\n\n".join(map(text_of, value))
     return value if isinstance(value, str) else ""
+
+
+def response_of(value: Any) -> str:
+    """The text of a response: of several messages the last one."""
+    return text_of(value[-1:] if isinstance(value, list) else value)
 
 
 def _put(value: Any, text: str) -> Any:

@@ -10,6 +10,8 @@ from conftest import code_questions, judged, run_settings, write_jsonl
 from stub import Stub
 
 from lf_longpo.cli import main
+from lf_longpo.export.formats import kto_rows
+from lf_longpo.export.responses import Answered, Scored
 
 
 def rows_of(path):
@@ -124,6 +126,30 @@ def test_llamafactory_loads_kto(runs, tmp_path):
         "train_dataset"
     ]
     assert len(dataset) == len(rows_of(target)) and set(dataset["kto_tags"]) == {True, False}
+
+
+def test_parquet_keeps_numbers_and_columns_that_come_late(tmp_path):
+    from pyarrow import parquet
+
+    rows = [{"prompt": "p", "chosen": "a", "rejected": "b", "reward": 1, "late": None} for _ in range(200)]
+    rows[150] |= {"reward": 0.5, "late": "here", "new": ["x"]}
+    source = write_jsonl(tmp_path / "p.jsonl", rows)
+    assert main(["export", str(source), str(tmp_path / "p.parquet")]) == 0
+    made = parquet.read_table(tmp_path / "p.parquet").to_pylist()
+    assert made == [{"new": None, **row} for row in rows]
+    write_jsonl(source, [*rows, {**rows[0], "reward": "high"}])
+    assert main(["export", str(source), str(tmp_path / "q.parquet")]) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p.jsonl", "p.parquet"]
+
+
+def test_a_text_sampled_twice_has_one_label():
+    twice = [Scored("same", 1.0, 0), Scored("same", 0.0, 1), Scored("best", 1.0, 2), Scored("worst", 0.1, 3)]
+    rows = list(kto_rows([Answered("q", "p", twice)], None, conversational=False))
+    assert [(row["completion"], row["label"], row["reward"]) for row in rows] == [
+        ("same", False, 0.5),
+        ("best", True, 1.0),
+        ("worst", False, 0.1),
+    ]
 
 
 def test_what_cannot_be_exported_is_told(runs, tmp_path, capsys, monkeypatch):

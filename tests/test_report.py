@@ -2,6 +2,7 @@
 
 import json
 import re
+import sqlite3
 from html.parser import HTMLParser
 
 import pytest
@@ -120,6 +121,23 @@ def test_lengths_that_tell_the_sides_apart_are_warned_of(tmp_path, server):
     # The largest gap first, the smallest first; no pair stands twice.
     shown = re.findall(r"<h3[^>]*>(Question \d+\?)", page.source)
     assert len(shown) == len(set(shown)) == 25 and shown[0] == "Question 0?" and shown[13] == "Question 24?"
+
+
+def test_odd_values_and_old_files_stop_no_report(tmp_path, server, capsys):
+    policy = run_settings(server, tmp_path, tmp_path / "q")["policy"]
+    run, rows = write_run(tmp_path, server, policy=policy | {"base_url": "https://bob:s3cret@gw.example/v1?key=abc"})
+    rows[0] |= {"chosen_reward": 0.30000000000000004, "rejected_reward": 0.0}
+    rows[1] |= {"chosen_reward": 0.3, "rejected_reward": 0.0}
+    rows[2] |= {"chosen_reward": float("nan")}
+    write_jsonl(run / "pairs.jsonl", rows)
+    with sqlite3.connect(run / "calls.sqlite") as db:
+        db.execute("CREATE TABLE calls (stage TEXT, prompt_tokens INTEGER, completion_tokens INTEGER)")
+        db.execute("INSERT INTO calls VALUES ('probe', 7, 1)")
+    db.close()
+    assert main(["report", str(run)]) == 0
+    page = Page(run / "report.html")
+    assert "s3cret" not in page.source and "key=abc" not in page.source and "https://gw.example/v1" in page.text
+    assert "probe171" in page.text.replace("\n", "")
 
 
 def test_a_folder_without_a_generation_is_told(tmp_path, capsys):

@@ -58,7 +58,7 @@ class Open:
 
     def __init__(self, name, dataset_dir=Path("dataset_info"), hosts=("testserver",)):
         viewed = find_viewed(str(name), Path(dataset_dir))
-        self.reviews = Reviews(viewed.path)
+        self.reviews = Reviews(viewed.decisions)
         self.index = PairIndex(viewed, self.reviews.all())
         self.client = TestClient(make_app(viewed, self.index, self.reviews, list(hosts)))
 
@@ -127,9 +127,66 @@ def test_decisions_go_to_the_side_file_and_into_the_reviewed_data_set(tmp_path, 
 
     # Decisions belong to texts: a pair that was made anew is undecided again, and that is told.
     write_pairs(path, 4, chosen="Another answer.")
-    assert main(register) == 0
+    assert main(register) == 2 and "is there already" in capsys.readouterr().err
+    assert main([*register, "--overwrite"]) == 0
     assert "1 decisions are about pairs that are not there any more" in re.sub(r"\s+", " ", capsys.readouterr().out)
     assert [row["id"] for row in rows_of(tmp_path / "data/fine.jsonl")] == ["q0", "q1", "q2", "q3"]
+
+
+def test_a_file_that_was_written_anew_takes_no_decision(tmp_path):
+    path = write_pairs(tmp_path / "p.jsonl", 3)
+    with Open(path) as client:
+        lines = path.read_text().splitlines()
+        path.write_text("\n".join((lines[2], lines[1], lines[0])) + "\n")
+        assert (
+            client.get("/pair/1").status_code == client.post("/pair/1", data={"decision": "reject"}).status_code == 409
+        )
+        assert not (tmp_path / "p.review.jsonl").exists()
+
+
+def test_decisions_stay_while_a_run_ends_and_goes_on(tmp_path, key):
+    run = make_run(tmp_path)
+    summary = (run / "summary.json").read_text()
+    (run / "summary.json").unlink()
+    with Open(run) as client:
+        client.post("/pair/1", data={"decision": "reject"})
+    (run / "summary.json").write_text(summary)
+    with Open(run) as client:
+        assert found(client.get("/?state=reject")) == [1]
+
+
+def test_an_edited_pair_is_not_accepted_as_it_was(tmp_path):
+    path = write_pairs(tmp_path / "p.jsonl", 1)
+    with Open(path) as client:
+        client.post("/pair/1", data={"decision": "edit", "chosen": "Edited.", "rejected": "Bad 0."})
+        page = client.get("/pair/1").text
+        assert 'value="accept"' not in page and "Take the edit back" in page
+
+
+def test_half_a_letter_stops_nothing(tmp_path):
+    path = write_pairs(tmp_path / "p.jsonl", 3, chosen="a \ud83d b", id="\udc00")
+    with Open(path) as client:
+        assert found(client.get("/")) == [1, 2, 3] and "⟨U+D83D⟩" in client.get("/pair/1").text
+    assert main(["export", str(path), str(tmp_path / "out.jsonl")]) == 2 and not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_reviewed_data_set_keeps_the_shape_that_it_was_registered_in(tmp_path, capsys):
+    write_jsonl(tmp_path / "p.jsonl", [{"q": f"Q{n}", "sys": "S", "win": "a", "lose": "b"} for n in range(2)])
+    shape = {"ranking": True, "columns": {"prompt": "q", "system": "sys", "chosen": "win", "rejected": "lose"}}
+    info = {"odd": {"file_name": "p.jsonl", **shape}, "sft": {"file_name": "sft.jsonl"}}
+    (tmp_path / "dataset_info.json").write_text(json.dumps(info))
+    with Open("odd", tmp_path) as client:
+        client.post("/pair/1", data={"decision": "reject"})
+    register = ["register", "odd", "--reviewed", "--dataset-dir", str(tmp_path), "--name"]
+    assert main([*register, "sft"]) == 2 and not (tmp_path / "sft.jsonl").exists()
+    assert main([*register, "fine"]) == 0 and rows_of(tmp_path / "fine.jsonl")[0]["q"] == "Q1"
+    assert json.loads((tmp_path / "dataset_info.json").read_text())["fine"] == {"file_name": "fine.jsonl", **shape}
+    export = ["export", "odd", str(tmp_path / "trl.jsonl"), "--to", "trl-dpo", "--dataset-dir", str(tmp_path)]
+    assert main(export) == 0
+    assert rows_of(tmp_path / "trl.jsonl")[0]["prompt"] == [
+        {"role": "system", "content": "S"},
+        {"role": "user", "content": "Q0"},
+    ]
 
 
 def test_other_pages_cannot_decide(tmp_path):
@@ -172,8 +229,9 @@ def test_what_cannot_be_viewed_is_told(tmp_path, capsys, monkeypatch, name, said
 
 
 def test_messages_are_shown_and_edited_in_their_form(tmp_path):
+    asked = [{"from": "human", "value": "Hello."}, {"from": "gpt", "value": "Yes?"}]
     row = {
-        "conversations": [{"from": "human", "value": "Read this. Why?"}],
+        "conversations": [*asked, {"from": "human", "value": "Read this. Why?"}],
         "chosen": {"from": "gpt", "value": "Because."},
         "rejected": {"from": "gpt", "value": "No."},
     }
@@ -183,6 +241,9 @@ def test_messages_are_shown_and_edited_in_their_form(tmp_path):
         client.post("/pair/1", data={"decision": "edit", "chosen": "Just so.", "rejected": "No."})
     assert main(["export", str(path), str(tmp_path / "out.jsonl"), "--reviewed"]) == 0
     assert rows_of(tmp_path / "out.jsonl")[0]["chosen"] == {"from": "gpt", "value": "Just so."}
+    assert main(["export", str(path), str(tmp_path / "trl.jsonl"), "--to", "trl-dpo"]) == 0
+    (made,) = rows_of(tmp_path / "trl.jsonl")
+    assert [message["role"] for message in made["prompt"]] == ["user", "assistant", "user"]
 
 
 def test_evidence_is_marked_where_it_stands(tmp_path, key):

@@ -38,6 +38,9 @@ def data_card(name: str, file: Path, rows: int, form: str, run: RunFolder | None
             parts.append(f"{summary['pairs']:,} pairs came of {summary['questions']:,} questions.\n")
         keep = [one for one in _TOLD if one not in _METHODS or one == config.method]
         settings = {one: value for one, value in config.model_dump(mode="json").items() if one in keep}
+        for name in ("prompt", "probe_prompt", "prompts"):
+            if (section := settings[config.method]).get(name):
+                section[name] = Path(section[name]).name  # may be somebody's folder
         parts.append(f"Settings:\n\n```yaml\n{yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)}```\n")
     parts.append("Licence and origin of the documents: to be told by who publishes this.\n")
     return "\n".join(parts)

@@ -3,12 +3,16 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lf_longpo.errors import UserError, first_line
 from lf_longpo.journal import Row, check_folder, write_whole
+
+if TYPE_CHECKING:
+    import pyarrow
 
 TYPES = (".jsonl", ".parquet")
 # Rows of a Parquet row group: with 64k tokens each some megabytes.
@@ -34,34 +38,58 @@ def write_rows(target: Path, rows: Iterable[Row]) -> int:
         if not number:
             raise UserError(f"there are no rows to write; {target} was not written")
 
-    if target.suffix == ".jsonl":
-        write_whole(target, (json.dumps(row, ensure_ascii=False) + "\n" for row in counted()))
-    else:
-        _write_parquet(target, counted())
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in counted())
+    try:
+        if target.suffix == ".jsonl":
+            write_whole(target, lines)
+        else:
+            _write_parquet(target, lines)
+    except UnicodeEncodeError:
+        raise UserError(f"{target}: row {number} holds half of a letter; mend or reject it") from None
     return number
 
 
-def _write_parquet(target: Path, rows: Iterator[Row]) -> None:
+def _write_parquet(target: Path, lines: Iterator[str]) -> None:
     import pyarrow
     from pyarrow import parquet
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    os.close(handle)
-    try:
-        first = list(islice(rows, _GROUP))
-        table = pyarrow.Table.from_pylist(first)
-        with parquet.ParquetWriter(name, table.schema, compression="zstd") as writer:
-            writer.write_table(table)
-            while batch := list(islice(rows, _GROUP)):
-                writer.write_table(pyarrow.Table.from_pylist(batch, schema=table.schema))
-        os.chmod(name, 0o644)
-        os.replace(name, target)
-    except pyarrow.ArrowException as error:
-        os.unlink(name)
-        raise UserError(
-            f"{target}: a column holds values of several types ({first_line(error)}); write .jsonl"
-        ) from None
-    except BaseException:
-        os.unlink(name)
-        raise
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+        # Twice: what a column holds is only known when all rows were seen.
+        plain, made = Path(folder) / "rows.jsonl", Path(folder) / target.name
+        schema = pyarrow.schema([])
+        try:
+            with plain.open("w", encoding="utf-8") as file:
+                for batch in _batches(lines):
+                    file.writelines(batch)
+                    schema = pyarrow.unify_schemas([schema, _table(batch).schema], promote_options="permissive")
+            with (
+                plain.open(encoding="utf-8") as file,
+                parquet.ParquetWriter(made, schema, compression="zstd") as writer,
+            ):
+                for batch in _batches(file):
+                    columns = _columns(batch)
+                    arrays = [pyarrow.array(columns.get(one.name, [None] * len(batch)), one.type) for one in schema]
+                    writer.write_table(pyarrow.table(arrays, schema=schema))
+        except pyarrow.ArrowException as error:
+            raise UserError(
+                f"{target}: a column holds values of several types ({first_line(error)}); write .jsonl"
+            ) from None
+        os.replace(made, target)
+
+
+def _batches(lines: Iterable[str]) -> Iterator[list[str]]:
+    source = iter(lines)
+    while batch := list(islice(source, _GROUP)):
+        yield batch
+
+
+def _columns(lines: Sequence[str]) -> dict[str, list[Any]]:
+    rows = [json.loads(line) for line in lines]
+    return {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
+
+
+def _table(lines: Sequence[str]) -> "pyarrow.Table":
+    import pyarrow
+
+    return pyarrow.table(_columns(lines))

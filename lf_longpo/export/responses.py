@@ -37,7 +37,7 @@ class Answered(NamedTuple):
 def answered(run: RunFolder) -> Iterator[Answered]:
     """Streams the questions of a run that have responses, in the input's order.
 
-    A question whose longest response leaves no room for a prompt is passed over, as it was when pairs were made.
+    A response that leaves no room for a prompt is left out.
 
     Raises:
         UserError: the run's input or its template is not to be had any more.
@@ -51,11 +51,14 @@ def answered(run: RunFolder) -> Iterator[Answered]:
     for question in read_questions(Source(config.input, config.input_split, False, config.start, config.end)):
         if responses := responses_of(question.id):
             render = render_of(question)
-            try:
-                context = encoder.fit(question.context, render, [one.text for one in responses])
-            except TextTooLong:
-                continue
-            yield Answered(question.id, render(context), responses)
+            while responses:
+                try:
+                    context = encoder.fit(question.context, render, [one.text for one in responses])
+                except TextTooLong:
+                    responses.remove(max(responses, key=lambda one: len(one.text)))
+                else:
+                    yield Answered(question.id, render(context), responses)
+                    break
 
 
 _Run = tuple[Callable[[str], list[Scored]], Callable[[Question], Callable[[str], str]]]

@@ -12,8 +12,8 @@ from lf_longpo.export.files import write_rows
 from lf_longpo.export.formats import KTO_ENTRY, both_labels, kto_rows, preference_rows
 from lf_longpo.export.responses import answered
 from lf_longpo.journal import Row
-from lf_longpo.plugin.registry import register_dataset
-from lf_longpo.review import reviewed_rows
+from lf_longpo.plugin.registry import check_registration, register_dataset
+from lf_longpo.review import Reviews, reviewed_rows
 from lf_longpo.tables import places_and_rows
 from lf_longpo.viewer.source import Viewed, find_viewed
 
@@ -48,18 +48,33 @@ def export(
     return write_rows(target, _rows(viewed, form, threshold, reviewed)), viewed
 
 
-def write_reviewed(name: str, dataset_dir: Path, target: Path) -> Counter[str]:
-    """Writes a data set as it was decided about; gives its pairs by decision, see `reviewed_rows`.
+def register_reviewed(source: str, dataset_dir: Path, name: str, overwrite: bool) -> tuple[Path, Counter[str]]:
+    """Writes a data set as it was decided about, and registers it in the shape of the one that it is made of.
+
+    Args:
+        source: a run's folder, a file of pairs, or a registered data set.
+        dataset_dir: where data sets are registered; the file is written there.
+        name: of the reviewed one.
+        overwrite: whether a file or an entry of that name may be replaced.
+
+    Returns:
+        The file, and its pairs by decision, see `reviewed_rows`.
 
     Raises:
-        UserError: there is no such data set, or nothing was decided about it; nothing was written.
+        UserError: there is no such data set, nothing was decided about it, or the name is taken; nothing was written.
     """
-    viewed = find_viewed(name, dataset_dir)
+    viewed = find_viewed(source, dataset_dir)
+    target = dataset_dir / f"{name}.jsonl"
+    entry = {**{key: value for key, value in viewed.entry.items() if key != "folder"}, "file_name": target.name}
     if target.resolve() == viewed.path.resolve():
         raise UserError(f"--name: {target} is the data set itself; choose another name")
+    if target.exists() and not overwrite:
+        raise UserError(f"--name: {target} is there already; choose another name or pass --overwrite")
+    check_registration(dataset_dir, name, entry, overwrite)
     told: Counter[str] = Counter()
-    write_rows(target, reviewed_rows(viewed.path, viewed.columns, told))
-    return told
+    write_rows(target, reviewed_rows(viewed.path, Reviews(viewed.decisions), viewed.columns, told))
+    register_dataset(dataset_dir, name, entry, overwrite)
+    return target, told
 
 
 def _rows(viewed: Viewed, form: str, threshold: float | None, reviewed: bool) -> Iterator[Row]:
@@ -72,7 +87,9 @@ def _rows(viewed: Viewed, form: str, threshold: float | None, reviewed: bool) ->
     if threshold is not None:
         raise UserError("--threshold goes with kto and trl-kto")
     told: Counter[str] = Counter()
-    rows = reviewed_rows(viewed.path, viewed.columns, told) if reviewed else _all(viewed.path)
+    rows = (
+        reviewed_rows(viewed.path, Reviews(viewed.decisions), viewed.columns, told) if reviewed else _all(viewed.path)
+    )
     return preference_rows(rows, viewed.columns) if form == "trl-dpo" else rows
 
 

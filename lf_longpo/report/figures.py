@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from io import StringIO
+from math import isfinite
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 # Told apart by people of any colour vision, on white and on black.
 BLUE, ORANGE = "#3b82c4", "#d9822b"
 _BINS = 20
+_NOTHING = 1e-9
 _SIZE = (6.4, 3.0)
 # Left, bottom, width and height of the plot, as shares of the figure: matplotlib's own layouts draw everything twice.
 _WITHIN = (0.115, 0.165, 0.87, 0.74)
@@ -44,7 +46,10 @@ def histogram(
         mark: a value to draw a line at, and its name.
     """
     figure, axes = _axes(label, counted)
+    values = {name: [value for value in its if isfinite(value)] for name, its in values.items()}
     shown = [*(value for its in values.values() for value in its), *([mark[0]] if mark else [])]
+    if span is None and shown and max(shown) - min(shown) < _NOTHING:  # bins would have no width
+        span = (min(shown) - 0.5, max(shown) + 0.5)
     edges = np.histogram_bin_edges(shown, _BINS, span)
     for (name, its), colour in zip(values.items(), (BLUE, ORANGE), strict=False):
         axes.hist(its, edges, color=colour, alpha=0.65, label=name)
@@ -66,12 +71,15 @@ def line(means: Sequence[float], errors: Sequence[float], label: str, value: str
     return _svg(figure)
 
 
-def bars(heights: Sequence[float], names: Sequence[str], label: str, value: str, level: tuple[float, str]) -> str:
-    """A bar for each name, and the level that they would all have if it made no difference."""
+def bars(
+    heights: Sequence[float], names: Sequence[str], label: str, value: str, chance: Sequence[float], by_chance: str
+) -> str:
+    """A bar for each name, and across it the height that chance would give it."""
     figure, axes = _axes(label, value)
-    axes.bar(range(len(heights)), heights, color=BLUE, alpha=0.8)
-    axes.set_xticks(range(len(names)), names)
-    axes.axhline(level[0], color=_INK, linestyle="--", linewidth=1, label=level[1])
+    places = np.arange(len(heights))
+    axes.bar(places, heights, color=BLUE, alpha=0.8)
+    axes.set_xticks(places, names)
+    axes.hlines(chance, places - 0.45, places + 0.45, color=_INK, linewidth=1.5, label=by_chance)
     _legend(axes)
     return _svg(figure)
 

@@ -1,7 +1,7 @@
 """What the roll-outs of a LongMab-PO run tell: rewards, whether the bandit learns, and which arms it chose."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from statistics import fmean
 
 import numpy as np
@@ -14,6 +14,8 @@ from lf_longpo.report.section import Section
 
 # Half a 95% interval, in standard errors.
 _SURE = 1.96
+# Questions whose choices are also drawn by chance, and how often.
+_SIMULATED, _REPEATED = 200, 10
 # Parts of a document that choices are counted in.
 _PARTS = 10
 
@@ -44,17 +46,38 @@ def longmab_sections(run: RunFolder) -> list[Section]:
     first.facts["roll-outs with a reward of 0"] = f"{sum(reward == 0 for reward in rewards) / len(rewards):.0%}"
     caption = "A reward is the mean of F1 and SubEM against the gold answer: 0 is wrong, 1 is right."
     first.plots.append(Plot(histogram({"roll-outs": rewards}, "reward", "roll-outs", (0.0, 1.0)), caption))
-    return [first, _learning(by_round), _arms(arms, chosen)]
+    rounds = {id: mask.bit_count() for id, mask in seen.items()}
+    return [first, _learning(by_round), _arms(arms, rounds, chosen)]
 
 
 def longmab_sides(run: RunFolder, wanted: Collection[tuple[str, int]]) -> dict[tuple[str, int], str]:
     """What each of the wanted roll-outs was shown, by question and round."""
     rows = ((row["id"], row["round"], row["arms"]) for row in run.rows(ROLLOUTS, tuple(names(Rollout))))
     return {
-        (id, round): f"saw chunks {', '.join(str(arm + 1) for arm in arms)}"
+        (id, round): f"round {round + 1}, saw chunks {', '.join(str(arm + 1) for arm in arms)}"
         for id, round, arms in rows
         if (id, round) in wanted
     }
+
+
+def _mean_shares(ordered: Sequence[np.ndarray], ranks: int) -> list[float]:
+    """The mean over questions of the share of their first, second, ... most chosen chunk."""
+    padded = [np.pad(shares[:ranks], (0, max(0, ranks - len(shares)))) for shares in ordered]
+    return np.mean(padded, axis=0).tolist()
+
+
+def _by_chance(
+    arms: Mapping[str, int], rounds: Mapping[str, int], chosen: Mapping[str, Counter[int]]
+) -> list[np.ndarray]:
+    """Shares as they come out where as many chunks are drawn in as many rounds; the most drawn ones stand out, too."""
+    draw, simulated = np.random.default_rng(0), []
+    for id in sorted(chosen)[:_SIMULATED]:
+        picked = max(1, round(chosen[id].total() / rounds[id]))
+        for _ in range(_REPEATED):
+            order = draw.random((rounds[id], arms[id])).argsort(axis=1)[:, :picked]
+            counts = np.bincount(order.ravel(), minlength=arms[id])
+            simulated.append(np.sort(counts)[::-1] / counts.sum())
+    return simulated
 
 
 def _spread(arm: int, arms: int) -> np.ndarray:
@@ -67,7 +90,7 @@ def _learning(by_round: dict[int, list[float]]) -> Section:
     section = Section("Does the bandit learn?")
     rounds = [by_round[round] for round in sorted(by_round)]
     means = [fmean(its) for its in rounds]
-    errors = [_SURE * float(np.std(its)) / len(its) ** 0.5 for its in rounds]
+    errors = [_SURE * float(np.std(its, ddof=1)) / len(its) ** 0.5 if len(its) > 1 else 0.0 for its in rounds]
     caption = (
         "Rising: later rounds pick better chunks than earlier ones. The band is where the mean lies with a confidence "
         "of 95%; a line that stays within it shows nothing."
@@ -79,20 +102,14 @@ def _learning(by_round: dict[int, list[float]]) -> Section:
     return section
 
 
-def _arms(arms: dict[str, int], chosen: dict[str, Counter[int]]) -> Section:
+def _arms(arms: dict[str, int], rounds: dict[str, int], chosen: dict[str, Counter[int]]) -> Section:
     section = Section("Which chunks were chosen")
     touched = [len(chosen[id]) / arms[id] for id in chosen if arms[id]]
     section.facts["chunks (arms) of a question"] = f"{fmean(arms.values()):.1f} on the average"
     section.facts["of them chosen at least once"] = f"{fmean(touched):.0%}"
     ranks = min(max(arms.values()), 2 * _PARTS)
-    shares = [
-        fmean(
-            ordered[rank] / its.total() if rank < len(ordered := sorted(its.values(), reverse=True)) else 0.0
-            for its in chosen.values()
-        )
-        for rank in range(ranks)
-    ]
-    even = fmean(1 / number for number in arms.values() if number)
+    ordered = [np.sort(np.array(list(its.values())))[::-1] / its.total() for its in chosen.values()]
+    shares = _mean_shares(ordered, ranks)
     section.plots.append(
         Plot(
             bars(
@@ -100,9 +117,10 @@ def _arms(arms: dict[str, int], chosen: dict[str, Counter[int]]) -> Section:
                 [str(rank) if rank % 5 == 0 or rank == 1 else "" for rank in range(1, ranks + 1)],
                 "a question's chunks, the most chosen first",
                 "share of its choices",
-                (even, "if all were chosen alike"),
+                _mean_shares(_by_chance(arms, rounds, chosen), ranks),
+                "if they were drawn by chance",
             ),
-            "Steep: the bandit comes back to few chunks. Flat: it chooses as if by chance.",
+            "Bars above the line on the left: the bandit comes back to few chunks more often than chance would.",
         )
     )
     places = np.zeros(_PARTS)
@@ -116,7 +134,8 @@ def _arms(arms: dict[str, int], chosen: dict[str, Counter[int]]) -> Section:
                 [f"{100 * part // _PARTS}" for part in range(_PARTS)],
                 "place in the document, percent",
                 "share of all choices",
-                (1 / _PARTS, "if places did not matter"),
+                [1 / _PARTS] * _PARTS,
+                "if places did not matter",
             ),
             "Where in their documents the chosen chunks stand.",
         )

@@ -3,13 +3,14 @@
 from collections.abc import Collection
 from statistics import fmean, pstdev
 
-from lf_longpo.longreward.files import SCORES, Response
+from lf_longpo.longreward.files import SCORES, Keys, Response
 from lf_longpo.longreward.parsing import BEST_RATING
 from lf_longpo.longreward.scorer import DIMENSIONS
 from lf_longpo.report.figures import Plot, histogram
 from lf_longpo.report.run_folder import RunFolder
 from lf_longpo.report.section import Section
 
+_FIELDS = ("idx", "query", "answer", "scores")
 _MEANING = {
     "helpfulness": "Does the response do what was asked?",
     "logicality": "Do its parts agree with each other?",
@@ -20,14 +21,17 @@ _MEANING = {
 
 def longreward_sections(run: RunFolder) -> list[Section]:
     """Rewards, and what they are made of."""
-    scored = {row["idx"]: row for row in run.rows(SCORES, ("idx", "scores"), "idx")}
-    scores = {name: [row["scores"][name] for row in scored.values()] for name in DIMENSIONS}
+    usable = Keys(()).of_score
+    rows = (row for row in run.rows(SCORES, _FIELDS, "idx") if usable(row) is not None)
+    # Nothing else is kept of a row, whose details are long.
+    scored = {row["idx"]: tuple(row["scores"][name] for name in DIMENSIONS) for row in rows}
+    scores = dict(zip(DIMENSIONS, map(list, zip(*scored.values(), strict=True)), strict=False))
     section = Section("Scores")
     section.facts["responses scored"] = f"{len(scored):,}"
     if not scored:
         section.notes.append("No response is scored yet.")
         return [section]
-    rewards = [fmean(row["scores"][name] for name in DIMENSIONS) for row in scored.values()]
+    rewards = [fmean(its) for its in scored.values()]
     section.columns = ["", "mean", "standard deviation", "lowest", "highest"]
     for name, values in {"reward": rewards, **scores}.items():
         numbers = fmean(values), pstdev(values), min(values), max(values)
@@ -47,9 +51,9 @@ def longreward_sections(run: RunFolder) -> list[Section]:
 
 def longreward_sides(run: RunFolder, wanted: Collection[tuple[str, int]]) -> dict[tuple[str, int], str]:
     """The scores of each of the wanted responses, by question and number."""
-    found = {}
-    for row in run.rows(SCORES, ("idx", "query", "answer", "scores"), "idx"):
-        key = row["idx"].rpartition("-")[0], Response.of(row).number
-        if key in wanted:
-            found[key] = " · ".join(f"{name} {row['scores'][name]:.1f}" for name in DIMENSIONS)
+    keys, found = Keys({id for id, _ in wanted}), {}
+    for row in run.rows(SCORES, _FIELDS, "idx"):
+        if (id := keys.of_score(row)) is not None and (key := (id, Response.of(row).number)) in wanted:
+            told = " · ".join(f"{name} {row['scores'][name]:.1f}" for name in DIMENSIONS)
+            found[key] = f"sample {key[1]} · {told}"
     return found

@@ -72,7 +72,7 @@ def known_pairs(run: RunFolder) -> list[Known]:
     """All pairs, in the order of their file."""
     known: dict[str, Known] = {}
     for place, row in run.pairs():
-        gap = row["chosen_reward"] - row["rejected_reward"]
+        gap = float(row["chosen_reward"] - row["rejected_reward"])
         sizes = len(row["chosen"]), len(row["rejected"])
         known[row["id"]] = Known(row["id"], place, gap, *sizes, CUT_MARK in row["prompt"])
     return list(known.values())
@@ -114,7 +114,7 @@ def pair_section(run: RunFolder, pairs: Sequence[Known]) -> Section:
 def _prompts(run: RunFolder, pairs: Sequence[Known], section: Section) -> None:
     cutoff = run.config.pairs.cutoff_len
     cut = sum(pair.cut for pair in pairs)
-    section.facts["contexts cut in their middle to fit"] = f"{cut} of {len(pairs)}"
+    section.facts["prompts with the mark of a cut"] = f"{cut} of {len(pairs)}"
     tokenizer = _tokenizer(run)
     if tokenizer is None:
         section.notes.append("Tokens of prompts are not told: the tokenizer is not to be had here.")

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import yaml
 
@@ -18,6 +18,8 @@ from lf_longpo.pipeline import FAILURES
 from lf_longpo.records import PreferencePair, names
 from lf_longpo.run_dir import CONFIG, SUMMARY
 
+_SUMMED = ("prompt_tokens", "completion_tokens", "cached_tokens", "cost", "seconds")
+
 
 class Stage(NamedTuple):
     """What the calls of a stage took, over every start of the run."""
@@ -29,7 +31,9 @@ class Stage(NamedTuple):
     cached_tokens: int
     cost: float
     seconds: float
-    """Of all calls together; many ran at the same time."""
+    """Of all timed calls together; many ran at the same time."""
+    timed: int
+    """Calls whose time is known."""
 
 
 class PlacedPair(NamedTuple):
@@ -51,6 +55,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._pairs: BinaryIO | None = None
         try:
             self.config_text = (path / CONFIG).read_text(encoding="utf-8")
             self.config = GenerateConfig.model_validate(yaml.safe_load(self.config_text))
@@ -76,17 +81,23 @@ class RunFolder:
         wanted, place = set(names(PreferencePair)), 0
         if not (self.path / PAIRS).is_file():
             return
-        with (self.path / PAIRS).open("rb") as lines:
-            for line in lines:
-                if (row := parsed(line, wanted)) is not None:
-                    yield PlacedPair(place, row)
-                place += len(line)
+        self.close()
+        # Kept open, so that places stay those of this file when the run ends and writes it anew.
+        self._pairs = (self.path / PAIRS).open("rb")
+        for line in self._pairs:
+            if (row := parsed(line, wanted)) is not None:
+                yield PlacedPair(place, row)
+            place += len(line)
 
     def pair_at(self, place: int) -> Row:
-        """The pair that begins at a byte of its file."""
-        with (self.path / PAIRS).open("rb") as file:
-            file.seek(place)
-            return json.loads(file.readline())
+        """The pair that begins at a byte of the file that `pairs` read."""
+        self._pairs.seek(place)
+        return json.loads(self._pairs.readline())
+
+    def close(self) -> None:
+        """Closes the file of pairs."""
+        if self._pairs:
+            self._pairs.close()
 
     def failures(self) -> Iterator[Row]:
         """What could not be done."""
@@ -98,13 +109,12 @@ class RunFolder:
             return []
         try:
             with closing(sqlite3.connect(f"{(self.path / CALLS).absolute().as_uri()}?mode=ro", uri=True)) as db:
-                timed = "seconds" in {row[1] for row in db.execute("PRAGMA table_info(calls)")}
-                return [
-                    Stage(*row)
-                    for row in db.execute(
-                        "SELECT stage, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens), SUM(cached_tokens),"
-                        f" SUM(cost), {'SUM(seconds)' if timed else '0.0'} FROM calls GROUP BY stage"
-                    )
-                ]
+                known = {row[1] for row in db.execute("PRAGMA table_info(calls)")}
+                if not known:  # begun at this moment
+                    return []
+                sums = (f"SUM({name})" if name in known else "0" for name in _SUMMED)
+                timed = "SUM(seconds > 0)" if "seconds" in known else "0"
+                rows = db.execute(f"SELECT stage, COUNT(*), {', '.join(sums)}, {timed} FROM calls GROUP BY stage")
+                return [Stage(*row) for row in rows]
         except sqlite3.Error as error:
-            raise UserError(f"{self.path / CALLS} cannot be read: {error}; mend or remove it") from None
+            raise UserError(f"{self.path / CALLS} cannot be read: {error}; try again later") from None

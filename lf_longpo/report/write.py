@@ -6,8 +6,12 @@ All text goes through the template's escaping; only the plots, which no model's 
 import re
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+import yaml
 
 from lf_longpo import __version__
 from lf_longpo.config import GenerateConfig
@@ -65,13 +69,19 @@ def write_report(run_dir: Path) -> Path:
     Raises:
         UserError: the folder holds no generation.
     """
-    run = RunFolder(run_dir)
+    with closing(RunFolder(run_dir)) as run:
+        page = _page_of(run)
+    write_whole(run_dir / REPORT, [page])
+    return run_dir / REPORT
+
+
+def _page_of(run: RunFolder) -> str:
     method = _METHODS[run.config.method]
     pairs = known_pairs(run)
     largest, smallest = extremes(run, pairs, method.notes)
     summary = run.summary()
     sections = [*method.sections(run), pair_section(run, pairs), _calls(run), _failures(run)]
-    page = _page().render(
+    return _template().render(
         title=f"{method.name}: {run.config.dataset_name}",
         version=__version__,
         idea=method.idea,
@@ -80,20 +90,34 @@ def write_report(run_dir: Path) -> Path:
         warnings=[warning for section in sections for warning in section.warnings],
         sections=sections,
         extremes=(("largest", largest), ("smallest", smallest)),
-        config=visible(run.config_text, 100_000),
+        config=visible(_settings(run.config), 100_000),
         style=STYLE.read_text(encoding="utf-8"),
     )
-    write_whole(run_dir / REPORT, [page])
-    return run_dir / REPORT
 
 
-def _page() -> Any:
+def _template() -> Any:
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     return environment.get_template("report.html")
+
+
+def _settings(config: GenerateConfig) -> str:
+    """As they were resolved, without what an address may hold beside the server's name."""
+
+    def plain(value: Any, name: str = "") -> Any:
+        if isinstance(value, dict):
+            return {key: plain(one, key) for key, one in value.items()}
+        if isinstance(value, list):
+            return [plain(one, name) for one in value]
+        if name == "base_url" and isinstance(value, str):
+            parts = urlsplit(value)
+            return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+        return value
+
+    return yaml.safe_dump(plain(config.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
 
 
 def _state(summary: dict[str, Any] | None) -> str:
@@ -131,7 +155,7 @@ def _calls(run: RunFolder) -> Section:
         row = [stage.name, *(f"{n:,}" for n in (stage.calls, stage.prompt_tokens, stage.completion_tokens))]
         row += [f"{stage.cached_tokens / max(stage.prompt_tokens, 1):.0%}"] * cached
         row += [f"{stage.cost:,.4f}"] * priced
-        section.rows.append(row + [f"{stage.seconds / stage.calls:.2f}", f"{stage.seconds:,.0f}"] * timed)
+        section.rows.append(row + [f"{stage.seconds / max(stage.timed, 1):.2f}", f"{stage.seconds:,.0f}"] * timed)
     if timed:
         section.notes.append("Many calls ran at the same time, so that their seconds come to more than the run took.")
     if not stages:
@@ -148,7 +172,7 @@ def _failures(run: RunFolder) -> Section:
         said = f"; last words: {row['last_words']}" if row.get("last_words") else ""
         if len(examples.setdefault(cause, [])) < _EXAMPLES:
             examples[cause].append(visible(f"{row.get('id')}: {row['reason']}{said}", _WORDS))
-    section.columns = ["cause", "questions", "such as"] if causes else []
+    section.columns = ["cause", "times", "such as"] if causes else []
     section.rows = [[cause, f"{times:,}", "\n".join(examples[cause])] for cause, times in causes.most_common()]
     if not causes:
         section.notes.append("Nothing failed in the last start.")

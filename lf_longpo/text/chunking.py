@@ -41,6 +41,13 @@ def chunk_sentences(text: str, tokenizer: "PreTrainedTokenizerBase", chunk_size:
     Raises:
         ValueError: chunk_size is below 1, overlap is negative, or one character takes more than chunk_size tokens.
     """
+    return [text[start:end] for start, end in chunk_spans(text, tokenizer, chunk_size, overlap)]
+
+
+def chunk_spans(
+    text: str, tokenizer: "PreTrainedTokenizerBase", chunk_size: int, overlap: int = 2
+) -> list[tuple[int, int]]:
+    """Where the chunks of `chunk_sentences` begin and end in the text; arguments and errors are the same."""
     if chunk_size < 1 or overlap < 0:
         raise ValueError(f"chunk_size must be at least 1 and overlap at least 0, not {chunk_size} and {overlap}")
     pieces: list[str] = []
@@ -55,12 +62,14 @@ def chunk_sentences(text: str, tokenizer: "PreTrainedTokenizerBase", chunk_size:
             pieces += parts
             counts += count_each(parts, tokenizer)
 
-    spans = _pack(counts, chunk_size, overlap)
-    chunks = ["".join(pieces[start:end]) for start, end in spans]
+    edges = [0, *accumulate(map(len, pieces))]
+    packed = [(edges[start], edges[end]) for start, end in _pack(counts, chunk_size, overlap)]
     # Joined sentences can have a token more than apart (words that lost their space, line breaks divided anew).
-    fitting: list[str] = []
-    for (start, end), chunk, count in zip(spans, chunks, count_each(chunks, tokenizer), strict=True):
-        fitting += [chunk] if count <= chunk_size else _halved(pieces[start:end], tokenizer, chunk_size)
+    fitting: list[tuple[int, int]] = []
+    joined = count_each([text[start:end] for start, end in packed], tokenizer)
+    for (start, end), count in zip(packed, joined, strict=True):
+        inner = edges[bisect_right(edges, start) - 1 : bisect_right(edges, end)]
+        fitting += [(start, end)] if count <= chunk_size else _halved(text, inner, tokenizer, chunk_size)
     return fitting
 
 
@@ -78,13 +87,15 @@ def _pack(counts: list[int], chunk_size: int, overlap: int) -> list[tuple[int, i
     return spans
 
 
-def _halved(pieces: list[str], tokenizer: "PreTrainedTokenizerBase", chunk_size: int) -> list[str]:
-    """Joins `pieces` into as many chunks as it takes for each to fit."""
-    joined = "".join(pieces)
-    if len(pieces) == 1 or count_tokens(joined, tokenizer) <= chunk_size:
-        return [joined]
-    half = len(pieces) // 2
-    return _halved(pieces[:half], tokenizer, chunk_size) + _halved(pieces[half:], tokenizer, chunk_size)
+def _halved(
+    text: str, edges: list[int], tokenizer: "PreTrainedTokenizerBase", chunk_size: int
+) -> list[tuple[int, int]]:
+    """Joins the pieces between `edges` into as many chunks as it takes for each to fit."""
+    whole = edges[0], edges[-1]
+    if len(edges) == 2 or count_tokens(text[slice(*whole)], tokenizer) <= chunk_size:
+        return [whole]
+    half = (len(edges) - 1) // 2
+    return _halved(text, edges[: half + 1], tokenizer, chunk_size) + _halved(text, edges[half:], tokenizer, chunk_size)
 
 
 def chunk_tokens(text: str, tokenizer: "PreTrainedTokenizerBase", chunk_size: int) -> list[str]:

@@ -6,7 +6,7 @@ from difflib import SequenceMatcher
 from typing import NamedTuple
 
 # Comparing takes time that grows with the square of the words.
-_MOST_WORDS = 1_000
+_MOST_WORDS = 500
 _WORD = re.compile(r"\s+|[\u3400-\u9fff]|[^\W\u3400-\u9fff]+|[^\w\s]")
 # Format (Cf) and control (Cc) characters turn text around, hide it or erase what stands before them.
 _UNSEEN = {"Cf", "Cc", "Co", "Cs"}
@@ -22,7 +22,7 @@ class Piece(NamedTuple):
 
 
 def differences(first: str, second: str) -> tuple[list[Piece], list[Piece]]:
-    """Both texts in pieces, with what the other one lacks marked; of long ones the first thousand words count."""
+    """Both texts in pieces, with what the other one lacks marked; of long ones the first 500 words count."""
     words = [_WORD.findall(text) for text in (first, second)]
     compared = [its[:_MOST_WORDS] for its in words]
     sides: tuple[list[Piece], list[Piece]] = ([], [])
@@ -34,6 +34,11 @@ def differences(first: str, second: str) -> tuple[list[Piece], list[Piece]]:
         if rest := "".join(its[_MOST_WORDS:]):
             side.append(Piece(rest, False))
     return sides
+
+
+def whole_letters(text: str) -> str:
+    """A text without halves of letters (lone surrogates), which cannot be stored or sent."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def visible(text: str, limit: int) -> str:

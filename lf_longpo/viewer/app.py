@@ -1,5 +1,6 @@
 """The pages: a list of pairs, one pair, and what is decided about it; made on the server, without any script."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -7,16 +8,18 @@ from urllib.parse import urlencode, urlsplit
 from jinja2 import Environment, FileSystemLoader
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from lf_longpo.journal import Row
 from lf_longpo.report.write import REPORT, STYLE
-from lf_longpo.review import Decision, Reviews, text_of
-from lf_longpo.text.differences import differences, visible
+from lf_longpo.review import Decision, Reviews, response_of, text_of
+from lf_longpo.text.differences import differences, visible, whole_letters
 from lf_longpo.viewer.evidence import SIDES, Evidence, Witness
 from lf_longpo.viewer.index import SORTS, STATES, Line, PairIndex, Wanted, question_of
 from lf_longpo.viewer.marking import marked
@@ -72,6 +75,7 @@ class Pages:
             found=len(numbers),
             counts=self._index.counts(),
             whole=self._index.whole,
+            unread=self._index.fault,
             states=STATES,
             page=page,
             last=last,
@@ -98,16 +102,17 @@ class Pages:
         return HTMLResponse(path.read_text(encoding="utf-8"), headers=_SAFE)
 
     def _decide(self, request: Request, form: dict[str, str]) -> Response:
-        line = self._line(request)
-        row = self._index.row(line)
+        line, row = self._line(request)
         # As browsers send them.
-        texts = [form.get(side, "").replace("\r\n", "\n") for side in SIDES]
+        texts = [_sent(form.get(side, "")) for side in SIDES]
         verdict = form.get("decision", "")
         if verdict == "edit":
             if not all(text.strip() for text in texts) or texts[0] == texts[1]:
                 return self._pair(request, "Both responses must be there, and must differ: nothing was changed.")
-            same = texts == [text_of(row[self._viewed.columns[side]]).replace("\r\n", "\n") for side in SIDES]
-            decision = Decision("accept") if same else Decision("edit", *texts)
+            own = [response_of(row[self._viewed.columns[side]]) for side in SIDES]
+            # What was not touched stays as it is, line breaks and all.
+            texts = [mine if text == _sent(mine) else text for text, mine in zip(texts, own, strict=True)]
+            decision = Decision("accept") if texts == own else Decision("edit", *texts)
         elif verdict in _VERDICTS:
             decision = Decision(verdict)
         elif verdict == "undecided":
@@ -123,10 +128,10 @@ class Pages:
         return RedirectResponse(f"{target}?{_query(wanted)}", 303)
 
     def _pair(self, request: Request, fault: str) -> Response:
-        line, wanted = self._line(request), _wanted(request)
-        row, columns = self._index.row(line), self._viewed.columns
+        line, row = self._line(request)
+        wanted, columns = _wanted(request), self._viewed.columns
         decision = self._reviews.of(line.digest)
-        own = [text_of(row[columns[side]]) for side in SIDES]
+        own = [response_of(row[columns[side]]) for side in SIDES]
         edited = [decision.chosen, decision.rejected] if decision and decision.verdict == "edit" else own
         shown = [visible(text, _RESPONSE) for text in edited]
         known = self._witness.of(row) if self._witness else None
@@ -146,7 +151,7 @@ class Pages:
                     "reward": getattr(line, f"{side}_reward"),
                     "characters": len(text),
                     "pieces": pieces,
-                    "text": text,
+                    "text": whole_letters(text),
                     "note": evidence.notes.get(side, ""),
                     "judged": [one._replace(analysis=visible(one.analysis, _RESPONSE)) for one in judged],
                     "statements": [
@@ -173,17 +178,43 @@ class Pages:
             found=len(numbers),
         )
 
-    def _line(self, request: Request) -> Line:
+    def _line(self, request: Request) -> tuple[Line, Row]:
         lines = self._index.lines([request.path_params["number"]])
         if not lines:
             raise HTTPException(404, "There is no such pair, or it is not read yet.")
-        return lines[0]
+        row = self._index.row(lines[0])
+        if row is None:
+            raise HTTPException(409, "The file was written anew since it was opened: start longpo view again.")
+        return lines[0], row
 
     def _page(self, template: str, **values: Any) -> Response:
         return HTMLResponse(self._templates.get_template(template).render(**values), headers=_SAFE)
 
 
-def make_app(viewed: Viewed, index: PairIndex, reviews: Reviews, hosts: list[str] | None) -> Starlette:
+class OnlyAskedAs:
+    """Answers requests only that ask for one of the given hosts: another site's page cannot get here by its own name.
+
+    Args:
+        app: answers them.
+        hosts: names and addresses.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
+        self._app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if (
+            scope["type"] == "http"
+            and urlsplit(f"//{Headers(scope=scope).get('host', '')}").hostname not in self._hosts
+        ):
+            await PlainTextResponse("This address is not served.", 400)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def make_app(viewed: Viewed, index: PairIndex, reviews: Reviews, hosts: Collection[str] | None) -> Starlette:
     """The application.
 
     Args:
@@ -193,7 +224,7 @@ def make_app(viewed: Viewed, index: PairIndex, reviews: Reviews, hosts: list[str
         hosts: names that it may be asked by; None for any.
     """
     pages = Pages(viewed, index, reviews)
-    middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts)] if hosts else []
+    middleware = [Middleware(OnlyAskedAs, hosts=hosts)] if hosts else []
     routes = [
         Route("/", pages.list),
         Route("/pair/{number:int}", pages.pair),
@@ -218,6 +249,11 @@ def _wanted(request: Request) -> Wanted:
 def _query(wanted: Wanted) -> str:
     default = Wanted()._asdict()
     return urlencode({name: value for name, value in wanted._asdict().items() if value != default[name]})
+
+
+def _sent(text: str) -> str:
+    """A text as it comes out of a browser's form."""
+    return whole_letters(text).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _number(text: str | None, otherwise: int) -> int:

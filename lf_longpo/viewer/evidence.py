@@ -2,11 +2,12 @@
 its statements were checked against (LongReward)."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lf_longpo.errors import UserError
 from lf_longpo.journal import Row, RowsById
@@ -17,11 +18,16 @@ from lf_longpo.models.tokenizers import load_tokenizer
 from lf_longpo.questions import FIELDS, Source, question_of, read_questions
 from lf_longpo.records import Rollout, names
 from lf_longpo.report.run_folder import RunFolder
-from lf_longpo.text.chunking import chunk_sentences
+from lf_longpo.text.chunking import chunk_spans, chunk_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SIDES = "chosen", "rejected"
 # Seconds that a page waits for the run's files to be read.
 _PATIENCE = 2.0
+# Characters by which a context is known again.
+_BEGINNING = 100
 
 
 class Span(NamedTuple):
@@ -88,7 +94,7 @@ class Witness:
 
     def _read_all(self) -> None:
         try:
-            self._method.of({"id": "", "chosen_index": 0, "rejected_index": 0})
+            self._method.of({"id": "", "prompt": "", "chosen_index": 0, "rejected_index": 0})
         finally:
             self._read.set()
 
@@ -100,15 +106,20 @@ class _Contexts:
         config = run.config
         self._source = Source(config.input, config.input_split, False, config.start, config.end)
 
-    def of(self, id: str) -> str | None:
-        """The context of a question; None where it is not to be had any more."""
+    def of(self, pair: Row) -> str | None:
+        """The context of a pair's question; None where it is not to be had any more, or is another one now."""
         try:
-            if self._rows is not None:
-                rows = self._rows.rows(id)
-                return question_of(rows[-1], self._source.name, False).context if rows else None
-            return next((one.context for one in read_questions(self._source) if one.id == id), None)
+            context = self._of_question(pair["id"])
         except UserError:
             return None
+        # Prompts lose the middle of their context only.
+        return context if context is not None and context[:_BEGINNING] in pair["prompt"] else None
+
+    def _of_question(self, id: str) -> str | None:
+        if self._rows is not None:
+            rows = self._rows.rows(id)
+            return question_of(rows[-1], self._source.name, False).context if rows else None
+        return next((one.context for one in read_questions(self._source) if one.id == id), None)
 
     @cached_property
     def _rows(self) -> RowsById | None:
@@ -134,7 +145,7 @@ class _LongMab:
         return RowsById(self._run.path / ROLLOUTS, names(Rollout))
 
     def of(self, pair: Row) -> Evidence:
-        evidence = Evidence(self._contexts.of(pair["id"]))
+        evidence = Evidence(self._contexts.of(pair))
         arms = {row["round"]: row["arms"] for row in self._rollouts.rows(pair["id"])}
         shown = {side: arms.get(pair[f"{side}_index"], []) for side in SIDES}
         for side, its in shown.items():
@@ -142,22 +153,12 @@ class _LongMab:
                 chunks = ", ".join(str(arm + 1) for arm in its)
                 evidence.notes[side] = f"round {pair[f'{side}_index'] + 1}, saw chunks {chunks}"
         if evidence.context is not None:
-            spans = list(self._chunks(evidence.context))
+            config = self._run.config.longmab
+            spans = chunk_spans(evidence.context, _tokenizer(self._run), config.chunk_size, config.chunk_overlap)
             for arm in sorted({arm for its in shown.values() for arm in its if arm < len(spans)}):
                 sides = tuple(side for side in SIDES if arm in shown[side])
                 evidence.spans.append(Span(*spans[arm], sides, f"chunk {arm + 1}"))
         return evidence
-
-    def _chunks(self, context: str) -> Iterator[tuple[int, int]]:
-        config = self._run.config
-        tokenizer = load_tokenizer(
-            config.tokenizer or config.policy.model, "tokenizer", config.policy.trust_remote_code
-        )
-        start = 0
-        for chunk in chunk_sentences(context, tokenizer, config.longmab.chunk_size, config.longmab.chunk_overlap):
-            start = context.index(chunk, start)
-            yield start, start + len(chunk)
-            start += 1  # chunks overlap
 
 
 class _LongReward:
@@ -169,39 +170,63 @@ class _LongReward:
 
     @cached_property
     def _scores(self) -> RowsById:
-        fields = ("idx", "scores", "details")
-        return RowsById(self._run.path / SCORES, fields, lambda row: str(row["idx"]))
+        return RowsById(self._run.path / SCORES, ("idx", "scores"), lambda row: _ending(str(row["idx"])))
 
     def of(self, pair: Row) -> Evidence:
-        evidence = Evidence(self._contexts.of(pair["id"]))
-        context = evidence.context or ""
+        evidence = Evidence(self._contexts.of(pair))
+        passages = self._passages(evidence.context or "")
         sides_of: dict[tuple[int, int], list[str]] = {}
-        found: dict[str, list[tuple[Mapping[str, object], list[tuple[int, int]]]]] = {}
+        checked: dict[str, list[tuple[Row, list[tuple[int, int]]]]] = {}
         for side in SIDES:
-            rows = self._scores.rows(f"{pair['id']}-{pair[f'{side}_index']}")
-            details = rows[-1]["details"] if rows else {}
+            details = self._details(f"{pair['id']}-{pair[f'{side}_index']}")
             evidence.judged[side] = [
-                Judged(name, details[name]["score"], details[name].get("analysis", ""))
-                for name in DIMENSIONS
-                if name in details
+                Judged(name, details[name]["score"], details[name].get("analysis") or "") for name in details
             ]
-            for checked in details.get("faithfulness", {}).get("details", []):
-                places = []
-                for passage in checked.get("evidences", []):
-                    start = context.find(passage["content"])
-                    if start >= 0:
-                        span = start, start + len(passage["content"])
-                        places.append(span)
-                        if side not in sides_of.setdefault(span, []):
-                            sides_of[span].append(side)
-                found.setdefault(side, []).append((checked, places))
+            for statement in details.get("faithfulness", {}).get("details") or []:
+                places = [passages(one["c_idx"], one["content"]) for one in statement.get("evidences") or []]
+                places = [place for place in places if place is not None]
+                for place in places:
+                    if side not in sides_of.setdefault(place, []):
+                        sides_of[place].append(side)
+                checked.setdefault(side, []).append((statement, places))
         labels = {span: f"passage {number}" for number, span in enumerate(sorted(sides_of), 1)}
         evidence.spans = [Span(*span, tuple(sides_of[span]), label) for span, label in labels.items()]
         evidence.statements = {
             side: [
-                Statement(one["fact"], one["score"], one.get("analysis", ""), [labels[span] for span in places])
+                Statement(one["fact"], one["score"], one.get("analysis") or "", [labels[place] for place in places])
                 for one, places in its
             ]
-            for side, its in found.items()
+            for side, its in checked.items()
         }
         return evidence
+
+    def _details(self, idx: str) -> dict[str, Row]:
+        """What the judge said by dimension; published files may lack all or some of it."""
+        rows = [row for row in self._scores.rows(_ending(idx)) if f"-{row['idx']}".endswith(f"-{idx}")]
+        details = (rows[-1].get("details") or {}) if rows else {}
+        return {name: details[name] for name in DIMENSIONS if isinstance(details.get(name), dict)}
+
+    def _passages(self, context: str) -> Callable[[int, str], tuple[int, int] | None]:
+        """Tells where a passage stands, by its number and text."""
+        texts = chunk_tokens(context, _tokenizer(self._run), self._run.config.longreward.evidence_chunk_size)
+        edges = [0, *accumulate(map(len, texts))]
+        spans = [span for span, text in zip(pairwise(edges), texts, strict=True) if text.strip()]
+
+        def place(number: int, text: str) -> tuple[int, int] | None:
+            if number < len(spans) and context[slice(*spans[number])] == text:
+                return spans[number]
+            start = context.find(text)  # cut in another way, by the published code
+            return (start, start + len(text)) if start >= 0 and text else None
+
+        return place
+
+
+def _ending(idx: str) -> str:
+    """The last two parts of a response's idx; published ones have another one before them."""
+    return "-".join(idx.rsplit("-", 2)[-2:])
+
+
+def _tokenizer(run: RunFolder) -> "PreTrainedTokenizerBase":
+    config = run.config
+    trust = bool(config.policy and config.policy.trust_remote_code)
+    return load_tokenizer(config.tokenizer or config.policy.model, "tokenizer", trust)

@@ -5,18 +5,20 @@ in the user's cache, so the next opening finds it.
 """
 
 import hashlib
-import json
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from math import isfinite
 from typing import Any, NamedTuple
 
 from platformdirs import user_cache_path
 
-from lf_longpo.errors import UserError
-from lf_longpo.journal import Row
-from lf_longpo.review import Decision, pair_digest, text_of
+from lf_longpo.errors import UserError, first_line
+from lf_longpo.journal import Row, parsed
+from lf_longpo.review import Decision, pair_digest, response_of, text_of
+from lf_longpo.text.differences import whole_letters
 from lf_longpo.viewer.source import Viewed, prompt_columns
 
 # Rows that become visible at once; the first ones soon.
@@ -24,6 +26,9 @@ _BATCH = 100
 # Characters of a response that can be searched, and of a question that lists show.
 _SEARCHED, _QUESTION = 20_000, 300
 _LAYOUT = 1
+# Seconds that an index is kept which nobody wrote to.
+_KEPT = 14 * 24 * 3600
+PAIR = "prompt", "chosen", "rejected"
 
 SORTS = {
     "number": ("as in the file", "number"),
@@ -83,11 +88,13 @@ class PairIndex:
         folder.mkdir(parents=True, exist_ok=True)
         file = hashlib.sha256(str(viewed.path.absolute()).encode()).hexdigest()[:16]
         self._path = folder / f"{file}-{hashlib.sha256(state.encode()).hexdigest()[:16]}.sqlite"
-        for older in folder.glob(f"{file}-*.sqlite*"):
-            if not older.name.startswith(self._path.name):
+        for older in folder.glob("*.sqlite*"):
+            if time.time() - older.stat().st_mtime > _KEPT:
                 older.unlink(missing_ok=True)
         self._stopped = threading.Event()
         self._filling: threading.Thread | None = None
+        self.fault = ""
+        """Why the file could not be read to its end."""
         with self._open() as db:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute(
@@ -152,11 +159,12 @@ class PairIndex:
             found = {line.number: line for line in map(Line._make, rows)}
         return [found[number] for number in numbers if number in found]
 
-    def row(self, line: Line) -> Row:
-        """The pair itself."""
+    def row(self, line: Line) -> Row | None:
+        """The pair itself; None where another one stands in its place, since the file was written anew."""
         with self._viewed.path.open("rb") as file:
             file.seek(line.place)
-            return json.loads(file.readline())
+            row = parsed(file.readline(), {self._viewed.columns[name] for name in PAIR})
+        return row if row is not None and _digest(row, self._viewed.columns) == line.digest else None
 
     def decide(self, digest: str, decision: Decision | None) -> None:
         """Takes a decision over into the lists."""
@@ -175,6 +183,12 @@ class PairIndex:
             raise UserError(f"{self._path} cannot be used: {error}; remove it") from None
 
     def _fill(self) -> None:
+        try:
+            self._read_all()
+        except Exception as error:  # told on the page, since nobody looks after the thread
+            self.fault = first_line(error)
+
+    def _read_all(self) -> None:
         with self._open() as db:
             db.execute("PRAGMA synchronous=OFF")  # of a crash nothing is left but work to be done again
             db.execute("DELETE FROM pairs")
@@ -200,27 +214,28 @@ def _put(db: sqlite3.Connection, batch: list[tuple[Any, ...]]) -> None:
     batch.clear()
 
 
+def _digest(row: Row, columns: dict[str, str]) -> str:
+    return pair_digest(*(row[columns[name]] for name in PAIR))
+
+
 def _pair(line: bytes, columns: dict[str, str]) -> tuple[Any, ...] | None:
-    try:
-        row = json.loads(line)
-    except ValueError:  # a line that is being written
-        return None
-    if not isinstance(row, dict) or not all(columns[name] in row for name in ("prompt", "chosen", "rejected")):
+    row = parsed(line, {columns[name] for name in PAIR})
+    if row is None:  # or a line that is being written
         return None
     prompt = "\n\n".join(text_of(row.get(name)) for name in prompt_columns(columns))
-    sides = [text_of(row[columns[name]]) for name in ("chosen", "rejected")]
+    sides = [response_of(row[columns[name]]) for name in ("chosen", "rejected")]
     rewards = [row.get(f"{name}_reward") for name in ("chosen", "rejected")]
-    known = all(isinstance(reward, int | float) for reward in rewards)
+    known = all(isinstance(reward, int | float) and isfinite(reward) for reward in rewards)
     question = question_of(row, columns)
     return (
-        pair_digest(*(row[columns[name]] for name in ("prompt", "chosen", "rejected"))),
-        str(row.get("id", "")),
-        question[:_QUESTION],
+        _digest(row, columns),
+        whole_letters(str(row.get("id", ""))),
+        whole_letters(question[:_QUESTION]),
         rewards[0] - rewards[1] if known else None,
         *(rewards if known else (None, None)),
         *map(len, sides),
         len(prompt),
-        "\n".join((str(row.get("id", "")), question, *(text[:_SEARCHED] for text in sides))),
+        whole_letters("\n".join((str(row.get("id", "")), question, *(text[:_SEARCHED] for text in sides)))),
     )
 
 

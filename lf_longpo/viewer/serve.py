@@ -2,6 +2,7 @@
 
 import socket
 import sys
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def view(name: str, dataset_dir: Path, host: str, port: int) -> None:
     """
     viewed = find_viewed(name, dataset_dir)
     listener = _listen(host, port)
-    reviews = Reviews(viewed.path)
+    reviews = Reviews(viewed.decisions)
     index = PairIndex(viewed, reviews.all())
     index.start()
     try:
@@ -40,15 +41,16 @@ def _serve(listener: socket.socket, host: str, viewed: Viewed, index: PairIndex,
 
     from lf_longpo.viewer.app import make_app
 
-    # Another site's page cannot reach a loopback address by a name of its own.
-    hosts = ["127.0.0.1", "localhost", "[::1]"] if _is_loopback(host) else None
+    hosts = {"127.0.0.1", "localhost", "::1", host} if _is_loopback(host) else None
     app = make_app(viewed, index, reviews, hosts)
-    address = listener.getsockname()
-    print(f"{viewed.name}: http://{host}:{address[1]}/  (decisions go to {reviews.path}; Ctrl-C ends)", flush=True)
+    address = f"[{host}]" if ":" in host else host
+    address = f"http://{address}:{listener.getsockname()[1]}/"
+    print(f"{viewed.name}: {address}  (decisions go to {reviews.path}; Ctrl-C ends)", flush=True)
     if hosts is None:
         print(f"warning: everybody who reaches {host} can read and decide", file=sys.stderr, flush=True)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
-    server.run(sockets=[listener])
+    with suppress(KeyboardInterrupt):  # how it is to be ended
+        server.run(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lf_longpo.errors import UserError
 from lf_longpo.pairs import PAIRS
 from lf_longpo.plugin.entries import describe_dataset
-from lf_longpo.plugin.registry import DATASET_INFO, RANKING_COLUMNS, load_dataset_info
+from lf_longpo.plugin.registry import DATASET_INFO, RANKING_COLUMNS, load_dataset_info, ranking_entry
 from lf_longpo.report.run_folder import RunFolder
+from lf_longpo.review import decisions_of
 from lf_longpo.run_dir import CONFIG
 
-_DEFAULTS = {"query": "query", **RANKING_COLUMNS}
+_KNOWN = ("prompt", "query", "system", "history", "chosen", "rejected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +23,12 @@ class Viewed:
     name: str
     path: Path
     """A .jsonl file."""
+    entry: dict[str, Any]
+    """How LLaMA-Factory is told to read it, but for its place."""
     columns: dict[str, str]
-    """LLaMA-Factory's names of the columns (prompt, query, chosen, rejected) to the file's."""
+    """LLaMA-Factory's names of the columns (prompt, query, system, history, chosen, rejected) to the file's."""
+    decisions: Path
+    """Where people's decisions about it are."""
     run: RunFolder | None
     """Knows what each response was shown, or judged by."""
 
@@ -45,7 +51,9 @@ def find_viewed(name: str, dataset_dir: Path) -> Viewed:
         path = registered if registered.is_file() and run.summary() else folder / PAIRS
         if not path.is_file():
             raise UserError(f"{folder} has no pairs yet")
-        return Viewed(run.config.dataset_name, path, dict(RANKING_COLUMNS), run)
+        entry = ranking_entry(registered.name)
+        # The same place for both: decisions stay while a run ends or goes on.
+        return Viewed(run.config.dataset_name, path, entry, dict(RANKING_COLUMNS), decisions_of(registered), run)
     if folder.is_dir():
         raise UserError(f"{folder} holds no run: {CONFIG} is missing; name a run's folder, a file or a data set")
     entry = load_dataset_info(dataset_dir).get(name)
@@ -60,8 +68,8 @@ def find_viewed(name: str, dataset_dir: Path) -> Viewed:
     columns = dict(entry.get("columns") or {})
     if entry.get("formatting") == "sharegpt":
         columns = {"prompt": columns.get("messages", "conversations"), **columns}
-    known = {ours: theirs for ours, theirs in columns.items() if ours in _DEFAULTS}
-    return Viewed(name, path, {**RANKING_COLUMNS, **known}, None)
+    known = {ours: theirs for ours, theirs in columns.items() if ours in _KNOWN}
+    return Viewed(name, path, entry, {**RANKING_COLUMNS, **known}, decisions_of(path), None)
 
 
 def prompt_columns(columns: dict[str, str]) -> Sequence[str]:
