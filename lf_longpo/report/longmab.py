@@ -120,7 +120,7 @@ def _arms(arms: dict[str, int], rounds: dict[str, int], chosen: dict[str, Counte
                 _mean_shares(_by_chance(arms, rounds, chosen), ranks),
                 "if they were drawn by chance",
             ),
-            "Left bars above their lines: the bandit comes back to few chunks more than chance does. Below: it spreads.",
+            "Left bars above their lines: it comes back to few chunks more than chance does. Below: it spreads.",
         )
     )
     places = np.zeros(_PARTS)
