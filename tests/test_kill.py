@@ -13,6 +13,8 @@ import yaml
 from conftest import code_questions, judged, run_settings, spawn, write_jsonl
 from stub import MODEL, Stub
 
+from lf_longpo.cli import main
+
 QUESTIONS, ROUNDS = 10, 8
 
 
@@ -57,8 +59,8 @@ def finished_calls(folder):
 def test_three_kills_change_nothing(tmp_path, key):
     """LongReward; test_soak.py does it to LongMab."""
     with Stub() as stub:
-        run = start(write_config(stub, tmp_path / "whole", longreward_settings))
-        assert run.wait(180) == 0, run.stderr.read()
+        # What is not to be killed needs no process of its own.
+        assert main(["generate", str(write_config(stub, tmp_path / "whole", longreward_settings))]) == 0
         calls_needed = len(stub.requests)
         assert stub.chats == calls_needed > 50
 
@@ -77,8 +79,7 @@ def test_three_kills_change_nothing(tmp_path, key):
             # Calls that the server saw and whose answer had not reached the client's cache are the only ones owed.
             repeats_allowed += len(stub.requests) - finished_calls(tmp_path / "killed")
         stub.on_chat = lambda _: None
-        run = start(config)
-        assert run.wait(180) == 0, run.stderr.read()
+        assert main(["generate", str(config)]) == 0
         assert len(stub.requests) == calls_needed
         assert stub.chats - calls_needed <= repeats_allowed <= 3 * 8  # four calls at once, of policy and judge
 
@@ -130,8 +131,7 @@ def test_a_killed_evaluation_carries_on(tmp_path, key):
                 )
                 assert run.wait(120) == -signal.SIGKILL, run.stderr.read()
             stub.on_chat = lambda _: None
-            run = start(folder / "c.yaml", command=("evaluate", "longbench"))
-            assert run.wait(120) == 0, run.stderr.read()
+            assert main(["evaluate", "longbench", str(folder / "c.yaml")]) == 0
             calls[name] = len(stub.requests)
             assert stub.chats - len(stub.requests) <= len(kill_at) * 8  # those whose answers were on their way
     whole, killed = (json.loads((tmp_path / name / "eval/results.json").read_text()) for name in ("whole", "killed"))
@@ -152,7 +152,7 @@ def asked_and_answered(prompt, seed):
 @pytest.mark.slow
 def test_a_killed_self_instruction_carries_on(tmp_path, key):
     made, calls = {}, {}
-    for name, kill_at in (("whole", ()), ("killed", (5, 19))):
+    for name, kill_at in (("whole", ()), ("killed", (19,))):
         folder = tmp_path / name
         rows = [
             {"id": f"d{n}", "text": f"Day {n}. There were {n} drops. {f'It rained {n} times. ' * 50}"}
@@ -181,8 +181,7 @@ def test_a_killed_self_instruction_carries_on(tmp_path, key):
                 )
                 assert run.wait(120) == -signal.SIGKILL, run.stderr.read()
             stub.on_chat = lambda _: None
-            run = start(folder / "c.yaml", command=command)
-            assert run.wait(120) == 0, run.stderr.read()
+            assert main([*command, str(folder / "c.yaml")]) == 0
             made[name] = (folder / "data/drops.jsonl").read_text().replace(name, "")
             calls[name] = len(stub.requests)
             assert stub.chats - len(stub.requests) <= len(kill_at) * 4  # those whose answers were on their way
@@ -193,15 +192,14 @@ def test_a_killed_self_instruction_carries_on(tmp_path, key):
 
 
 @pytest.mark.slow
-def test_a_second_run_in_the_same_folder_is_told_so(tmp_path, key):
+def test_a_second_run_in_the_same_folder_is_told_so(tmp_path, key, capsys):
     with Stub(delay=2.0) as stub:
         config = write_config(stub, tmp_path / "busy")
         first = start(config)
         while not stub.chats:
             assert first.poll() is None, first.stderr.read()
-        second = start(config)
-        assert second.wait(120) == 2
-        assert "another run is working in" in second.stderr.read()
+        assert main(["generate", str(config)]) == 2
+        assert "another run is working in" in capsys.readouterr().err
         first.send_signal(signal.SIGINT)
         assert first.wait(60) == 130
         assert "the same command carries on" in first.stderr.read()
@@ -219,11 +217,9 @@ def test_a_full_disk_ends_the_run_and_costs_nothing(tmp_path, key):
         assert asked
         kept = finished_calls(tmp_path / "full")
         assert asked - kept <= 2 * 4  # those under way, and those that had the turns of the ones that were lost
-        run = start(config)
-        assert run.wait(120) == 0, run.stderr.read()
+        assert main(["generate", str(config)]) == 0
         assert stub.chats - len(stub.requests) <= asked - kept
         whole = stub.chats
     with Stub() as stub:
-        run = start(write_config(stub, tmp_path / "whole"))
-        assert run.wait(120) == 0 and stub.chats <= whole
+        assert main(["generate", str(write_config(stub, tmp_path / "whole"))]) == 0 and stub.chats <= whole
     assert (tmp_path / "full/data/codes.jsonl").read_bytes() == (tmp_path / "whole/data/codes.jsonl").read_bytes()
