@@ -15,10 +15,10 @@ from starlette.testclient import TestClient
 from stub import Stub
 
 from lf_longpo.cli import main
+from lf_longpo.pair_sets import find_viewed
 from lf_longpo.review import Reviews
 from lf_longpo.viewer.app import make_app
 from lf_longpo.viewer.index import PairIndex
-from lf_longpo.viewer.source import find_viewed
 
 HOSTILE = (
     '<script>document.title="taken"</script><img src=x onerror=alert(2)> &lt;b&gt; \u202egnp.exe </pre></textarea>'

@@ -12,10 +12,10 @@ from lf_longpo.export.files import write_rows
 from lf_longpo.export.formats import KTO_ENTRY, both_labels, kto_rows, preference_rows
 from lf_longpo.export.responses import answered
 from lf_longpo.journal import Row
+from lf_longpo.pair_sets import Viewed, find_viewed
 from lf_longpo.plugin.registry import check_registration, register_dataset
 from lf_longpo.review import Reviews, reviewed_rows
 from lf_longpo.tables import places_and_rows
-from lf_longpo.viewer.source import Viewed, find_viewed
 
 FORMS = {
     "pairs": "pairs as they are",

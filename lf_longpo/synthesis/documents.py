@@ -29,11 +29,6 @@ class Text:
     licence: str
     """As its row says, or empty."""
 
-    @property
-    def key(self) -> str:
-        """Tells it from all others."""
-        return self.id
-
 
 def read_documents(inputs: Sequence[str], split: str) -> Iterator[tuple[str, Text]]:
     """Streams documents, each behind its place.

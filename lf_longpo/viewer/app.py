@@ -17,13 +17,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lf_longpo.journal import Row
+from lf_longpo.pair_sets import Viewed, prompt_columns
 from lf_longpo.report.write import REPORT, STYLE
 from lf_longpo.review import Decision, Reviews, response_of, text_of
 from lf_longpo.text.differences import differences, visible, whole_letters
 from lf_longpo.viewer.evidence import SIDES, Evidence, Witness
 from lf_longpo.viewer.index import SORTS, STATES, Line, PairIndex, Wanted, question_of
 from lf_longpo.viewer.marking import marked
-from lf_longpo.viewer.source import Viewed, prompt_columns
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _PAGE = 50

@@ -17,9 +17,9 @@ from platformdirs import user_cache_path
 
 from lf_longpo.errors import UserError, first_line
 from lf_longpo.journal import Row, parsed
+from lf_longpo.pair_sets import Viewed, prompt_columns
 from lf_longpo.review import Decision, pair_digest, response_of, text_of
 from lf_longpo.text.differences import whole_letters
-from lf_longpo.viewer.source import Viewed, prompt_columns
 
 # Rows that become visible at once; the first ones soon.
 _BATCH = 100

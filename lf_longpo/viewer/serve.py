@@ -7,9 +7,9 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from lf_longpo.errors import UserError
+from lf_longpo.pair_sets import Viewed, find_viewed
 from lf_longpo.review import Reviews
 from lf_longpo.viewer.index import PairIndex
-from lf_longpo.viewer.source import Viewed, find_viewed
 
 
 def view(name: str, dataset_dir: Path, host: str, port: int) -> None:

@@ -1,4 +1,4 @@
-"""What is to be viewed: a data set's file with its columns, and the run that made it if there is one."""
+"""Sets of pairs by name: a data set's file with its columns, and the run that made it if there is one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
