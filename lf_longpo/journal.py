@@ -6,7 +6,7 @@ A line that was cut off by a kill is work owed again, never a crash.
 import json
 import os
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
@@ -130,6 +130,15 @@ def read_rows(path: Path, fields: Collection[str] = (), key: Callable[[Row], str
                     yield row
 
 
+def placed_rows(lines: Iterable[bytes], fields: Collection[str]) -> Iterator[tuple[int, Row]]:
+    """The rows of an open file, each behind the byte at which it begins; passes over what is no row."""
+    place, wanted = 0, set(fields)
+    for line in lines:
+        if (row := parsed(line, wanted)) is not None:
+            yield place, row
+        place += len(line)
+
+
 class RowsById:
     """The rows of a journal that another process may be writing, found by id; only their places are held in memory.
 
@@ -142,14 +151,11 @@ class RowsById:
     def __init__(self, path: Path, fields: Collection[str], key: Callable[[Row], str | None] = row_id) -> None:
         self._path = path
         self._places: dict[str, list[int]] = {}
-        place = 0
         if path.is_file():
             with path.open("rb") as lines:
-                for line in lines:
-                    row = parsed(line, set(fields))
-                    if row is not None and (id := key(row)) is not None:
+                for place, row in placed_rows(lines, fields):
+                    if (id := key(row)) is not None:
                         self._places.setdefault(id, []).append(place)
-                    place += len(line)
 
     def rows(self, id: str) -> list[Row]:
         """The rows of one id, in the order they were written."""

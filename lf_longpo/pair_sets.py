@@ -1,16 +1,17 @@
 """Sets of pairs by name: a data set's file with its columns, and the run that made it if there is one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lf_longpo.errors import UserError
+from lf_longpo.journal import Row
 from lf_longpo.pairs import PAIRS
 from lf_longpo.plugin.entries import describe_dataset
 from lf_longpo.plugin.registry import DATASET_INFO, RANKING_COLUMNS, load_dataset_info, ranking_entry
 from lf_longpo.report.run_folder import RunFolder
-from lf_longpo.review import decisions_of
+from lf_longpo.review import decisions_of, text_of
 from lf_longpo.run_dir import CONFIG
 
 _KNOWN = ("prompt", "query", "system", "history", "chosen", "rejected")
@@ -72,6 +73,6 @@ def find_viewed(name: str, dataset_dir: Path) -> Viewed:
     return Viewed(name, path, entry, {**RANKING_COLUMNS, **known}, decisions_of(path), None)
 
 
-def prompt_columns(columns: dict[str, str]) -> Sequence[str]:
-    """The columns whose texts together are the prompt."""
-    return [columns[name] for name in ("prompt", "query") if name in columns]
+def prompt_of(row: Row, columns: Mapping[str, str]) -> str:
+    """The text of a pair's prompt, to be read."""
+    return "\n\n".join(text_of(row.get(columns[name])) for name in ("prompt", "query") if name in columns)

@@ -16,6 +16,9 @@ from lf_longpo.tables import places_and_rows
 
 Verdict = Literal["accept", "reject", "edit"]
 
+SIDES = "chosen", "rejected"
+PAIR = ("prompt", *SIDES)
+"""The columns that make a pair, as LLaMA-Factory calls them."""
 _FIELDS = ("digest", "decision")
 
 
@@ -27,9 +30,9 @@ class Decision(NamedTuple):
     rejected: str | None = None
 
 
-def pair_digest(prompt: Any, chosen: Any, rejected: Any) -> str:
+def pair_digest(row: Row, columns: Mapping[str, str]) -> str:
     """Tells a pair from all others by its texts, or by the messages that they are in."""
-    return hashlib.sha256(json.dumps([prompt, chosen, rejected]).encode()).hexdigest()[:24]
+    return hashlib.sha256(json.dumps([row.get(columns[name]) for name in PAIR]).encode()).hexdigest()[:24]
 
 
 class Reviews:
@@ -96,7 +99,7 @@ def reviewed_rows(dataset: Path, reviews: Reviews, columns: Mapping[str, str], t
         raise UserError(f"{reviews.path} holds no decision; review the pairs with longpo view first")
     met, stay = set[str](), 0
     for _, row in places_and_rows(str(dataset)):
-        digest = pair_digest(*(row.get(columns[name]) for name in ("prompt", "chosen", "rejected")))
+        digest = pair_digest(row, columns)
         decision = decisions.get(digest)
         met.add(digest)
         told[decision.verdict if decision else "undecided"] += 1

@@ -6,13 +6,10 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lf_longpo.errors import UserError, first_line
 from lf_longpo.journal import Row, check_folder, write_whole
-
-if TYPE_CHECKING:
-    import pyarrow
 
 TYPES = (".jsonl", ".parquet")
 # Rows of a Parquet row group: with 64k tokens each some megabytes.
@@ -62,7 +59,9 @@ def _write_parquet(target: Path, lines: Iterator[str]) -> None:
             with plain.open("w", encoding="utf-8") as file:
                 for batch in _batches(lines):
                     file.writelines(batch)
-                    schema = pyarrow.unify_schemas([schema, _table(batch).schema], promote_options="permissive")
+                    schema = pyarrow.unify_schemas(
+                        [schema, pyarrow.table(_columns(batch)).schema], promote_options="permissive"
+                    )
             with (
                 plain.open(encoding="utf-8") as file,
                 parquet.ParquetWriter(made, schema, compression="zstd") as writer,
@@ -87,9 +86,3 @@ def _batches(lines: Iterable[str]) -> Iterator[list[str]]:
 def _columns(lines: Sequence[str]) -> dict[str, list[Any]]:
     rows = [json.loads(line) for line in lines]
     return {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
-
-
-def _table(lines: Sequence[str]) -> "pyarrow.Table":
-    import pyarrow
-
-    return pyarrow.table(_columns(lines))

@@ -7,11 +7,10 @@ from lf_longpo.config import GenerateConfig
 from lf_longpo.errors import TextTooLong
 from lf_longpo.journal import RowsById
 from lf_longpo.longmab.method import ROLLOUTS, Prompts
-from lf_longpo.longreward.files import SCORES, Keys, Response
+from lf_longpo.longreward.files import SCORES, Keys, Response, reward_of
 from lf_longpo.longreward.method import PROMPT
-from lf_longpo.longreward.scorer import DIMENSIONS
 from lf_longpo.plugin.encoding import TemplateEncoder
-from lf_longpo.questions import Source, read_questions
+from lf_longpo.questions import read_questions
 from lf_longpo.records import Question, Rollout, names
 from lf_longpo.report.run_folder import RunFolder
 from lf_longpo.text.prompts import around_context
@@ -48,7 +47,7 @@ def answered(run: RunFolder) -> Iterator[Answered]:
         config.pairs.template, config.tokenizer or config.policy.model, config.pairs.cutoff_len, trust
     )
     responses_of, render_of = (_longmab if config.method == "longmab" else _longreward)(run, config)
-    for question in read_questions(Source(config.input, config.input_split, False, config.start, config.end)):
+    for question in read_questions(run.questions):
         if responses := responses_of(question.id):
             render = render_of(question)
             while responses:
@@ -75,16 +74,12 @@ def _longmab(run: RunFolder, config: GenerateConfig) -> _Run:
 
 
 def _longreward(run: RunFolder, config: GenerateConfig) -> _Run:
-    questions = read_questions(Source(config.input, config.input_split, False, config.start, config.end))
-    keys = Keys({question.id for question in questions})
+    keys = Keys({question.id for question in read_questions(run.questions)})
     scores = RowsById(run.path / SCORES, ("idx", "query", "answer", "scores"), keys.of_score)
 
     def responses(id: str) -> list[Scored]:
         by_idx = {row["idx"]: row for row in scores.rows(id)}
-        rewards = {
-            idx: sum(row["scores"][name] for name in DIMENSIONS) / len(DIMENSIONS) for idx, row in by_idx.items()
-        }
-        scored = [Scored(row["answer"], rewards[idx], Response.of(row).number) for idx, row in by_idx.items()]
+        scored = [Scored(row["answer"], reward_of(row["scores"]), Response.of(row).number) for row in by_idx.values()]
         return sorted(scored, key=lambda one: one.index)
 
     return responses, lambda question: around_context(PROMPT, question=question.question)

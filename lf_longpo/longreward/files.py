@@ -74,7 +74,7 @@ class Files:
 
     def scores(self, id: str) -> dict[str, Row]:
         """A question's scored responses by idx, with `reward`, which the published files lack."""
-        return {row["idx"]: row | {"reward": _reward(row["scores"])} for row in self._scores.rows(id)}
+        return {row["idx"]: row | {"reward": reward_of(row["scores"])} for row in self._scores.rows(id)}
 
     def add_notes(self, id: str, query: str, notes: Mapping[str, str], digest: str) -> None:
         """Keeps an extraction."""
@@ -258,5 +258,6 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def _reward(scores: Mapping[str, float]) -> float:
+def reward_of(scores: Mapping[str, float]) -> float:
+    """The mean of the four dimensions (arXiv 2410.21252, section 3)."""
     return sum(scores[name] for name in DIMENSIONS) / len(DIMENSIONS)

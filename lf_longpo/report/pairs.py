@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from lf_longpo.errors import UserError
 from lf_longpo.journal import Row
-from lf_longpo.models.tokenizers import load_tokenizer
 from lf_longpo.report.figures import Plot, histogram
 from lf_longpo.report.run_folder import RunFolder
 from lf_longpo.report.section import Section
+from lf_longpo.review import SIDES
 from lf_longpo.text.chunking import count_each
 from lf_longpo.text.differences import Piece, differences, visible
 from lf_longpo.text.fitting import CUT_MARK
@@ -25,7 +25,6 @@ _COUNTED = 200
 _SEPARATED, _FEW = 0.75, 20
 # Characters of a response and of a prompt that are shown.
 _RESPONSE, _PROMPT = 6_000, 30_000
-_SIDES = "chosen", "rejected"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +114,9 @@ def _prompts(run: RunFolder, pairs: Sequence[Known], section: Section) -> None:
     cutoff = run.config.pairs.cutoff_len
     cut = sum(pair.cut for pair in pairs)
     section.facts["prompts with the mark of a cut"] = f"{cut} of {len(pairs)}"
-    tokenizer = _tokenizer(run)
-    if tokenizer is None:
+    try:
+        tokenizer = run.tokenizer()
+    except UserError:
         section.notes.append("Tokens of prompts are not told: the tokenizer is not to be had here.")
         return
     step = -(-len(pairs) // _COUNTED)
@@ -133,16 +133,8 @@ def _prompts(run: RunFolder, pairs: Sequence[Known], section: Section) -> None:
 
 
 def _tokens(row: Row, tokenizer: "PreTrainedTokenizerBase") -> int:
-    prompt, *responses = count_each([row[name] for name in ("prompt", *_SIDES)], tokenizer)
+    prompt, *responses = count_each([row[name] for name in ("prompt", *SIDES)], tokenizer)
     return prompt + max(responses)
-
-
-def _tokenizer(run: RunFolder) -> "PreTrainedTokenizerBase | None":
-    name = run.config.tokenizer or run.config.policy.model
-    try:
-        return load_tokenizer(name, "tokenizer", bool(run.config.policy and run.config.policy.trust_remote_code))
-    except UserError:
-        return None
 
 
 Notes = Callable[[RunFolder, Collection[tuple[str, int]]], dict[tuple[str, int], str]]
@@ -155,14 +147,14 @@ def extremes(run: RunFolder, pairs: Sequence[Known], notes_on: Notes) -> tuple[l
     largest = ordered[: min(_SHOWN, -(-len(ordered) // 2))]
     smallest = ordered[len(largest) :][-_SHOWN:][::-1]
     rows = {pair.id: run.pair_at(pair.place) for pair in (*largest, *smallest)}
-    notes = notes_on(run, {(id, row[f"{name}_index"]) for id, row in rows.items() for name in _SIDES})
+    notes = notes_on(run, {(id, row[f"{name}_index"]) for id, row in rows.items() for name in SIDES})
     return [_shown(rows[pair.id], pair, notes) for pair in largest], [
         _shown(rows[pair.id], pair, notes) for pair in smallest
     ]
 
 
 def _shown(row: Row, pair: Known, notes: Mapping[tuple[str, int], str]) -> Shown:
-    texts = [visible(row[name], _RESPONSE) for name in _SIDES]
+    texts = [visible(row[name], _RESPONSE) for name in SIDES]
     chosen, rejected = (
         Side(
             name,
@@ -172,7 +164,7 @@ def _shown(row: Row, pair: Known, notes: Mapping[tuple[str, int], str]) -> Shown
             len(row[name]),
             notes.get((pair.id, row[f"{name}_index"]), ""),
         )
-        for name, pieces in zip(_SIDES, differences(*texts), strict=True)
+        for name, pieces in zip(SIDES, differences(*texts), strict=True)
     )
     answers = row["answer"] if isinstance(row["answer"], list) else [row["answer"]]
     return Shown(

@@ -5,18 +5,23 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import yaml
 
 from lf_longpo.config import GenerateConfig
 from lf_longpo.errors import UserError, first_line
-from lf_longpo.journal import Row, parsed, read_rows
+from lf_longpo.journal import Row, placed_rows, read_rows
 from lf_longpo.models.cache import CALLS
+from lf_longpo.models.tokenizers import load_tokenizer
 from lf_longpo.pairs import PAIRS
 from lf_longpo.pipeline import FAILURES
+from lf_longpo.questions import Source
 from lf_longpo.records import PreferencePair, names
 from lf_longpo.run_dir import CONFIG, SUMMARY
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _SUMMED = ("prompt_tokens", "completion_tokens", "cached_tokens", "cost", "seconds")
 
@@ -36,13 +41,6 @@ class Stage(NamedTuple):
     """Calls whose time is known."""
 
 
-class PlacedPair(NamedTuple):
-    """A pair, and the byte of its file at which it begins."""
-
-    place: int
-    row: Row
-
-
 class RunFolder:
     """A generation's folder.
 
@@ -57,12 +55,27 @@ class RunFolder:
         self.path = path
         self._pairs: BinaryIO | None = None
         try:
-            self.config_text = (path / CONFIG).read_text(encoding="utf-8")
-            self.config = GenerateConfig.model_validate(yaml.safe_load(self.config_text))
+            self.config = GenerateConfig.model_validate(yaml.safe_load((path / CONFIG).read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise UserError(f"{path} holds no run: {CONFIG} is missing; name the output_dir of a generation") from None
         except (ValueError, yaml.YAMLError) as error:
             raise UserError(f"{path / CONFIG} is no generation's: {first_line(error)}; name another folder") from None
+
+    @property
+    def questions(self) -> Source:
+        """Where its questions came from."""
+        config = self.config
+        return Source(config.input, config.input_split, False, config.start, config.end)
+
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """What counted its tokens.
+
+        Raises:
+            UserError: it is not to be had here.
+        """
+        config = self.config
+        trust = bool(config.policy and config.policy.trust_remote_code)
+        return load_tokenizer(config.tokenizer or config.policy.model, "tokenizer", trust)
 
     def summary(self) -> dict[str, Any] | None:
         """What the run said when it ended; None where it goes on, or was killed."""
@@ -76,18 +89,14 @@ class RunFolder:
         """The rows of one of its journals; none where it has not been begun."""
         return read_rows(self.path / name, fields, lambda row: str(row.get(id_field)))
 
-    def pairs(self) -> Iterator[PlacedPair]:
-        """All pairs; of two for one question the later one counts."""
-        wanted, place = set(names(PreferencePair)), 0
+    def pairs(self) -> Iterator[tuple[int, Row]]:
+        """All pairs, each behind the byte at which it begins; of two for one question the later one counts."""
         if not (self.path / PAIRS).is_file():
             return
         self.close()
         # Kept open, so that places stay those of this file when the run ends and writes it anew.
         self._pairs = (self.path / PAIRS).open("rb")
-        for line in self._pairs:
-            if (row := parsed(line, wanted)) is not None:
-                yield PlacedPair(place, row)
-            place += len(line)
+        yield from placed_rows(self._pairs, names(PreferencePair))
 
     def pair_at(self, place: int) -> Row:
         """The pair that begins at a byte of the file that `pairs` read."""

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 import yaml
@@ -22,6 +22,9 @@ from lf_longpo.report.pairs import Notes, extremes, known_pairs, pair_section
 from lf_longpo.report.run_folder import RunFolder
 from lf_longpo.report.section import Section
 from lf_longpo.text.differences import visible
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 REPORT = "report.html"
 
@@ -81,27 +84,29 @@ def _page_of(run: RunFolder) -> str:
     largest, smallest = extremes(run, pairs, method.notes)
     summary = run.summary()
     sections = [*method.sections(run), pair_section(run, pairs), _calls(run), _failures(run)]
-    return _template().render(
-        title=f"{method.name}: {run.config.dataset_name}",
-        version=__version__,
-        idea=method.idea,
-        state=_state(summary),
-        facts=_facts(run.config, summary, len(pairs)),
-        warnings=[warning for section in sections for warning in section.warnings],
-        sections=sections,
-        extremes=(("largest", largest), ("smallest", smallest)),
-        config=visible(_settings(run.config), 100_000),
-        style=STYLE.read_text(encoding="utf-8"),
+    return (
+        templates(_TEMPLATES)
+        .get_template("report.html")
+        .render(
+            title=f"{method.name}: {run.config.dataset_name}",
+            version=__version__,
+            idea=method.idea,
+            state=_state(summary),
+            facts=_facts(run.config, summary, len(pairs)),
+            warnings=[warning for section in sections for warning in section.warnings],
+            sections=sections,
+            extremes=(("largest", largest), ("smallest", smallest)),
+            config=visible(_settings(run.config), 100_000),
+            style=STYLE.read_text(encoding="utf-8"),
+        )
     )
 
 
-def _template() -> Any:
+def templates(folder: Path) -> "Environment":
+    """A folder's templates; whatever is put into them is escaped."""
     from jinja2 import Environment, FileSystemLoader
 
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("report.html")
+    return Environment(loader=FileSystemLoader(folder), autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
 
 def _settings(config: GenerateConfig) -> str:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from jinja2 import Environment, FileSystemLoader
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
@@ -17,11 +16,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lf_longpo.journal import Row
-from lf_longpo.pair_sets import Viewed, prompt_columns
-from lf_longpo.report.write import REPORT, STYLE
-from lf_longpo.review import Decision, Reviews, response_of, text_of
+from lf_longpo.pair_sets import Viewed, prompt_of
+from lf_longpo.report.write import REPORT, STYLE, templates
+from lf_longpo.review import SIDES, Decision, Reviews, response_of
 from lf_longpo.text.differences import differences, visible, whole_letters
-from lf_longpo.viewer.evidence import SIDES, Evidence, Witness
+from lf_longpo.viewer.evidence import Evidence, Witness
 from lf_longpo.viewer.index import SORTS, STATES, Line, PairIndex, Wanted, question_of
 from lf_longpo.viewer.marking import marked
 
@@ -53,9 +52,7 @@ class Pages:
         self._index = index
         self._reviews = reviews
         self._witness = Witness(viewed.run) if viewed.run else None
-        environment = Environment(
-            loader=FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
-        )
+        environment = templates(_TEMPLATES)
         style = STYLE.read_text(encoding="utf-8") + (_TEMPLATES / "viewer.css").read_text(encoding="utf-8")
         environment.globals |= {"style": style, "name": viewed.name, "verdicts": _VERDICTS, "sorts": SORTS}
         self._templates = environment
@@ -136,7 +133,7 @@ class Pages:
         shown = [visible(text, _RESPONSE) for text in edited]
         known = self._witness.of(row) if self._witness else None
         evidence = known or Evidence()
-        prompt = "\n\n".join(text_of(row.get(name)) for name in prompt_columns(columns))
+        prompt = prompt_of(row, columns)
         numbers = self._index.numbers(wanted)
         at = numbers.index(line.number) if line.number in numbers else -1
         answer = row.get("answer", "")

@@ -7,23 +7,19 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from lf_longpo.errors import UserError
 from lf_longpo.journal import Row, RowsById
 from lf_longpo.longmab.method import ROLLOUTS
 from lf_longpo.longreward.files import SCORES
 from lf_longpo.longreward.scorer import DIMENSIONS
-from lf_longpo.models.tokenizers import load_tokenizer
-from lf_longpo.questions import FIELDS, Source, question_of, read_questions
+from lf_longpo.questions import FIELDS, question_of, read_questions
 from lf_longpo.records import Rollout, names
 from lf_longpo.report.run_folder import RunFolder
+from lf_longpo.review import SIDES
 from lf_longpo.text.chunking import chunk_spans, chunk_tokens
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-SIDES = "chosen", "rejected"
 # Seconds that a page waits for the run's files to be read.
 _PATIENCE = 2.0
 # Characters by which a context is known again.
@@ -103,8 +99,7 @@ class _Contexts:
     """The contexts of a run's questions, read from its input again."""
 
     def __init__(self, run: RunFolder) -> None:
-        config = run.config
-        self._source = Source(config.input, config.input_split, False, config.start, config.end)
+        self._source = run.questions
 
     def of(self, pair: Row) -> str | None:
         """The context of a pair's question; None where it is not to be had any more, or is another one now."""
@@ -154,7 +149,7 @@ class _LongMab:
                 evidence.notes[side] = f"round {pair[f'{side}_index'] + 1}, saw chunks {chunks}"
         if evidence.context is not None:
             config = self._run.config.longmab
-            spans = chunk_spans(evidence.context, _tokenizer(self._run), config.chunk_size, config.chunk_overlap)
+            spans = chunk_spans(evidence.context, self._run.tokenizer(), config.chunk_size, config.chunk_overlap)
             for arm in sorted({arm for its in shown.values() for arm in its if arm < len(spans)}):
                 sides = tuple(side for side in SIDES if arm in shown[side])
                 evidence.spans.append(Span(*spans[arm], sides, f"chunk {arm + 1}"))
@@ -208,7 +203,7 @@ class _LongReward:
 
     def _passages(self, context: str) -> Callable[[int, str], tuple[int, int] | None]:
         """Tells where a passage stands, by its number and text."""
-        texts = chunk_tokens(context, _tokenizer(self._run), self._run.config.longreward.evidence_chunk_size)
+        texts = chunk_tokens(context, self._run.tokenizer(), self._run.config.longreward.evidence_chunk_size)
         edges = [0, *accumulate(map(len, texts))]
         spans = [span for span, text in zip(pairwise(edges), texts, strict=True) if text.strip()]
 
@@ -224,9 +219,3 @@ class _LongReward:
 def _ending(idx: str) -> str:
     """The last two parts of a response's idx; published ones have another one before them."""
     return "-".join(idx.rsplit("-", 2)[-2:])
-
-
-def _tokenizer(run: RunFolder) -> "PreTrainedTokenizerBase":
-    config = run.config
-    trust = bool(config.policy and config.policy.trust_remote_code)
-    return load_tokenizer(config.tokenizer or config.policy.model, "tokenizer", trust)

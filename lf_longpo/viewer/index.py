@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 from platformdirs import user_cache_path
 
 from lf_longpo.errors import UserError, first_line
-from lf_longpo.journal import Row, parsed
-from lf_longpo.pair_sets import Viewed, prompt_columns
-from lf_longpo.review import Decision, pair_digest, response_of, text_of
+from lf_longpo.journal import Row, parsed, placed_rows
+from lf_longpo.pair_sets import Viewed, prompt_of
+from lf_longpo.review import PAIR, SIDES, Decision, pair_digest, response_of, text_of
 from lf_longpo.text.differences import whole_letters
 
 # Rows that become visible at once; the first ones soon.
@@ -28,7 +28,6 @@ _SEARCHED, _QUESTION = 20_000, 300
 _LAYOUT = 1
 # Seconds that an index is kept which nobody wrote to.
 _KEPT = 14 * 24 * 3600
-PAIR = "prompt", "chosen", "rejected"
 
 SORTS = {
     "number": ("as in the file", "number"),
@@ -86,8 +85,7 @@ class PairIndex:
         state = f"{_LAYOUT} {viewed.path.absolute()} {known.st_size} {known.st_mtime_ns} {viewed.columns}"
         folder = user_cache_path("lf-longpo") / "views"
         folder.mkdir(parents=True, exist_ok=True)
-        file = hashlib.sha256(str(viewed.path.absolute()).encode()).hexdigest()[:16]
-        self._path = folder / f"{file}-{hashlib.sha256(state.encode()).hexdigest()[:16]}.sqlite"
+        self._path = folder / f"{hashlib.sha256(state.encode()).hexdigest()[:24]}.sqlite"
         for older in folder.glob("*.sqlite*"):
             if time.time() - older.stat().st_mtime > _KEPT:
                 older.unlink(missing_ok=True)
@@ -164,7 +162,7 @@ class PairIndex:
         with self._viewed.path.open("rb") as file:
             file.seek(line.place)
             row = parsed(file.readline(), {self._viewed.columns[name] for name in PAIR})
-        return row if row is not None and _digest(row, self._viewed.columns) == line.digest else None
+        return row if row is not None and pair_digest(row, self._viewed.columns) == line.digest else None
 
     def decide(self, digest: str, decision: Decision | None) -> None:
         """Takes a decision over into the lists."""
@@ -193,14 +191,12 @@ class PairIndex:
             db.execute("PRAGMA synchronous=OFF")  # of a crash nothing is left but work to be done again
             db.execute("DELETE FROM pairs")
             batch: list[tuple[Any, ...]] = []
-            place = number = 0
+            columns = self._viewed.columns
             with self._viewed.path.open("rb") as lines:
-                for line in lines:
-                    if (row := _pair(line, self._viewed.columns)) is not None:
-                        number += 1
-                        batch.append((number, place, *row))
-                    place += len(line)
-                    if len(batch) == _BATCH or (number in (1, 10) and batch):
+                rows = placed_rows(lines, {columns[name] for name in PAIR})
+                for number, (place, row) in enumerate(rows, 1):
+                    batch.append((number, place, *_pair(row, columns)))
+                    if len(batch) == _BATCH or number in (1, 10):
                         _put(db, batch)
                         if self._stopped.is_set():
                             return
@@ -214,27 +210,19 @@ def _put(db: sqlite3.Connection, batch: list[tuple[Any, ...]]) -> None:
     batch.clear()
 
 
-def _digest(row: Row, columns: dict[str, str]) -> str:
-    return pair_digest(*(row[columns[name]] for name in PAIR))
-
-
-def _pair(line: bytes, columns: dict[str, str]) -> tuple[Any, ...] | None:
-    row = parsed(line, {columns[name] for name in PAIR})
-    if row is None:  # or a line that is being written
-        return None
-    prompt = "\n\n".join(text_of(row.get(name)) for name in prompt_columns(columns))
-    sides = [response_of(row[columns[name]]) for name in ("chosen", "rejected")]
-    rewards = [row.get(f"{name}_reward") for name in ("chosen", "rejected")]
+def _pair(row: Row, columns: dict[str, str]) -> tuple[Any, ...]:
+    sides = [response_of(row[columns[name]]) for name in SIDES]
+    rewards = [row.get(f"{name}_reward") for name in SIDES]
     known = all(isinstance(reward, int | float) and isfinite(reward) for reward in rewards)
     question = question_of(row, columns)
     return (
-        _digest(row, columns),
+        pair_digest(row, columns),
         whole_letters(str(row.get("id", ""))),
         whole_letters(question[:_QUESTION]),
         rewards[0] - rewards[1] if known else None,
         *(rewards if known else (None, None)),
         *map(len, sides),
-        len(prompt),
+        len(prompt_of(row, columns)),
         whole_letters("\n".join((str(row.get("id", "")), question, *(text[:_SEARCHED] for text in sides)))),
     )
 
