@@ -13,6 +13,8 @@ from lf_longpo.config import ChatConfig, SamplingConfig
 from lf_longpo.models.batching import Batch, Waiting, choose_batch
 from lf_longpo.models.chat import ChatRequest
 from lf_longpo.models.embedded import model_path
+from lf_longpo.models.kv_cache import PromptReader
+from lf_longpo.models.tokenizers import chat_ids
 from lf_longpo.models.transformers_chat import TransformersChat, _nucleus, _RowSampler, _Waiting
 
 
@@ -33,23 +35,46 @@ def request(prompt, seed=1, **sampling):
     return ChatRequest(prompt, SamplingConfig(**({"max_new_tokens": 8, "presence_penalty": 0.0} | sampling)), seed)
 
 
-async def answers(folder, requests, **config):
+async def answers(folder, requests, rows_alone=True, **config):
+    """Without `rows_alone`, prompts are read as on a GPU, all rows of a batch at once."""
     chat = TransformersChat(ChatConfig(backend="transformers", model=str(folder), **config))
     try:
         assert await chat.start() == 512
         chat._model.float()  # bfloat16 rounds rows of a batch apart
+        chat._reader = chat._reader if rows_alone else None
         return [completion.text for completion in await asyncio.gather(*map(chat.complete, requests))]
     finally:
         await chat.close()
 
 
 @pytest.mark.slow
-async def test_a_row_is_answered_the_same_alone_and_in_any_batch(tiny):
-    requests = [request(f"word {'and more ' * length}", seed=length, temperature=0.9) for length in range(5)]
+@pytest.mark.parametrize("rows_alone", [True, False])
+async def test_a_row_is_answered_the_same_alone_and_in_any_batch(tiny, rows_alone):
+    requests = [
+        request(f"word {'and more ' * length}", seed=length, temperature=0.9, max_new_tokens=4 + 3 * length)
+        for length in range(5)
+    ]
     alone = [(await answers(tiny, [one]))[0] for one in requests]
-    assert await answers(tiny, requests) == alone
-    assert await answers(tiny, requests[::-1], max_concurrency=2) == alone[::-1]
+    assert await answers(tiny, requests, rows_alone) == alone
+    assert await answers(tiny, requests[::-1], rows_alone, max_concurrency=2) == alone[::-1]
     assert len(set(alone)) > 1
+
+
+@pytest.mark.slow
+async def test_replies_are_those_of_transformers_own_generation(tiny, tokenizer):
+    """Greedy, so that nothing but the model decides: with rows of unequal lengths that end at different times."""
+    model = LlamaForCausalLM.from_pretrained(tiny)
+    prompts = [f"lamp {'and more ' * length}" for length in range(6)]
+    expected = []
+    for length, prompt in enumerate(prompts):
+        ids = torch.tensor([chat_ids(prompt, tokenizer)])
+        new = model.generate(ids, max_new_tokens=5 + 4 * length, do_sample=False)[0, ids.shape[1] :]
+        expected.append(tokenizer.decode(new, skip_special_tokens=True))
+    requests = [
+        request(prompt, temperature=0.0, max_new_tokens=5 + 4 * length) for length, prompt in enumerate(prompts)
+    ]
+    assert await answers(tiny, requests) == expected
+    assert len(set(expected)) > 3
 
 
 @pytest.mark.slow
@@ -58,14 +83,40 @@ async def test_a_beginning_that_rows_share_is_read_once_and_changes_nothing(tiny
     requests = [request(text + f"word {'more ' * row}", seed=row, temperature=0.9) for row in range(3)]
     requests += [request(text + "word ", seed=9, temperature=0.9), request("another", seed=3)]
     alone = [(await answers(tiny, [one]))[0] for one in requests]
-    read = []
-    plain = TransformersChat._read
+    batches, lengths = [], []
+    at_once, row_by_row = TransformersChat._read, PromptReader._read
     monkeypatch.setattr(
-        TransformersChat, "_read", lambda self, ids, rows: read.append((ids.shape[1], rows)) or plain(self, ids, rows)
+        TransformersChat,
+        "_read",
+        lambda self, ids, rows: batches.append((ids.shape[1], rows)) or at_once(self, ids, rows),
     )
+
+    def read(self, ids, beginning):
+        known = beginning[0][0].shape[2] if beginning else 0
+        lengths.append(len(ids) - known)
+        return row_by_row(self, ids, beginning)
+
+    monkeypatch.setattr(PromptReader, "_read", read)
+    assert await answers(tiny, requests, rows_alone=False) == alone
+    ((length, rows),) = batches
+    assert rows == 4 and length > 100 and not lengths
     assert await answers(tiny, requests) == alone
-    ((length, rows),) = read
-    assert rows == 4 and length > 100
+    # The beginning, what each of its four rows has of its own (two are the same prompt), and the other request.
+    assert [read for read in lengths if read > 100] == [length] and len(lengths) == 1 + 3 + 1
+
+
+async def test_a_prompt_that_comes_again_is_not_read_again(tiny, monkeypatch):
+    reads = []
+    row_by_row = PromptReader._read
+    monkeypatch.setattr(
+        PromptReader, "_read", lambda self, *given: reads.append(len(given[0])) or row_by_row(self, *given)
+    )
+    chat = TransformersChat(ChatConfig(backend="transformers", model=str(tiny)))
+    await chat.start()
+    first = await chat.complete(request("the lamp hangs", seed=1, temperature=0.9))
+    again = await chat.complete(request("the lamp hangs", seed=1, temperature=0.9))
+    await chat.close()
+    assert first.text == again.text and len(reads) == 1
 
 
 def test_batches_share_beginnings_then_go_by_length():

@@ -7,11 +7,12 @@ from a generator of the row's own makes the draw independent of the rows that ha
 
 import asyncio
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from transformers import (
     AutoModelForCausalLM,
     DynamicCache,
@@ -25,6 +26,8 @@ from lf_longpo.errors import CallFailed, UserError, first_line
 from lf_longpo.models.batching import Waiting, choose_batch
 from lf_longpo.models.chat import ChatRequest, Completion, token_behind, weights_behind
 from lf_longpo.models.embedded import resolve
+from lf_longpo.models.kv_cache import PromptReader, share_heads
+from lf_longpo.models.number_format import has_bfloat16, replacement
 from lf_longpo.models.tokenizers import chat_ids, load_chat_tokenizer
 
 # Prompt tokens that a batch reads at once; one longer prompt goes alone. A CPU is busy with a few thousand, and one row
@@ -94,7 +97,7 @@ class TransformersChat:
         config = self._config
         self._tokenizer = load_chat_tokenizer(config)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        dtype: Any = "auto" if self._device == "cuda" else _cpu_dtype()
+        dtype = _dtype(self._device)
         try:
             model = AutoModelForCausalLM.from_pretrained(
                 resolve(config.model), dtype=dtype, trust_remote_code=config.trust_remote_code
@@ -112,9 +115,14 @@ class TransformersChat:
         # Keys and values of a beginning can be handed on where every layer attends to all of it.
         kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"])
         self._shares = kinds == {"full_attention"} and not getattr(model.config, "sliding_window", None)
+        self._reader = None
+        if self._shares and self._device == "cpu":
+            share_heads(self._model)
+            self._reader = PromptReader(self._model)
         ends = model.generation_config.eos_token_id
         self._ends = set(ends if isinstance(ends, list) else [ends]) | {self._tokenizer.eos_token_id}
         self._ends.discard(None)
+        self._pad = self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else min(self._ends)
 
     async def _serve(self) -> None:
         while True:
@@ -158,31 +166,51 @@ class TransformersChat:
 
     @torch.inference_mode()
     def _generate(self, batch: list[_Waiting], shared: int) -> list[Completion]:
+        """Answers a batch; rows that have ended are taken out of it, since each costs time in every step."""
         width = max(len(waiting.ids) for waiting in batch)
-        pad = self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else next(iter(self._ends))
-        rows = torch.full((len(batch), width), pad)
+        limits = [waiting.request.sampling.max_new_tokens for waiting in batch]
+        ids, mask = self._padded(batch, shared, width)
+        if self._reader:
+            cache = self._reader.read([waiting.ids for waiting in batch], shared, max(limits))
+        else:
+            cache = self._read(ids[:1, :shared], len(batch)) if shared else DynamicCache(config=self._model.config)
+        sampler = _RowSampler([waiting.request for waiting in batch], width, self._device)
+        written: list[list[int]] = [[] for _ in batch]
+        while sampler.rows:
+            ended = _Ended(width, [limits[row] for row in sampler.rows], self._ends)
+            ids = self._model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                past_key_values=cache,
+                max_new_tokens=width + max(ended.limits) - ids.shape[1],
+                do_sample=False,
+                repetition_penalty=1.0,  # some models' own defaults would change what was asked for
+                stopping_criteria=StoppingCriteriaList([self._stopped, ended.most]),
+                logits_processor=LogitsProcessorList([sampler]),
+                eos_token_id=sorted(self._ends),
+                pad_token_id=self._pad,
+            )
+            done = ended.rows(ids)
+            for row, new, over in zip(sampler.rows, ids[:, width:].tolist(), done.tolist(), strict=True):
+                if over or self._closing:
+                    written[row] = new
+            left = (~done).nonzero().flatten() if not self._closing else done.new_zeros(0, dtype=torch.long)
+            sampler.keep(left.tolist())
+            ids, mask = ids[left], F.pad(mask[left], (0, ids.shape[1] - mask.shape[1]), value=1)
+            cache.batch_select_indices(left)
+        return [self._completion(waiting, written[row], sampler, row) for row, waiting in enumerate(batch)]
+
+    def _padded(self, batch: list[_Waiting], shared: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens and mask, (B, width) each: rows end together."""
+        rows = torch.full((len(batch), width), self._pad)
         mask = torch.zeros_like(rows)
+        # What is shared stands in the same place in each row, where it is read for all of them at once.
+        shared = 0 if self._reader else shared
         for row, waiting in enumerate(batch):
-            # What is shared stands in the same place in each row; the padding comes behind it.
             ids = torch.from_numpy(waiting.ids)
             rows[row, :shared], mask[row, :shared] = ids[:shared], 1
             rows[row, width - len(ids) + shared :], mask[row, width - len(ids) + shared :] = ids[shared:], 1
-        rows, mask = rows.to(self._device), mask.to(self._device)
-        sampler = _RowSampler([waiting.request for waiting in batch], width, self._device)
-        output = self._model.generate(
-            input_ids=rows,
-            attention_mask=mask,
-            past_key_values=self._read(rows[:1, :shared], len(batch)) if shared else None,
-            max_new_tokens=max(waiting.request.sampling.max_new_tokens for waiting in batch),
-            do_sample=False,
-            repetition_penalty=1.0,  # some models' own defaults would change what was asked for
-            stopping_criteria=StoppingCriteriaList([self._stopped]),
-            logits_processor=LogitsProcessorList([sampler]),
-            eos_token_id=sorted(self._ends),
-            pad_token_id=pad,
-        )
-        new = output[:, width:].tolist()
-        return [self._completion(waiting, new[row], sampler, row) for row, waiting in enumerate(batch)]
+        return rows.to(self._device), mask.to(self._device)
 
     def _read(self, ids: torch.Tensor, rows: int) -> DynamicCache:
         """Keys and values of tokens, shape (1, length), that `rows` rows begin with."""
@@ -222,10 +250,37 @@ class TransformersChat:
         return weights_behind(held, ((self._tokenizer.decode([token]), weight) for token, weight in likeliest))
 
 
-def _cpu_dtype() -> torch.dtype:
-    """bfloat16 where the CPU multiplies it natively (twice as fast), float32 elsewhere (bfloat16 would be emulated)."""
-    can = torch.cpu.get_capabilities()
-    return torch.bfloat16 if can.get("avx512_bf16") or can.get("amx_bf16") else torch.float32
+def _dtype(device: str) -> torch.dtype | str:
+    """On a GPU the format of the model's files, on a CPU bfloat16; another one where bfloat16 would be emulated."""
+    if not has_bfloat16(device):
+        return replacement(device)
+    return "auto" if device == "cuda" else torch.bfloat16
+
+
+class _Ended:
+    """Which rows of a batch have ended.
+
+    Args:
+        width: where their new tokens begin.
+        limits: most new tokens of each.
+        ends: tokens that end a reply.
+    """
+
+    def __init__(self, width: int, limits: list[int], ends: Collection[int]) -> None:
+        self._width = width
+        self.limits = limits
+        self._ends = torch.tensor(sorted(ends))
+
+    def rows(self, ids: torch.Tensor) -> torch.Tensor:
+        """Of each row, (B,), whether it has ended."""
+        new = ids[:, self._width :]
+        over = torch.tensor(self.limits, device=ids.device) <= new.shape[1]
+        return over | torch.isin(new, self._ends.to(ids.device)).any(1)
+
+    def most(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: object) -> torch.Tensor:
+        """Stops all rows when half of them have ended."""
+        done = self.rows(input_ids)
+        return torch.full_like(done, bool(2 * done.sum() >= len(done)))
 
 
 class _RowSampler(LogitsProcessor):
@@ -236,35 +291,46 @@ class _RowSampler(LogitsProcessor):
     """
 
     def __init__(self, requests: list[ChatRequest], prompt_width: int, device: str) -> None:
+        self.rows = list(range(len(requests)))
+        """Of the batch as it was at first, those that are still in it."""
         self._width = prompt_width
-        self._sampling = [request.sampling for request in requests]
+        self._requests = requests
         self._generators = [torch.Generator(device).manual_seed(request.seed) for request in requests]
-        self._weighing = [row for row, request in enumerate(requests) if request.weigh_after]
-        self._likeliest: list[torch.return_types.topk] = []
+        self._likeliest: list[dict[int, tuple[torch.Tensor, torch.Tensor]]] = []
+
+    def keep(self, positions: list[int]) -> None:
+        """Goes on with these rows of the present batch."""
+        self.rows = [self.rows[position] for position in positions]
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         scores = scores.float().clone()
-        if self._weighing:
-            probabilities = torch.softmax(scores[self._weighing], dim=-1)
-            self._likeliest.append(probabilities.topk(min(_ALTERNATIVES, scores.shape[-1]), dim=-1))
-        for row, sampling in enumerate(self._sampling):
-            scores[row, input_ids[row, self._width :].unique()] -= sampling.presence_penalty
-        drawn = [row for row, sampling in enumerate(self._sampling) if sampling.temperature > 0]
+        requests = [self._requests[row] for row in self.rows]
+        self._likeliest.append(self._weigh([request.weigh_after for request in requests], scores))
+        for position, request in enumerate(requests):
+            scores[position, input_ids[position, self._width :].unique()] -= request.sampling.presence_penalty
+        drawn = [position for position, request in enumerate(requests) if request.sampling.temperature > 0]
         if drawn:
-            temperatures = scores.new_tensor([[self._sampling[row].temperature] for row in drawn])
-            top_p = scores.new_tensor([[self._sampling[row].top_p] for row in drawn])
+            temperatures = scores.new_tensor([[requests[position].sampling.temperature] for position in drawn])
+            top_p = scores.new_tensor([[requests[position].sampling.top_p] for position in drawn])
             log_probabilities = _nucleus(torch.log_softmax(scores[drawn] / temperatures, dim=-1), top_p)
-            noise = torch.stack([self._gumbel(row, scores) for row in drawn])
+            noise = torch.stack([self._gumbel(self.rows[position], scores) for position in drawn])
             scores[drawn] = log_probabilities + noise
         return scores
 
     def likeliest(self, row: int, step: int) -> list[tuple[int, float]]:
-        """Tokens and their probabilities in one step of a row that weighs; none where the batch ended before it."""
-        if step >= len(self._likeliest):
+        """Tokens and their probabilities in one step of a row that weighs; none where the row ended before it."""
+        if step >= len(self._likeliest) or row not in self._likeliest[step]:
             return []
-        values, ids = self._likeliest[step]
-        place = self._weighing.index(row)
-        return list(zip(ids[place].tolist(), values[place].tolist(), strict=True))
+        values, ids = self._likeliest[step][row]
+        return list(zip(ids.tolist(), values.tolist(), strict=True))
+
+    def _weigh(self, weigh_after: list[str], scores: torch.Tensor) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+        weighing = [position for position, mark in enumerate(weigh_after) if mark]
+        if not weighing:
+            return {}
+        probabilities = torch.softmax(scores[weighing], dim=-1)
+        values, ids = probabilities.topk(min(_ALTERNATIVES, scores.shape[-1]), dim=-1)
+        return {self.rows[position]: (values[at], ids[at]) for at, position in enumerate(weighing)}
 
     def _gumbel(self, row: int, scores: torch.Tensor) -> torch.Tensor:
         uniform = torch.rand(scores.shape[1], generator=self._generators[row], device=scores.device)

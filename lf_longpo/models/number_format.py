@@ -1,0 +1,41 @@
+"""Whether a device multiplies bfloat16 matrices natively, and the number format to compute in where it does not.
+
+PyTorch computes bfloat16 on every device. Without instructions for it, matrix products are emulated, which takes 3 to
+100 times as long as float32 on a CPU.
+"""
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+# Set to 1, it makes every device of the machine count as one without bfloat16, to test this path anywhere.
+SWITCH = "LONGPO_NO_BFLOAT16"
+# Names of torch.cpu.get_capabilities: x86 with AVX-512 or AMX, and ARM.
+_CPU_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether a device has instructions for bfloat16.
+
+    Args:
+        device: type of the device, `cpu` or `cuda`; any other type is assumed to have them.
+    """
+    import torch
+
+    if os.environ.get(SWITCH, "0") not in ("", "0"):
+        return False
+    if device == "cpu":
+        found = torch.cpu.get_capabilities()
+        return any(found.get(name) for name in _CPU_INSTRUCTIONS)
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return True
+
+
+def replacement(device: str) -> "torch.dtype":
+    """The format to compute in where bfloat16 is missing: float32 on a CPU, float16 on a GPU (V100, T4)."""
+    import torch
+
+    return torch.float32 if device == "cpu" else torch.float16
