@@ -242,6 +242,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("recipe", help="LLaMA-Factory recipe, as for llamafactory-cli train")
     train.add_argument("overrides", nargs="*", metavar="key=value", help="settings on top of the file")
     train.add_argument("--stock", action="store_true", help="plain LLaMA-Factory")
+    train.add_argument(
+        "--verbose",
+        action="store_true",
+        help="show LLaMA-Factory's log on the screen, too (it is in OUTPUT_DIR/train.log)",
+    )
     train.set_defaults(run=_train)
 
     register = commands.add_parser(
@@ -444,7 +449,7 @@ def _check(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace) -> int:
     from lf_longpo.plugin.train.launch import train
 
-    return train(options.recipe, options.overrides, options.stock)
+    return train(options.recipe, options.overrides, options.stock, options.verbose)
 
 
 def _register(options: argparse.Namespace) -> int:

@@ -6,8 +6,6 @@
 #
 # PYTHON names the Python that has vLLM (default: .venv/bin/python; pip install -e '.[vllm]').
 set -euo pipefail
-config=$1 section=${2:-policy}
-root=$(dirname "$0")/..
-told=$("$root/.venv/bin/python" -m lf_longpo.models.serving "$config" "$section")
-mapfile -t arguments <<< "$told"
-exec "${PYTHON:-$root/.venv/bin/python}" -m vllm.entrypoints.openai.api_server "${arguments[@]}" "${@:3}"
+: "${1:?usage: bash scripts/serve_vllm.sh CONFIG [policy|judge] [vLLM's own arguments]}"
+python=$(dirname "$0")/../.venv/bin/python
+exec "$python" -m lf_longpo.models.serving "${PYTHON:-$python}" "$@"

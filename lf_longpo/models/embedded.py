@@ -8,6 +8,7 @@ Face model folder once, in the user's cache.
 import importlib.util
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -46,6 +47,21 @@ def is_embedded(name: str) -> bool:
 def resolve(name: str) -> str:
     """`name`, or the folder of the embedded model that it names."""
     return str(model_path(name)) if is_embedded(name) else name
+
+
+def link_model(name: str, link: Path) -> None:
+    """Makes `link` point to the folder of an embedded model, for recipes that name a folder.
+
+    Raises:
+        UserError: something else is in its place.
+    """
+    if link.exists() and not link.is_symlink():
+        raise UserError(f"{link} is there and is no link; move it away")
+    target = model_path(name).absolute()
+    link.parent.mkdir(parents=True, exist_ok=True)
+    made = link.with_name(f"{link.name}.{os.getpid()}")
+    made.symlink_to(target, target_is_directory=True)
+    made.replace(link)
 
 
 def _unpacked_smollm2(gguf: Path) -> Path:
@@ -115,3 +131,11 @@ def _gguf_tokenizer(gguf: Path):
     )
     tokenizer.chat_template = fields["tokenizer.chat_template"].contents()
     return tokenizer
+
+
+if __name__ == "__main__":
+    try:
+        link_model(sys.argv[1], Path(sys.argv[2]))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,6 +1,8 @@
-"""The arguments of vLLM's server for a section of a generation config, one a line; scripts/serve_vllm.sh starts it."""
+"""vLLM's server for a section of a generation config; scripts/serve_vllm.sh starts it."""
 
+import os
 import sys
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from lf_longpo.config import ChatConfig, GenerateConfig
@@ -34,12 +36,31 @@ def server_arguments(config: ChatConfig) -> list[str]:
     return arguments
 
 
-def _main(path: str, section: str) -> None:
+def serve(path: str, section: str, python: str, further: Sequence[str]) -> None:
+    """Becomes vLLM's server for a section of a configuration.
+
+    Args:
+        path: of the configuration.
+        section: `policy` or `judge`.
+        python: the Python that has vLLM.
+        further: arguments for vLLM itself.
+
+    Raises:
+        UserError: the section has no model on a server.
+    """
     config = load_config(GenerateConfig, path)
     model = getattr(config, section, None)
     if not isinstance(model, ChatConfig):
-        raise UserError(f"{path}: has no section {section!r} with a chat model; policy and judge can be")
-    print(*server_arguments(model), sep="\n")
+        raise UserError(f"{path}: {section!r} is no section with a chat model; name policy or judge")
+    command = [python, "-m", "vllm.entrypoints.openai.api_server", *server_arguments(model), *further]
+    os.execvp(python, command)
+
+
+def _main(python: str, path: str, *words: str) -> None:
+    section, further = "policy", list(words)
+    if further and not further[0].startswith("-"):
+        section = further.pop(0)
+    serve(path, section, python, further)
 
 
 if __name__ == "__main__":

@@ -57,14 +57,17 @@ class _Person:
     neighbour: str
 
 
-def demo_questions(number: int, seed: int, people: tuple[int, int] = (30, 72), prefix: str = "demo") -> Iterator[dict]:
-    """Questions with the fields id, question, answer, context; every third one has two hops.
+def demo_questions(
+    number: int, seed: int, people: tuple[int, int] = (30, 72), prefix: str = "demo", two_hops: bool = True
+) -> Iterator[dict]:
+    """Questions with the fields id, question, answer, context.
 
     Args:
         number: how many.
         seed: the same seed gives the same questions.
         people: fewest and most people in a document; one takes about 80 tokens.
         prefix: what ids begin with.
+        two_hops: whether every third question asks about the neighbour of a person.
     """
     for index in range(number):
         draw = random.Random(f"{seed}/{prefix}/{index}")
@@ -72,7 +75,7 @@ def demo_questions(number: int, seed: int, people: tuple[int, int] = (30, 72), p
         village = _village(draw, min(draw.randint(*people), draw.randint(*people)))
         person = draw.choice(village)
         fact = draw.choice(list(_FACTS))
-        if index % 3 == 2:
+        if two_hops and index % 3 == 2:
             who = f"the neighbour of {person.name}"
             person = next(other for other in village if other.name == person.neighbour)
         else:
@@ -117,10 +120,11 @@ def main() -> None:
         metavar=("FEWEST", "MOST"),
         help="people in a document; one takes about 80 tokens (30 72)",
     )
+    parser.add_argument("--one-hop", action="store_true", help="ask no question about a neighbour")
     parser.add_argument("--seed", type=int, default=7, help="(%(default)s)")
     options = parser.parse_args()
     for name, number in (("train", options.train), ("held_out", options.held_out)):
-        questions = demo_questions(number, options.seed, tuple(options.people), prefix=name)
+        questions = demo_questions(number, options.seed, tuple(options.people), name, two_hops=not options.one_hop)
         write_whole(options.output / f"{name}.jsonl", (json.dumps(question) + "\n" for question in questions))
         print(f"{number} questions -> {options.output / f'{name}.jsonl'}")
 

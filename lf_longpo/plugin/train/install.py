@@ -11,8 +11,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, Trainer
 
 
-def install() -> None:
-    """From now on, LLaMA-Factory's DPO and SFT workflows in this process build our trainers where a run allows it."""
+def install(note: Callable[[str], None] = print) -> None:
+    """From now on, LLaMA-Factory's DPO and SFT workflows in this process build our trainers where a run allows it.
+
+    Args:
+        note: shows the user a sentence about how the run will be trained.
+    """
     from llamafactory.train.dpo import trainer as dpo
     from llamafactory.train.dpo import workflow as dpo_workflow
     from llamafactory.train.sft import workflow as sft_workflow
@@ -25,14 +29,14 @@ def install() -> None:
 
     def dpo_trainer(model: "PreTrainedModel", ref_model: Any, **others: Any) -> "Trainer":
         if reason := reason_for_stock(model, **others):
-            _tell(others, f"plain LLaMA-Factory, since {reason}")
+            note(f"plain LLaMA-Factory, since {reason}")
             # Without training, LLaMA-Factory hands the model itself on and never asks for another.
             return stock_dpo(model=model, ref_model=ref_model or reference.now(), **others)
         how = reference.needed()
         told = "a reference pass ahead" if how else "reference passes in the first epoch only"
         if not others["finetuning_args"].use_ref_model:
             told = "no reference"
-        _tell(others, f"prompts shared by chosen and rejected, logits of responses only, {told}")
+        note(f"prompts shared by chosen and rejected, logits of responses only, {told}")
         return PackedDPOTrainer(
             model=model,
             ref_model=None,
@@ -44,9 +48,9 @@ def install() -> None:
 
     def sft_trainer(model: "PreTrainedModel", **others: Any) -> "Trainer":
         if reason := reason_for_stock(model, **others):
-            _tell(others, f"plain LLaMA-Factory, since {reason}")
+            note(f"plain LLaMA-Factory, since {reason}")
             return stock_sft(model=model, **others)
-        _tell(others, "no padding, logits of responses only")
+        note("no padding, logits of responses only")
         return PackedSFTTrainer(model=model, **others)
 
     dpo_workflow.create_ref_model = reference
@@ -104,8 +108,3 @@ class _LaterReference:
 
 def _listed(adapters: Any) -> list[str]:
     return adapters.split(",") if isinstance(adapters, str) else list(adapters or [])
-
-
-def _tell(others: dict[str, Any], what: str) -> None:
-    if others["args"].should_log:
-        print(f"longpo train: {what}", flush=True)

@@ -1,66 +1,117 @@
 """`longpo train`: one process, torchrun for several devices, or Ray, as `llamafactory-cli train` launches."""
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from lf_longpo.errors import UserError
 from lf_longpo.plugin.check.findings import Findings
 from lf_longpo.plugin.check.settings import check_values
 from lf_longpo.plugin.recipe import read_recipe
+from lf_longpo.plugin.train.screen import diverted
+from lf_longpo.plugin.train.worker import FAILURE_FILE, Failure, log_of, run
 
 
-def train(recipe: str, overrides: Sequence[str], stock: bool) -> int:
+def train(recipe: str, overrides: Sequence[str], stock: bool, verbose: bool) -> int:
     """Trains and gives the exit code.
 
-    The environment tells the machine, by LLaMA-Factory's names: NPROC_PER_NODE, NNODES, NODE_RANK, MASTER_ADDR,
+    The environment describes the machine, by LLaMA-Factory's names: NPROC_PER_NODE, NNODES, NODE_RANK, MASTER_ADDR,
     MASTER_PORT, MAX_RESTARTS, RDZV_ID, FORCE_TORCHRUN, USE_RAY.
 
     Args:
         recipe: LLaMA-Factory's.
         overrides: key=value on top of it.
         stock: whether plain LLaMA-Factory shall train.
+        verbose: whether what LLaMA-Factory prints goes to the screen as well as to the log.
 
     Raises:
         UserError: the recipe cannot be read or has settings that LLaMA-Factory would not take.
     """
     settings = read_recipe(recipe, overrides)
+    with diverted() as output:
+        if not stock:
+            output.screen.note("loading LLaMA-Factory")
+        many = _check(settings)
+        if not (stock or many):
+            output.keep(log_of(settings), verbose)
+            output.screen.note(f"the whole log: {log_of(settings)}")
+            failure = run(settings, output.screen)
+    if stock:
+        return _run_stock(recipe, overrides, settings)
+    if many:
+        failure = _run_many(recipe, overrides, settings, verbose)
+    if failure is None:
+        return 0
+    print(f"error: {failure.message}\nThe whole log: {log_of(settings)}", file=sys.stderr)
+    return failure.exit_code
+
+
+def _check(settings: Mapping[str, Any]) -> bool:
+    """Refuses settings that cannot work; gives whether torchrun shall start the processes."""
     findings = Findings()
     check_values(settings, findings)
     if findings.errors:
         raise UserError("; ".join(f"{where}: {message}" for where, message in findings.errors))
     from llamafactory.extras.misc import get_device_count, is_env_enabled, use_ray
 
-    if stock:
-        return _run([sys.executable, "-m", "llamafactory.cli", "train", recipe, *overrides])
     # DeepSpeed wants a launcher even for one process.
     many = get_device_count() > 1 or settings.get("deepspeed")
-    if is_env_enabled("FORCE_TORCHRUN") or (many and not use_ray()):
-        return _run([*_torchrun(max(1, get_device_count())), recipe, *overrides])
-    from lf_longpo.plugin.train.worker import work
+    return is_env_enabled("FORCE_TORCHRUN") or bool(many and not use_ray())
 
-    work(recipe, overrides)
-    return 0
+
+def _run_stock(recipe: str, overrides: Sequence[str], settings: Mapping[str, Any]) -> int:
+    from lf_longpo.plugin.train.number_format import emulates
+
+    if emulates(settings):
+        print(
+            "longpo train: this machine has no bfloat16 instructions. Plain LLaMA-Factory computes in the format of "
+            "the model's files all the same, which can be many times slower; leave out --stock to avoid it.",
+            file=sys.stderr,
+        )
+    return _run([sys.executable, "-m", "llamafactory.cli", "train", recipe, *overrides])
+
+
+def _run_many(recipe: str, overrides: Sequence[str], settings: Mapping[str, Any], verbose: bool) -> Failure | None:
+    from llamafactory.extras.misc import get_device_count
+
+    flags = ["--verbose"] if verbose else []
+    command = [*_torchrun(max(1, get_device_count())), recipe, *overrides, *flags]
+    log = log_of(settings)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    print(f"longpo train: starting the processes; the whole log: {log}", flush=True)
+    with tempfile.TemporaryDirectory() as folder, log.open("ab") as file:
+        reason = Path(folder, "failure")
+        exit_code = _run(command, None if verbose else file, {FAILURE_FILE: str(reason)})
+        if exit_code and reason.is_file():
+            return Failure(*json.loads(reason.read_text(encoding="utf-8")))
+    return Failure(f"a training process ended with exit code {exit_code}", exit_code) if exit_code else None
 
 
 def _torchrun(devices: int) -> list[str]:
     """torchrun with the environment's settings."""
     from llamafactory.extras.misc import find_available_port
 
-    told = os.environ.get
-    address = (told("MASTER_ADDR", "127.0.0.1"), told("MASTER_PORT") or str(find_available_port()))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", told("NPROC_PER_NODE", str(devices))]
-    if rendezvous := told("RDZV_ID"):
-        nodes = f"{told('MIN_NNODES')}:{told('MAX_NNODES')}" if told("MIN_NNODES") else told("NNODES", "1")
+    variable = os.environ.get
+    address = (variable("MASTER_ADDR", "127.0.0.1"), variable("MASTER_PORT") or str(find_available_port()))
+    processes = variable("NPROC_PER_NODE", str(devices))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", processes]
+    if rendezvous := variable("RDZV_ID"):
+        nodes = variable("NNODES", "1")
+        if variable("MIN_NNODES") and variable("MAX_NNODES"):
+            nodes = f"{variable('MIN_NNODES')}:{variable('MAX_NNODES')}"
         command += ["--nnodes", nodes, "--rdzv-id", rendezvous, "--rdzv-backend", "c10d"]
-        command += ["--rdzv-endpoint", ":".join(address), "--max-restarts", told("MAX_RESTARTS", "0")]
+        command += ["--rdzv-endpoint", ":".join(address), "--max-restarts", variable("MAX_RESTARTS", "0")]
     else:
-        command += ["--nnodes", told("NNODES", "1"), "--node-rank", told("NODE_RANK", "0")]
+        command += ["--nnodes", variable("NNODES", "1"), "--node-rank", variable("NODE_RANK", "0")]
         command += ["--master-addr", address[0], "--master-port", address[1]]
     return [*command, "-m", "lf_longpo.plugin.train.worker"]
 
 
-def _run(command: list[str]) -> int:
+def _run(command: list[str], stderr: Any = None, variables: Mapping[str, str] | None = None) -> int:
     faster = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "TORCH_NCCL_AVOID_RECORD_STREAMS": "1"}
-    return subprocess.run(command, env=faster | os.environ).returncode
+    return subprocess.run(command, env=faster | os.environ | (variables or {}), stderr=stderr).returncode

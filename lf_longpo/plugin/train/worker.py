@@ -1,36 +1,131 @@
 """What runs in every process of `longpo train`: LLaMA-Factory's own entry, with our trainers in place."""
 
+import argparse
+import json
+import os
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from lf_longpo.errors import UserError
+from lf_longpo.errors import UserError, first_line
 from lf_longpo.plugin.recipe import read_recipe
+from lf_longpo.plugin.train.screen import Screen, diverted
+
+# Names the file in which a process under torchrun leaves the reason why it failed, for `longpo train`.
+FAILURE_FILE = "LONGPO_FAILURE_FILE"
 
 
-def work(recipe: str, overrides: Sequence[str]) -> None:
+class Failure(NamedTuple):
+    """Why a training ended early."""
+
+    message: str
+    exit_code: int
+
+
+def log_of(settings: Mapping[str, Any]) -> Path:
+    """Where the libraries' output goes."""
+    return Path(settings.get("output_dir") or "trainer_output") / "train.log"  # transformers' own default
+
+
+def work(settings: Mapping[str, Any], screen: Screen) -> None:
     """Trains in this process.
 
     Raises:
         UserError: the model does not compute the same on packed rows.
     """
-    settings = read_recipe(recipe, overrides)
     from llamafactory.extras.misc import use_ray
     from llamafactory.train import tuner
-
-    from lf_longpo.plugin.train.install import install
 
     if use_ray():
         from lf_longpo.plugin.train.ray_worker import RayWorker
 
         tuner.Worker = RayWorker
+        tuner.run_exp(dict(settings))
+        return
+    from lf_longpo.plugin.train.watch import Watch
+
+    settings = prepare(settings, screen.note)
+    _announce(screen.note)
+    tuner.run_exp(settings, callbacks=[Watch(screen)])
+
+
+def prepare(settings: Mapping[str, Any], note: Callable[[str], None]) -> dict[str, Any]:
+    """Puts our trainers in place in this process; gives the settings to train with on its device."""
+    from lf_longpo.plugin.train.install import install
+    from lf_longpo.plugin.train.number_format import adapt
+
+    install(note)
+    adapted, reason = adapt(settings)
+    if reason:
+        note(reason)
+    return adapted
+
+
+def run(settings: Mapping[str, Any], screen: Screen) -> Failure | None:
+    """Trains as `work`; a failure is printed whole, so that the log has it, and returned in short."""
+    try:
+        work(settings, screen)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return Failure(str(error), 2)
+    except Exception as error:  # libraries raise many kinds
+        traceback.print_exc()
+        return Failure(_in_short(error), 1)
+    return None
+
+
+def _in_short(error: Exception) -> str:
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        return (
+            f"out of memory ({first_line(error)}); longpo check shows what each part of a step takes and what lowers it"
+        )
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+def _announce(note: Callable[[str], None]) -> None:
+    """LLaMA-Factory's DPO and SFT workflows report what they load before they load it."""
+    from llamafactory.train.dpo import workflow as dpo
+    from llamafactory.train.sft import workflow as sft
+
+    def announced(function: Callable[..., Any], what: Callable[..., str]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            note(what(*arguments))
+            return function(*arguments, **named)
+
+        return call
+
+    for workflow in (dpo, sft):
+        workflow.get_dataset = announced(
+            workflow.get_dataset, lambda _, __, data, *___: f"reading the data: {', '.join(data.dataset or [])}"
+        )
+        workflow.load_model = announced(
+            workflow.load_model, lambda _, model, *__: f"loading the model: {model.model_name_or_path}"
+        )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """One process of several, started by torchrun."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("recipe")
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--verbose", action="store_true")
+    options = parser.parse_intermixed_args(arguments)
+    settings = read_recipe(options.recipe, options.overrides)
+    with diverted() as output:
+        output.keep(log_of(settings), options.verbose)
+        failure = run(settings, output.screen)
+    if failure is None:
+        return 0
+    if path := os.environ.get(FAILURE_FILE):
+        Path(path).write_text(json.dumps(failure), encoding="utf-8")
     else:
-        install()
-    tuner.run_exp(settings)
+        print(f"error: {failure.message}", file=sys.stderr)
+    return failure.exit_code
 
 
 if __name__ == "__main__":
-    try:
-        work(sys.argv[1], sys.argv[2:])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(main(sys.argv[1:]))
