@@ -25,6 +25,7 @@ from lf_longpo.errors import CallFailed, UserError, first_line
 from lf_longpo.models.batching import Waiting, choose_batch
 from lf_longpo.models.chat import ChatRequest, Completion, token_behind, weights_behind
 from lf_longpo.models.embedded import resolve
+from lf_longpo.models.folders import check_chat_folders
 from lf_longpo.models.tokenizers import chat_ids, load_chat_tokenizer
 
 # Prompt tokens that a batch reads at once; one longer prompt goes alone. A CPU is busy with a few thousand, and one row
@@ -65,6 +66,7 @@ class TransformersChat:
 
     async def start(self) -> int | None:
         """Loads the model (and merges the adapter); its window is what its configuration says."""
+        check_chat_folders(self._config)
         await asyncio.to_thread(self._load_alone)
         self._worker = asyncio.create_task(self._serve())
         return getattr(self._model.config, "max_position_embeddings", None)
