@@ -283,7 +283,9 @@ def _generate(options: argparse.Namespace) -> int:
 
     from lf_longpo.config import GenerateConfig
     from lf_longpo.config_file import load_config
+    from lf_longpo.config_kinds import refuse_other_kinds
 
+    refuse_other_kinds("longpo generate", options.config)
     config = load_config(GenerateConfig, options.config, options.overrides)
     from lf_longpo.generate import estimate, generate
     from lf_longpo.reporting import method_title, print_estimate, print_generation
@@ -307,7 +309,9 @@ def _score(options: argparse.Namespace) -> int:
 
     from lf_longpo.config import ScoreConfig
     from lf_longpo.config_file import load_config
+    from lf_longpo.config_kinds import refuse_other_kinds
 
+    refuse_other_kinds("longpo score", options.config)
     # JSON is YAML; it keeps a name with special characters one text.
     config = load_config(
         ScoreConfig,
@@ -327,7 +331,9 @@ def _evaluate(name: str, options: argparse.Namespace) -> int:
 
     from lf_longpo import config as configs
     from lf_longpo.config_file import load_config
+    from lf_longpo.config_kinds import refuse_other_kinds
 
+    refuse_other_kinds(f"longpo evaluate {name}", options.config)
     kinds = {
         "longqa": configs.LongQAConfig,
         "longbench": configs.LongBenchConfig,
@@ -393,8 +399,10 @@ def _view(options: argparse.Namespace) -> int:
 
 def _self_instruct(options: argparse.Namespace) -> int:
     from lf_longpo.config_file import load_config
+    from lf_longpo.config_kinds import refuse_other_kinds
     from lf_longpo.synthesis.settings import SelfInstructConfig
 
+    refuse_other_kinds("longpo synthesize self-instruct", options.config)
     config = load_config(SelfInstructConfig, options.config, options.overrides)
     from lf_longpo.reporting import print_estimate, print_self_instruct
     from lf_longpo.synthesis.self_instruct_run import estimate, self_instruct
@@ -409,8 +417,10 @@ def _self_instruct(options: argparse.Namespace) -> int:
 
 def _synthesize(name: str, options: argparse.Namespace) -> int:
     from lf_longpo.config_file import load_config
+    from lf_longpo.config_kinds import refuse_other_kinds
     from lf_longpo.synthesis import settings
 
+    refuse_other_kinds(f"longpo synthesize {name}", options.config)
     kinds = {"multihop": settings.MultiHopConfig, "needle": settings.NeedleConfig, "mix": settings.MixConfig}
     config = load_config(kinds[name], options.config, options.overrides)
     from lf_longpo.reporting import print_dropped, print_questions
@@ -428,6 +438,9 @@ def _synthesize(name: str, options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from contextlib import redirect_stdout
 
+    from lf_longpo.config_kinds import refuse_other_kinds
+
+    refuse_other_kinds("longpo check", options.recipe)
     with redirect_stdout(sys.stderr):  # libraries greet on stdout, which belongs to the report
         from lf_longpo.plugin.check.fix_lengths import fix_lengths
         from lf_longpo.plugin.check.printing import as_json, print_copies, print_report
@@ -447,6 +460,9 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
+    from lf_longpo.config_kinds import refuse_other_kinds
+
+    refuse_other_kinds("longpo train", options.recipe)
     from lf_longpo.plugin.train.launch import train
 
     return train(options.recipe, options.overrides, options.stock, options.verbose)

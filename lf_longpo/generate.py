@@ -19,7 +19,7 @@ from lf_longpo.longreward.run import LongRewardRun
 from lf_longpo.method import Method, Tools
 from lf_longpo.models.cache import CALLS, CallCache
 from lf_longpo.models.ledger import Ledger
-from lf_longpo.models.tokenizers import load_tokenizer
+from lf_longpo.models.tokenizers import load_counting_tokenizer
 from lf_longpo.pairs import PAIRS, Pairs
 from lf_longpo.pipeline import FAILURES, Failures, Tally, run_questions
 from lf_longpo.plugin.encoding import TemplateEncoder
@@ -172,7 +172,7 @@ def _prepare(config: GenerateConfig, until: str) -> _Run:
     steps = method.check(digests)
     _check_targets(config)
     name, trust = config.tokenizer or config.policy.model, _trusts(config)
-    tokenizer = load_tokenizer(name, "tokenizer", trust)
+    tokenizer = load_counting_tokenizer(config.tokenizer, config.policy, "policy")
     encoder = TemplateEncoder(config.pairs.template, name, config.pairs.cutoff_len, trust)
     return _Run(method, digests, changed, steps, tokenizer, encoder)
 
@@ -186,7 +186,7 @@ def estimate(config: GenerateConfig) -> list[Expected]:
     method = _method(config)
     digests = check_questions(method.source, method.asked)
     method.check(digests)
-    tokenizer = load_tokenizer(config.tokenizer or config.policy.model, "tokenizer", _trusts(config))
+    tokenizer = load_counting_tokenizer(config.tokenizer, config.policy, "policy")
     prices = {"embed": config.embedder.price, "sample": config.policy and config.policy.price}
     others = (config.judge or config.policy).price
     return [

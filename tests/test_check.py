@@ -29,7 +29,9 @@ def overrides(changes):
 def test_the_shipped_recipes_have_no_faults(path, models, tmp_path, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     checked = check(path, overrides(small(path, models(path.stem.split("_")[0]), tmp_path)))
-    assert (checked.findings.errors, checked.findings.warnings) == ([], [])
+    # The recipes say so themselves: FlashAttention-2 where it is installed.
+    warnings = [warning for warning in checked.findings.warnings if warning.where != "flash_attn"]
+    assert (checked.findings.errors, warnings) == ([], [])
     (facts,) = checked.findings.facts["datasets"].values()
     assert facts["examples"] == 24 and facts["lose their question"] == 0
     assert all(way["fits"] for way in checked.findings.facts["memory"]["ways"].values())
@@ -122,7 +124,7 @@ SETTINGS = {
     ),
     "no such model": (
         {"model_name_or_path": "saves/nothing"},
-        "warning model_name_or_path: saves/nothing cannot be loaded",
+        "error model_name_or_path: saves/nothing does not exist; set model_name_or_path to a model folder or a hub",
     ),
     "longer than the model": ({"cutoff_len": 4096}, "warning cutoff_len: 4096 exceeds the model's 2048 positions"),
     "no DeepSpeed file": ({"deepspeed": "yaml/ds_z9.json"}, "error deepspeed: no file yaml/ds_z9.json"),

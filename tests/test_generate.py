@@ -258,7 +258,7 @@ def test_the_command_line_end_to_end(stub, tmp_path, capsys):
         ("embedder.api_key_env=NOT_SET", "rejects the key in NOT_SET"),
         ("pairs.template=llama33", "LLaMA-Factory knows no template 'llama33'; did you mean llama3"),
         ("input=nowhere.jsonl", "no file nowhere.jsonl"),
-        ("tokenizer=/nowhere", "tokenizer: no tokenizer for '/nowhere'"),
+        ("tokenizer=/nowhere", "tokenizer: /nowhere does not exist; set tokenizer to a model folder or a hub name"),
         ("longmab.prompt=nope", "longmab.prompt: no prompt 'nope'"),
         ("longmab.chunks=1", "unknown key longmab.chunks"),
         ("dataset_name='a,b'", "must not be empty or hold a comma"),

@@ -9,6 +9,7 @@ from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from lf_longpo.cache_folder import cache_folder
 from lf_longpo.text.answers import f1
 
 if TYPE_CHECKING:
@@ -67,12 +68,9 @@ def _segmenter() -> "Tokenizer":
     import logging
 
     import jieba
-    from platformdirs import user_cache_path
 
     jieba.setLogLevel(logging.WARNING)
     segmenter = jieba.Tokenizer()
     # By default its dictionary is kept, and read back unchecked, where everybody on the machine can write.
-    folder = user_cache_path("lf-longpo")
-    folder.mkdir(parents=True, exist_ok=True)
-    segmenter.tmp_dir = str(folder)
+    segmenter.tmp_dir = str(cache_folder())
     return segmenter

@@ -23,7 +23,7 @@ from lf_longpo.models.calls import Calls
 from lf_longpo.models.chat import make_chat
 from lf_longpo.models.embedded import is_embedded
 from lf_longpo.models.ledger import Ledger
-from lf_longpo.models.tokenizers import chat_tokens, load_tokenizer
+from lf_longpo.models.tokenizers import chat_tokens, load_counting_tokenizer
 from lf_longpo.pipeline import FAILURES, Failures, run_questions
 from lf_longpo.progress import Progress
 from lf_longpo.questions import refuse_repeated_ids
@@ -160,7 +160,7 @@ def _key(model: ChatConfig) -> str:
 
 def _tokenizer(config: EvaluateConfig, benchmark: Benchmark) -> "PreTrainedTokenizerBase":
     first = next(iter(benchmark.models.values()))
-    return load_tokenizer(config.tokenizer or first.model, "tokenizer", first.trust_remote_code)
+    return load_counting_tokenizer(config.tokenizer, first, "model")
 
 
 def _in_flight(config: EvaluateConfig, benchmark: Benchmark) -> int:

@@ -14,7 +14,7 @@ from lf_longpo.models.calls import Calls
 from lf_longpo.models.chat import make_chat
 from lf_longpo.models.embedders import make_embedder
 from lf_longpo.models.ledger import Ledger
-from lf_longpo.models.tokenizers import load_tokenizer
+from lf_longpo.models.tokenizers import load_counting_tokenizer
 
 # Contexts whose passages and notes stay in memory.
 _REMEMBERED = 64
@@ -51,7 +51,7 @@ class LongRewardJudge:
         seed: int = 42,
         cache: Path | None = None,
     ) -> None:
-        counts = load_tokenizer(tokenizer or judge.model, "tokenizer", judge.trust_remote_code)
+        counts = load_counting_tokenizer(tokenizer, judge, "judge")
         self.ledger = Ledger()
         """Calls and tokens so far, by stage."""
         self._cache = CallCache(cache)

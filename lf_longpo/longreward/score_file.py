@@ -19,7 +19,7 @@ from lf_longpo.models.calls import Calls
 from lf_longpo.models.chat import make_chat
 from lf_longpo.models.embedders import make_embedder
 from lf_longpo.models.ledger import Ledger
-from lf_longpo.models.tokenizers import load_tokenizer
+from lf_longpo.models.tokenizers import load_counting_tokenizer
 from lf_longpo.pipeline import FAILURES, Failures, run_questions
 from lf_longpo.progress import Progress
 from lf_longpo.questions import Source, check_questions, read_questions
@@ -49,7 +49,7 @@ async def score_file(config: ScoreConfig) -> tuple[dict[str, Any], int]:
     if strangers := [id for id in given if id not in asked]:
         raise UserError(f"{config.responses}: no context for {strangers[0]!r} ({len(strangers)} such); set contexts")
     total = sum(map(len, given.values()))
-    tokenizer = load_tokenizer(config.tokenizer or config.judge.model, "tokenizer", config.judge.trust_remote_code)
+    tokenizer = load_counting_tokenizer(config.tokenizer, config.judge, "judge")
 
     cache, ledger = CallCache(output_dir / CALLS), Ledger(config.max_cost)
     progress = Progress("score", len(given), len(given) + total, ledger)

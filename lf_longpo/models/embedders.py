@@ -12,6 +12,7 @@ from lf_longpo.config import EmbedderConfig
 from lf_longpo.errors import CallFailed, UserError, first_line
 from lf_longpo.models.cache import CallCache, CallKey, StageTotals, request_hash
 from lf_longpo.models.embedded import resolve
+from lf_longpo.models.folders import embedder_problem
 from lf_longpo.models.ledger import Ledger, cost_of
 
 _END_MARKS = 8
@@ -86,6 +87,8 @@ class LocalEmbedder:
         self._model = None
 
     def _load(self) -> "SentenceTransformer":
+        if problem := embedder_problem(self._config.model, "embedder.model"):
+            raise UserError(f"embedder.model: {problem}")
         from sentence_transformers import SentenceTransformer
 
         try:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from lf_longpo.config import ChatConfig
 from lf_longpo.errors import UserError, first_line
 from lf_longpo.models.embedded import resolve
+from lf_longpo.models.folders import model_problem, tokenizer_problem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,6 +23,8 @@ def load_tokenizer(name: str, setting: str, trust_remote_code: bool = False) -> 
     Raises:
         UserError: it cannot be loaded, or does not tell where tokens lie in the text.
     """
+    if problem := tokenizer_problem(name, setting):
+        raise UserError(f"{setting}: {problem}")
     try:
         tokenizer = _load(name, trust_remote_code)
     except UserError:
@@ -46,6 +49,26 @@ def _load(name: str, trust_remote_code: bool) -> "PreTrainedTokenizerBase":
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
     return tokenizer
+
+
+def load_counting_tokenizer(named: str | None, model: ChatConfig | None, section: str) -> "PreTrainedTokenizerBase":
+    """The tokenizer that counts tokens in a run: the one that the setting `tokenizer` names, or the model's own.
+
+    Args:
+        named: the setting's value.
+        model: whose tokenizer it is otherwise; None only where `named` is set.
+        section: the model's section in the configuration, for the error.
+
+    Raises:
+        UserError: as `load_tokenizer`.
+    """
+    trusts = bool(model and model.trust_remote_code)
+    if named or model.backend == "openai":
+        return load_tokenizer(named or model.model, "tokenizer", trusts)
+    setting = f"{section}.model"
+    if problem := model_problem(model.model, setting, f"{section}.adapter", needs_weights=False):
+        raise UserError(f"{setting}: {problem}")
+    return load_tokenizer(model.model, setting, trusts)
 
 
 def load_chat_tokenizer(config: ChatConfig) -> "PreTrainedTokenizerBase":

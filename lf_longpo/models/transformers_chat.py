@@ -26,6 +26,7 @@ from lf_longpo.errors import CallFailed, UserError, first_line
 from lf_longpo.models.batching import Waiting, choose_batch
 from lf_longpo.models.chat import ChatRequest, Completion, token_behind, weights_behind
 from lf_longpo.models.embedded import resolve
+from lf_longpo.models.folders import check_chat_folders
 from lf_longpo.models.kv_cache import PromptReader, share_heads
 from lf_longpo.models.number_format import has_bfloat16, replacement
 from lf_longpo.models.tokenizers import chat_ids, load_chat_tokenizer
@@ -68,6 +69,7 @@ class TransformersChat:
 
     async def start(self) -> int | None:
         """Loads the model (and merges the adapter); its window is what its configuration says."""
+        check_chat_folders(self._config)
         await asyncio.to_thread(self._load_alone)
         self._worker = asyncio.create_task(self._serve())
         return getattr(self._model.config, "max_position_embeddings", None)

@@ -16,6 +16,7 @@ from lf_longpo.config import ChatConfig
 from lf_longpo.errors import CallFailed, TryAgain, UserError, first_line
 from lf_longpo.models.chat import ChatRequest, Completion, token_behind, weights_behind
 from lf_longpo.models.embedded import resolve
+from lf_longpo.models.folders import check_chat_folders
 from lf_longpo.models.tokenizers import chat_ids, load_chat_tokenizer
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class VLLMChat:
 
     async def start(self) -> int | None:
         """Loads the model; its window is the engine's."""
+        check_chat_folders(self._config)
         self._tokenizer = load_chat_tokenizer(self._config)
         self._engine = await asyncio.to_thread(self._load)
         return self._engine.model_config.max_model_len

@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -58,6 +59,8 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
 def parse_recipe(settings: dict[str, Any]) -> Arguments:
     """LLaMA-Factory's own parsing and cross-checks, as of a run without GPUs, so that any machine can do it.
 
+    Optional packages are taken as installed; `missing_packages` reports those that are not.
+
     Raises:
         UserError: LLaMA-Factory refuses the settings, in its own words.
     """
@@ -66,7 +69,21 @@ def parse_recipe(settings: dict[str, Any]) -> Arguments:
 
     logging.getLogger("llamafactory").setLevel(logging.ERROR)
     try:
-        model, data, training, finetuning, _ = get_train_args(dict(settings))
-    except (ValueError, TypeError, AssertionError, ImportError, OSError, RuntimeError) as error:
+        with _all_packages():
+            model, data, training, finetuning, _ = get_train_args(dict(settings))
+    except Exception as error:  # of any kind, since its parser takes values of any kind
         raise UserError(first_line(error)) from None
     return Arguments(model, data, training, finetuning)
+
+
+@contextmanager
+def _all_packages() -> Iterator[None]:
+    """Keeps LLaMA-Factory's parser from stopping at the first optional package that is not installed."""
+    from llamafactory.hparams import parser
+
+    ask = parser._check_extra_dependencies
+    parser._check_extra_dependencies = lambda *_: None
+    try:
+        yield
+    finally:
+        parser._check_extra_dependencies = ask

@@ -19,7 +19,7 @@ from lf_longpo.models.cache import CALLS, CallCache
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.chat import make_chat
 from lf_longpo.models.ledger import Ledger
-from lf_longpo.models.tokenizers import chat_tokens, load_tokenizer
+from lf_longpo.models.tokenizers import chat_tokens, load_counting_tokenizer
 from lf_longpo.pipeline import FAILURES, Failures, Tally, run_questions
 from lf_longpo.plugin.registry import check_registration, register_dataset, sft_entry
 from lf_longpo.progress import Progress
@@ -146,7 +146,7 @@ def _check_window(
 
 
 def _tokenizer(config: SelfInstructConfig) -> "PreTrainedTokenizerBase":
-    return load_tokenizer(config.tokenizer or config.model.model, "tokenizer", config.model.trust_remote_code)
+    return load_counting_tokenizer(config.tokenizer, config.model, "model")
 
 
 def _data_set(config: SelfInstructConfig) -> Path:

@@ -13,8 +13,7 @@ from contextlib import closing, contextmanager
 from math import isfinite
 from typing import Any, NamedTuple
 
-from platformdirs import user_cache_path
-
+from lf_longpo.cache_folder import cache_folder
 from lf_longpo.errors import UserError, first_line
 from lf_longpo.journal import Row, parsed, placed_rows
 from lf_longpo.pair_sets import Viewed, prompt_of
@@ -83,8 +82,7 @@ class PairIndex:
         self._viewed = viewed
         known = viewed.path.stat()
         state = f"{_LAYOUT} {viewed.path.absolute()} {known.st_size} {known.st_mtime_ns} {viewed.columns}"
-        folder = user_cache_path("lf-longpo") / "views"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = cache_folder("views")
         self._path = folder / f"{hashlib.sha256(state.encode()).hexdigest()[:24]}.sqlite"
         for older in folder.glob("*.sqlite*"):
             if time.time() - older.stat().st_mtime > _KEPT:
@@ -177,6 +175,9 @@ class PairIndex:
         try:
             with closing(sqlite3.connect(self._path, timeout=30)) as db, db:
                 yield db
+        except sqlite3.OperationalError as error:  # a full disk
+            fix = "free space there, or set XDG_CACHE_HOME to another folder"
+            raise UserError(f"{self._path} cannot be used: {error}; {fix}") from None
         except sqlite3.DatabaseError as error:
             raise UserError(f"{self._path} cannot be used: {error}; remove it") from None
 

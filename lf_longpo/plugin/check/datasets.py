@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lf_longpo.errors import UserError, first_line
 from lf_longpo.plugin.check.findings import Findings, nearest
+from lf_longpo.plugin.check.makers import dataset_maker
 from lf_longpo.plugin.recipe import Arguments
 from lf_longpo.plugin.registry import DATASET_INFO, load_dataset_info
 
@@ -32,8 +33,14 @@ class RawDataset(NamedTuple):
     rows: "Dataset"
 
 
-def load_datasets(run: Arguments, findings: Findings) -> list[RawDataset]:
-    """Loads the training sets that the recipe names, by LLaMA-Factory's loader; reports what is amiss with each."""
+def load_datasets(recipe: Path, run: Arguments, findings: Findings) -> list[RawDataset]:
+    """Loads the training sets that a recipe names, by LLaMA-Factory's loader; reports what is amiss with each.
+
+    Args:
+        recipe: its path; recipes next to it tell which command makes a missing set.
+        run: the recipe as LLaMA-Factory sees it.
+        findings: takes what is found.
+    """
     from llamafactory.extras.misc import has_tokenized_data
 
     if run.data.tokenized_path and has_tokenized_data(run.data.tokenized_path):
@@ -53,19 +60,24 @@ def load_datasets(run: Arguments, findings: Findings) -> list[RawDataset]:
             "dataset_dir", f"{Path(folder) / DATASET_INFO} is missing or empty; longpo register makes entries"
         )
         return []
-    loaded = (_load(name, info, run, findings) for name in [*(run.data.dataset or []), *(run.data.eval_dataset or [])])
+    names = [*(run.data.dataset or []), *(run.data.eval_dataset or [])]
+    loaded = (_load(name, info, recipe, run, findings) for name in names)
     return [dataset for dataset in loaded if dataset is not None]
 
 
-def _load(name: str, info: dict[str, Any], run: Arguments, findings: Findings) -> RawDataset | None:
+def _load(name: str, info: dict[str, Any], recipe: Path, run: Arguments, findings: Findings) -> RawDataset | None:
     from llamafactory.data.converter import DATASET_CONVERTERS
     from llamafactory.data.parser import get_dataset_list
 
+    made_by = dataset_maker(name, recipe)
     if name not in info:
+        registers = (
+            f"; make it with `{made_by}`"
+            if made_by
+            else f"{nearest(name, info)}; longpo generate registers what it makes, longpo register a file of yours"
+        )
         findings.error(
-            f"dataset {name}",
-            f"is not registered in {Path(run.data.dataset_dir) / DATASET_INFO}{nearest(name, info)}; "
-            "longpo generate registers what it makes, longpo register a file of yours",
+            f"dataset {name}", f"is not registered in {Path(run.data.dataset_dir) / DATASET_INFO}{registers}"
         )
         return None
     try:
@@ -83,7 +95,10 @@ def _load(name: str, info: dict[str, Any], run: Arguments, findings: Findings) -
         findings.error(f"dataset {name}", f"holds {kind}, but stage {run.finetuning.stage} wants {wants}")
         return None
     if attr.load_from == "file" and not (Path(run.data.dataset_dir) / attr.dataset_name).exists():
-        findings.error(f"dataset {name}", f"its file {Path(run.data.dataset_dir) / attr.dataset_name} is missing")
+        makes = f"; make it with `{made_by}`" if made_by else ""
+        findings.error(
+            f"dataset {name}", f"its file {Path(run.data.dataset_dir) / attr.dataset_name} is missing{makes}"
+        )
         return None
     if run.data.streaming and attr.load_from != "file":
         findings.warn(f"dataset {name}", "is streamed from afar; its rows are not checked")

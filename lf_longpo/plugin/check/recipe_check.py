@@ -1,7 +1,7 @@
 """`longpo check RECIPE`: everything that can be known before training, in one report."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +11,9 @@ from lf_longpo.plugin.check.deepspeed import Zero, check_deepspeed, read_deepspe
 from lf_longpo.plugin.check.examples import MEASURED, Lengths, Measured, measure, report
 from lf_longpo.plugin.check.findings import Findings
 from lf_longpo.plugin.check.memory import GIB, Machine, estimate, measure_model, packed_rows, stock_rows
+from lf_longpo.plugin.check.prerequisites import check_prerequisites
 from lf_longpo.plugin.check.settings import check_ignored, check_values
-from lf_longpo.plugin.check.template import Encoding, load_encoding, load_model_config
+from lf_longpo.plugin.check.template import Encoding, check_template_name, load_encoding, load_model_config
 from lf_longpo.plugin.recipe import Arguments, parse_recipe, read_recipe
 
 # What is assumed where there is no GPU and none is told: the machine that the recipes' headers name.
@@ -54,11 +55,14 @@ def check(path: str | Path, overrides: Sequence[str] = (), gpus: int = 0, gpu_me
     settings = read_recipe(path, overrides)
     check_values(settings, findings)
     deepspeed = read_deepspeed(settings, findings)
-    if findings.errors:  # LLaMA-Factory's parser would stop at the first of them
+    parses = not findings.errors and bool(settings.get("model_name_or_path"))
+    check_prerequisites(path, settings, findings)
+    if not parses:  # LLaMA-Factory's parser would stop at the first of them
         return Checked(findings)
+    trains = _trains(settings)
+    apart = (*_GPU_ONLY, "deepspeed") if trains else (*_GPU_ONLY, "deepspeed", "infer_backend")
     try:
-        anywhere = {key: value for key, value in settings.items() if key not in (*_GPU_ONLY, "deepspeed")}
-        run = parse_recipe(anywhere | {"use_cpu": True})
+        run = parse_recipe({key: value for key, value in settings.items() if key not in apart} | {"use_cpu": True})
     except UserError as error:
         findings.error(str(path), f"LLaMA-Factory refuses it: {error}")
         return Checked(findings)
@@ -67,12 +71,16 @@ def check(path: str | Path, overrides: Sequence[str] = (), gpus: int = 0, gpu_me
         import torch
 
         run.finetuning.pure_bf16, run.model.compute_dtype = True, torch.bfloat16
+    fits = check_template_name(run, findings)
+    there = not any(setting == "model_name_or_path" for setting, _ in findings.errors)
+    config = load_model_config(run, findings) if there else None
+    encoding = load_encoding(run, config, findings) if config and fits else None
+    if not trains:
+        return Checked(findings, run, encoding)
     check_ignored(settings, run, findings)
     if run.training.resume_from_checkpoint:
         findings.facts["resumes from"] = str(run.training.resume_from_checkpoint)
-    datasets = load_datasets(run, findings)
-    config = load_model_config(run, findings)
-    encoding = load_encoding(run, config, findings) if config else None
+    datasets = load_datasets(Path(path), run, findings)
     if encoding is None or run.data_stage not in MEASURED:
         datasets = []
     measured = [(dataset, measure(dataset, run, encoding)) for dataset in datasets]
@@ -89,6 +97,11 @@ def check(path: str | Path, overrides: Sequence[str] = (), gpus: int = 0, gpu_me
         except (ValueError, AttributeError) as error:  # no causal language model, or one that names its sizes otherwise
             findings.warn("memory", f"is not estimated for this model: {first_line(error)}")
     return Checked(findings, run, encoding, measured)
+
+
+def _trains(settings: Mapping[str, Any]) -> bool:
+    """Whether the recipe is for `llamafactory-cli train`, and not for `export`, `api` or `chat`."""
+    return any(settings.get(name) for name in ("do_train", "do_eval", "do_predict", "dataset", "eval_dataset"))
 
 
 def _machine(run: Arguments, gpus: int, gpu_memory: float) -> Machine:

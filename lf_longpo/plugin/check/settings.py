@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
+from lf_longpo.errors import UserError
 from lf_longpo.plugin.check.findings import Findings, nearest
 from lf_longpo.plugin.recipe import Arguments
 
@@ -76,8 +77,14 @@ def check_values(settings: Mapping[str, Any], findings: Findings) -> None:
 
     LLaMA-Factory's parser takes a value of any kind: a misspelt choice fails hours later, and the text "false" counts
     as true.
+
+    Raises:
+        UserError: LLaMA-Factory itself cannot be imported, for instance beside another release of transformers.
     """
-    from llamafactory.hparams.parser import _TRAIN_ARGS
+    try:
+        from llamafactory.hparams.parser import _TRAIN_ARGS
+    except ImportError as error:  # its own check of versions, which names the command
+        raise UserError(f"LLaMA-Factory cannot be imported: {' '.join(str(error).split())}") from None
 
     kinds = {}
     for group in _TRAIN_ARGS:

@@ -4,6 +4,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lf_longpo.errors import first_line
+from lf_longpo.models.folders import is_path
 from lf_longpo.plugin.check.findings import Findings, nearest
 from lf_longpo.plugin.recipe import Arguments
 
@@ -40,11 +41,22 @@ def load_model_config(run: Arguments, findings: Findings) -> "PretrainedConfig |
         return None
 
 
+def check_template_name(run: Arguments, findings: Findings) -> bool:
+    """Whether LLaMA-Factory has the recipe's template, or none is named; reported otherwise."""
+    from llamafactory.data.template import TEMPLATES
+
+    named = run.data.template
+    if named is None or named in TEMPLATES:
+        return True
+    findings.error("template", f"LLaMA-Factory has no template {named!r}{nearest(named, TEMPLATES)}")
+    return False
+
+
 def load_encoding(run: Arguments, config: "PretrainedConfig", findings: Findings) -> Encoding | None:
     """Loads tokenizer and template by LLaMA-Factory's functions and reports what does not fit.
 
     Args:
-        run: the recipe.
+        run: the recipe, with a template that LLaMA-Factory has.
         config: the model's.
         findings: takes what is found.
     """
@@ -52,9 +64,6 @@ def load_encoding(run: Arguments, config: "PretrainedConfig", findings: Findings
     from llamafactory.model import load_tokenizer
 
     named = run.data.template
-    if named is not None and named not in TEMPLATES:
-        findings.error("template", f"LLaMA-Factory has no template {named!r}{nearest(named, TEMPLATES)}")
-        return None
     try:
         module = load_tokenizer(run.model)
     except Exception as error:  # as above
@@ -108,7 +117,7 @@ def _check_markers(template: "Template", name: str, tokenizer: "PreTrainedTokeni
 
 
 def _report(error: Exception, run: Arguments, findings: Findings) -> None:
-    """A model that does not exist is an error; one that cannot be reached from this machine is not."""
+    """A model that does not exist or cannot be read is an error; one that cannot be reached from here is not."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
     causes = [error]
@@ -117,6 +126,11 @@ def _report(error: Exception, run: Arguments, findings: Findings) -> None:
     name = run.model.model_name_or_path
     if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
         findings.error("model_name_or_path", f"no folder {name} here, and no model of that name that you may read")
+    elif is_path(name):
+        findings.error(
+            "model_name_or_path",
+            f"{name} cannot be loaded ({first_line(causes[-1])}); copy or download the model again",
+        )
     else:
         findings.warn(
             "model_name_or_path",

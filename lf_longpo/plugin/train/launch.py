@@ -11,6 +11,7 @@ from typing import Any
 
 from lf_longpo.errors import UserError
 from lf_longpo.plugin.check.findings import Findings
+from lf_longpo.plugin.check.prerequisites import check_prerequisites
 from lf_longpo.plugin.check.settings import check_values
 from lf_longpo.plugin.recipe import read_recipe
 from lf_longpo.plugin.train.screen import diverted
@@ -36,7 +37,7 @@ def train(recipe: str, overrides: Sequence[str], stock: bool, verbose: bool) -> 
     with diverted() as output:
         if not stock:
             output.screen.note("loading LLaMA-Factory")
-        many = _check(settings)
+        many = _check(recipe, settings)
         if not (stock or many):
             output.keep(log_of(settings), verbose)
             output.screen.note(f"the whole log: {log_of(settings)}")
@@ -51,10 +52,11 @@ def train(recipe: str, overrides: Sequence[str], stock: bool, verbose: bool) -> 
     return failure.exit_code
 
 
-def _check(settings: Mapping[str, Any]) -> bool:
+def _check(recipe: str, settings: Mapping[str, Any]) -> bool:
     """Refuses settings that cannot work; gives whether torchrun shall start the processes."""
     findings = Findings()
     check_values(settings, findings)
+    check_prerequisites(recipe, settings, findings)
     if findings.errors:
         raise UserError("; ".join(f"{where}: {message}" for where, message in findings.errors))
     from llamafactory.extras.misc import get_device_count, is_env_enabled, use_ray
