@@ -49,11 +49,13 @@ class Machine(NamedTuple):
         gpus: devices in all, over every node.
         memory: bytes of one.
         told: how that is known.
+        here: whether it is this machine.
     """
 
     gpus: int
     memory: int
     told: str
+    here: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Model:
         key_value: width of all keys of a token.
         vocabulary: rows of the language-model head.
         stored: bytes of a number in the model's files; LLaMA-Factory loads weights as they are there.
+        compute: bytes of a number that is computed with.
     """
 
     parameters: int
@@ -79,6 +82,7 @@ class Model:
     key_value: int
     vocabulary: int
     stored: int
+    compute: int
 
 
 def measure_model(config: "PretrainedConfig", run: Arguments) -> Model:
@@ -99,6 +103,7 @@ def measure_model(config: "PretrainedConfig", run: Arguments) -> Model:
         key_value=head_dim * (getattr(text, "num_key_value_heads", None) or text.num_attention_heads),
         vocabulary=text.vocab_size,
         stored=(getattr(config, "dtype", None) or torch.float32).itemsize,
+        compute=(run.model.compute_dtype or torch.float32).itemsize,
     )
 
 
@@ -177,7 +182,7 @@ def estimate(
         rows: the longest step.
         packed: whether `longpo train` runs it.
     """
-    c = run.model.compute_dtype.itemsize if run.model.compute_dtype else 4
+    c = model.compute
     every = rows.count * rows.length
     stage = zero.stage if zero else 0
 

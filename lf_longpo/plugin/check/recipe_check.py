@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lf_longpo.errors import UserError, first_line
+from lf_longpo.models.number_format import replacement
 from lf_longpo.plugin.check.datasets import RawDataset, load_datasets
 from lf_longpo.plugin.check.deepspeed import Zero, check_deepspeed, read_deepspeed, zero_of
 from lf_longpo.plugin.check.examples import MEASURED, Lengths, Measured, measure, report
@@ -15,6 +17,7 @@ from lf_longpo.plugin.check.prerequisites import check_prerequisites
 from lf_longpo.plugin.check.settings import check_ignored, check_values
 from lf_longpo.plugin.check.template import Encoding, check_template_name, load_encoding, load_model_config
 from lf_longpo.plugin.recipe import Arguments, parse_recipe, read_recipe
+from lf_longpo.plugin.train.number_format import emulates
 
 # What is assumed where there is no GPU and none is told: the machine that the recipes' headers name.
 _ASSUMED = (8, 80 * GIB)
@@ -87,13 +90,16 @@ def check(path: str | Path, overrides: Sequence[str] = (), gpus: int = 0, gpu_me
     for dataset, lengths in measured:
         report(dataset.name, lengths, run, findings)
     machine = _machine(run, gpus, gpu_memory)
+    emulating = emulates(settings) if machine.here else None
+    if emulating:
+        _warn_of_emulation(emulating, findings)
     steps = _report_steps(measured, run, machine, findings)
     if deepspeed is not None:
         check_deepspeed(deepspeed, run, machine.gpus, steps, findings)
     if config:
         zero = zero_of(deepspeed) if deepspeed is not None else None
         try:
-            findings.facts["memory"] = _memory(config, run, zero, machine, measured, findings)
+            findings.facts["memory"] = _memory(config, run, zero, machine, measured, emulating, findings)
         except (ValueError, AttributeError) as error:  # no causal language model, or one that names its sizes otherwise
             findings.warn("memory", f"is not estimated for this model: {first_line(error)}")
     return Checked(findings, run, encoding, measured)
@@ -109,7 +115,7 @@ def _machine(run: Arguments, gpus: int, gpu_memory: float) -> Machine:
 
     if run.training.use_cpu and not gpus:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return Machine(1, memory, "this machine's CPU")
+        return Machine(1, memory, "this machine's CPU", here=True)
     there, size = _ASSUMED
     told = "assumed; --gpus and --gpu-memory tell otherwise"
     if torch.cuda.is_available():
@@ -117,7 +123,18 @@ def _machine(run: Arguments, gpus: int, gpu_memory: float) -> Machine:
         told = torch.cuda.get_device_name(0)
     if gpus or gpu_memory:
         told = "as told"
-    return Machine(gpus or there, int(gpu_memory * GIB) or size, told)
+    here = torch.cuda.is_available() and not (gpus or gpu_memory)
+    return Machine(gpus or there, int(gpu_memory * GIB) or size, told, here)
+
+
+def _warn_of_emulation(device: str, findings: Findings) -> None:
+    name = {"cpu": "CPU", "cuda": "GPU"}[device]
+    fast = str(replacement(device)).removeprefix("torch.")
+    findings.warn(
+        "bf16",
+        f"this {name} has no bfloat16 instructions: {PACKED} computes in {fast}, weights too; plain {STOCK} keeps the "
+        f"format of the model's files, which can be many times slower. Start it with {PACKED}",
+    )
 
 
 def _report_steps(
@@ -141,6 +158,7 @@ def _memory(
     zero: Zero | None,
     machine: Machine,
     measured: Sequence[tuple[RawDataset, Measured]],
+    emulating: str | None,
     findings: Findings,
 ) -> dict[str, Any]:
     kept = [lengths for _, examples in measured for lengths in examples.kept]
@@ -158,7 +176,11 @@ def _memory(
         rows = max(
             (rows_of(lengths, run) for lengths in (kept or [assumed])), key=lambda rows: rows.count * rows.length
         )
-        parts, total = estimate(model, run, zero, machine, rows, packed=name == PACKED)
+        sizes = model
+        if name == PACKED and emulating:
+            width = replacement(emulating).itemsize
+            sizes = replace(model, stored=width, compute=width)
+        parts, total = estimate(sizes, run, zero, machine, rows, packed=name == PACKED)
         ways[name] = {
             "parts": {part: int(size) for part, size in parts.items() if size},
             "total": int(total),
