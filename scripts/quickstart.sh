@@ -13,7 +13,9 @@ cd "$(dirname "$0")/.."
 method=longmab
 [ "${1:-}" = --method ] && method=${2:-}
 case "$#:$method" in
-    0:longmab | 2:longmab | 2:longreward) ;;
+    0:longmab | 2:longmab) evaluation=() end=() ;;
+    # Its pairs ask with the document and the question alone. Each question costs five responses and their judging.
+    2:longreward) evaluation=(prompt=plain) end=(end=6) ;;
     *) echo "usage: bash scripts/quickstart.sh [--method longmab|longreward]" >&2; exit 2 ;;
 esac
 
@@ -22,7 +24,8 @@ export PATH="$PWD/.venv/bin:$PATH" HF_HUB_OFFLINE=1
 
 seed=${SEED:-7} suffix=${SEED:+_seed$SEED}
 demo=runs/demo$suffix run=runs/smollm2_$method$suffix dataset=smollm2_${method}_dpo$suffix
-adapter=saves/smollm2_${method}_dpo$suffix before=runs/smollm2_before$suffix after=runs/smollm2_${method}_after$suffix
+adapter=saves/smollm2_${method}_dpo$suffix
+before=runs/smollm2_${method}_before$suffix after=runs/smollm2_${method}_after$suffix
 step() { printf '\n[quickstart, %d:%02d] %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$*"; }
 
 SECONDS=0
@@ -30,13 +33,14 @@ python scripts/quickstart_pace.py "$method"
 
 step "1/5 demo questions -> $demo/train.jsonl, $demo/held_out.jsonl"
 [ -f "$demo/held_out.jsonl" ] ||
-    python -m lf_longpo.synthesis.demo "$demo" --train 24 --held-out 24 --people 3 3 --one-hop --seed "$seed"
+    python -m lf_longpo.synthesis.demo "$demo" --train 32 --held-out 24 --people 3 3 --one-hop --seed "$seed"
 
 step "2/5 held-out score before training -> $before/results.json"
-longpo evaluate longqa yaml/smollm2_longqa.yaml input="$demo/held_out.jsonl" output_dir="$before"
+longpo evaluate longqa yaml/smollm2_longqa.yaml input="$demo/held_out.jsonl" output_dir="$before" "${evaluation[@]}"
 
 step "3/5 $method pairs -> $run, dataset_info/$dataset.jsonl"
-longpo generate "yaml/smollm2_$method.yaml" input="$demo/train.jsonl" output_dir="$run" dataset_name="$dataset" seed="$seed"
+longpo generate "yaml/smollm2_$method.yaml" input="$demo/train.jsonl" output_dir="$run" dataset_name="$dataset" \
+    seed="$seed" "${end[@]}"
 
 step "4/5 DPO, checked and trained -> $adapter"
 if [ -f "$adapter/adapter_model.safetensors" ]; then
@@ -50,8 +54,9 @@ fi
 
 step "5/5 held-out score after training -> $after/results.json"
 longpo evaluate longqa yaml/smollm2_longqa.yaml input="$demo/held_out.jsonl" output_dir="$after" \
-    model.adapter="$adapter" baseline="$before"
+    model.adapter="$adapter" baseline="$before" "${evaluation[@]}"
 
 step "done"
 longpo evaluate compare "$before" "$after"
+[ "$method" = longmab ] || echo "A judge of 135M parameters is hardly better than chance: this shows the steps, no gain."
 python scripts/quickstart_end.py "$demo/held_out.jsonl" "$before" "$after" "$run" "$adapter"
