@@ -4,7 +4,8 @@
     python scripts/bench_dpo.py --shape llama3-8b --prompt 8192 16384 32768 65536 --response 1024 --bf16     # one GPU
 
 Each of both trains two epochs in a process of its own, through LLaMA-Factory's own entry; the first step is left out,
-and so is the pass ahead of the first step in which `longpo train` computes references for full tuning.
+and so is the pass ahead of the first step in which `longpo train` computes references for full tuning. Both load
+weights in the format that is computed in, float32 or with --bf16 bfloat16, whatever the model's files hold.
 Peak memory is what a step takes at its highest, with weights, optimizer states and everything else of the process.
 """
 
@@ -90,10 +91,12 @@ def prepare(folder: Path, options: argparse.Namespace, prompt: int) -> Path:
 
 
 def train(recipe: Path, ours: bool) -> None:
-    """In a process of its own: trains, and prints what every step took."""
+    """In a process of its own: trains, and writes what every step took next to the recipe."""
     import torch
     from llamafactory.train.tuner import run_exp
     from transformers import Trainer, TrainerCallback
+
+    from lf_longpo.plugin.train.number_format import load_weights_in
 
     spent: dict[str, float] = defaultdict(float)
     nested: list[str] = []
@@ -133,27 +136,57 @@ def train(recipe: Path, ours: bool) -> None:
             reset_peak()
             self.start = _now()
 
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        def on_step_end(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
             step = dict(spent) | {"step": _now() - self.start, "peak": peak(), "epoch": state.epoch}
-            print(f"STEP {json.dumps(step)}", flush=True)
+            with _steps_file(recipe).open("a") as file:
+                file.write(json.dumps(step) + "\n")
+            if state.global_step == 1:
+                frozen = {str(parameter.dtype) for parameter in model.parameters() if not parameter.requires_grad}
+                _formats_file(recipe).write_text(json.dumps(sorted(frozen or {str(model.dtype)})))
 
+    settings = yaml.safe_load(recipe.read_text())
+    load_weights_in(torch.bfloat16 if settings["bf16"] else torch.float32)
     if ours:
         from lf_longpo.plugin.train.install import install
 
         install()
-    run_exp(yaml.safe_load(recipe.read_text()), callbacks=[Steps()])
+    run_exp(settings, callbacks=[Steps()])
 
 
 def steps_of(recipe: Path, way: str, cpu: bool) -> list[dict[str, float]] | None:
     """What the steps of a run took; None where it ran out of memory."""
     command = [sys.executable, __file__, "--child", str(recipe), way]
     environment = MEASURABLE | ({"CUDA_VISIBLE_DEVICES": ""} if cpu else {})
-    run = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if "OutOfMemoryError" in run.stderr or run.returncode == -9:
+    log = recipe.with_suffix(".log")
+    with log.open("w") as file:
+        run = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
+        done = 0
+        while run.poll() is None:
+            time.sleep(0.5)
+            if (steps := _steps_done(recipe)) > done:
+                done = steps
+                print(f"  {way}: step {done}", file=sys.stderr, flush=True)
+    text = log.read_text(errors="replace")
+    if "OutOfMemoryError" in text or run.returncode == -9:
         return None
     if run.returncode:
-        raise SystemExit(run.stdout[-2000:] + run.stderr[-4000:])
-    return [json.loads(line[5:]) for line in run.stdout.splitlines() if line.startswith("STEP ")][1:]
+        raise SystemExit(text[-4000:])
+    wanted = [f"torch.{'bfloat16' if yaml.safe_load(recipe.read_text())['bf16'] else 'float32'}"]
+    if (formats := json.loads(_formats_file(recipe).read_text())) != wanted:
+        raise SystemExit(f"{way}: weights are {', '.join(formats)}, not {wanted[0]}")
+    return [json.loads(line) for line in _steps_file(recipe).read_text().splitlines()][1:]
+
+
+def _steps_done(recipe: Path) -> int:
+    return len(_steps_file(recipe).read_text().splitlines()) if _steps_file(recipe).is_file() else 0
+
+
+def _steps_file(recipe: Path) -> Path:
+    return recipe.with_suffix(".steps")
+
+
+def _formats_file(recipe: Path) -> Path:
+    return recipe.with_suffix(".formats")
 
 
 def figures(steps: list[dict[str, float]]) -> dict[str, float]:
@@ -184,6 +217,7 @@ def main() -> None:
     if options.child:
         return train(Path(options.child[0]), options.child[1] == "ours")
 
+    print(f"weights and computation: {'bfloat16' if options.bf16 else 'float32'}")
     table = Table()
     columns = (*PHASES, "first epoch", "second epoch", "both epochs")
     for column in ("prompt", "", *columns, "peak GiB"):

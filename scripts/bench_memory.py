@@ -79,7 +79,7 @@ def prepare(folder: Path, sizes: dict[str, int]) -> None:
 
 
 def train(recipe: Path, ours: bool) -> None:
-    """In a process of its own: trains, and prints the peak of the second step in bytes."""
+    """In a process of its own: trains, and writes the peak of the second step, in bytes, next to the recipe."""
     import torch
     from llamafactory.train.tuner import run_exp
     from transformers import Trainer, TrainerCallback
@@ -97,17 +97,22 @@ def train(recipe: Path, ours: bool) -> None:
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.global_step == 2:
-                print(f"PEAK {peak() - found['before'] + found['lasting']}", flush=True)
+                _peak_file(recipe).write_text(str(peak() - found["before"] + found["lasting"]))
 
     trainers = []
     made = Trainer.__init__
     Trainer.__init__ = lambda self, *args, **kwargs: (trainers.append(self), made(self, *args, **kwargs))[1]
     torch.manual_seed(0)
+    settings = yaml.safe_load(recipe.read_text())
     if ours:
-        from lf_longpo.plugin.train.install import install
+        from lf_longpo.plugin.train.worker import prepare as prepare_ours
 
-        install()
-    run_exp(yaml.safe_load(recipe.read_text()), callbacks=[Peak()])
+        settings = prepare_ours(settings, print)
+    run_exp(settings, callbacks=[Peak()])
+
+
+def _peak_file(recipe: Path) -> Path:
+    return recipe.with_suffix(".peak")
 
 
 def _tensors(states: dict[Any, dict[str, Any]]) -> Iterator[Any]:
@@ -146,10 +151,9 @@ def measure(recipe: Path, way: str) -> int:
     """The peak of a process that trains, in bytes."""
     command = [sys.executable, __file__, "--child", str(recipe), way]
     run = subprocess.run(command, capture_output=True, text=True, env=MEASURABLE | {"CUDA_VISIBLE_DEVICES": ""})
-    found = [line for line in run.stdout.splitlines() if line.startswith("PEAK")]
-    if not found:
+    if not _peak_file(recipe).is_file():
         raise SystemExit(run.stdout[-2000:] + run.stderr[-2000:])
-    return int(found[0].split()[1])
+    return int(_peak_file(recipe).read_text())
 
 
 if __name__ == "__main__":
