@@ -25,7 +25,8 @@ step "questions: the first step of each MuSiQue question over four paragraphs; n
 
 evaluate() { # name, adapter
     longpo evaluate longqa yaml/smollm2_longqa.yaml input="$folder/held_out.jsonl" output_dir="$folder/$1/evaluation" \
-        prompt=$prompt samples=4 sampling.temperature=0.7 sampling.top_p=0.95 sampling.max_new_tokens=24 seed="$seed" \
+        prompt=$prompt samples=4 sampling.temperature=0.7 sampling.top_p=0.95 sampling.presence_penalty=0.0 \
+        sampling.max_new_tokens=24 seed="$seed" \
         ${2:+model.adapter="$2"}
 }
 step "before training"
@@ -45,15 +46,16 @@ try() {
     if [ ! -f "$adapter/adapter_model.safetensors" ]; then
         rm -rf "$folder/$name/evaluation" # of an earlier adapter
         began=$SECONDS
-        longpo train yaml/smollm2_dpo.yaml dataset="$name" dataset_dir="$folder/data" output_dir="$adapter" seed="$seed"
+        longpo train yaml/smollm2_dpo.yaml dataset="$name" dataset_dir="$folder/data" output_dir="$adapter" seed="$seed" \
+            max_steps=-1 num_train_epochs=3.0 learning_rate=1.0e-4 pref_ftx=0.5
         echo $((SECONDS - began)) > "$folder/$name/training_seconds"
     fi
     step "$name: after training"
     evaluate "$name" "$adapter"
 }
 
-rollouts=(longmab.prompt=$prompt longmab.probe_prompt=docs/closed_loop_probe.txt longmab.rounds=12 longmab.top_k=1
-    $(sampling longmab))
+rollouts=(longmab.prompt=$prompt longmab.probe_prompt=docs/closed_loop_probe.txt longmab.chunk_size=150 longmab.rounds=12
+    longmab.top_k=1 $(sampling longmab))
 try bandit longmab "${rollouts[@]}"
 try random longmab "${rollouts[@]}" longmab.selection=random longmab.init=random
 try whole longmab "${rollouts[@]}" longmab.selection=random longmab.init=random longmab.top_k=1000
