@@ -25,7 +25,7 @@ if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
     have=$( [ -d .venv ] && du -sk .venv | awk '{ print int($1 / 1048576) }' || echo 0)
     [ $((free + have)) -ge 9 ] || fail "the installation takes 9 GB of disk, $free GB are free in $PWD; free some space"
     command -v cc >/dev/null || command -v gcc >/dev/null ||
-        echo "[setup] note: no C compiler. Training on GPUs needs one (Triton compiles kernels); everything else works."
+        echo "[setup] note: no C compiler. Triton (GPUs) and parts of DeepSpeed need one; everything else works."
 
     mkdir -p .venv
     log=.venv/setup.log
