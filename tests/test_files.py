@@ -177,6 +177,8 @@ def test_a_broken_registry_is_named_and_left_alone(tmp_path):
                     "content_tag": "content",
                     "user_tag": "user",
                     "assistant_tag": "assistant",
+                    "observation_tag": "tool",
+                    "function_tag": "function_call",
                     "system_tag": "system",
                 },
             },
