@@ -432,9 +432,7 @@ def _check(options: argparse.Namespace) -> int:
         from lf_longpo.reporting import stdout_console
 
         checked = check(options.recipe, options.overrides, options.gpus, options.gpu_memory)
-        copies = []
-        if options.fix_lengths:
-            copies = [fix_lengths(*dataset, checked.run, checked.encoding) for dataset in checked.datasets]
+        copies = fix_lengths(checked) if options.fix_lengths else []
     if options.json:
         print(as_json(options.recipe, checked.findings, copies))
     else:
