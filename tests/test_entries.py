@@ -7,7 +7,7 @@ from conftest import write_jsonl
 from test_llamafactory import loaded_by_llamafactory
 
 from lf_longpo.cli import main
-from lf_longpo.errors import UserError
+from lf_longpo.errors import UserError, first_line
 from lf_longpo.plugin.entries import describe_dataset
 from lf_longpo.plugin.registry import load_dataset_info
 from lf_longpo.plugin.shape import DEFAULT_TAGS, drop_reason, shape_of, type_fault
@@ -120,6 +120,11 @@ REFUSED = {
         {},
         "the roles are 'Q', 'A'; name them: --tags user_tag",
     ),
+    "roles that are no text": (
+        {"messages": [{"from": ["human"], "value": "a"}]},
+        {},
+        "message 1 of 'messages' has a list as 'from'",
+    ),
     "no response under a known name": ({"prompt": "p", "answer": "a"}, {}, "no column 'output' for response"),
     "a column that is not there": (ALPACA, {"columns": {"system": "sys"}}, "no column 'sys' for system"),
     "a column that LLaMA-Factory has not": (ALPACA, {"columns": {"promt": "x"}}, "LLaMA-Factory has no 'promt'"),
@@ -143,6 +148,14 @@ def test_the_command_says_what_training_does_not_read(tmp_path, capsys):
     assert main(command) == 0
     assert "no column holds the response: only the stages pt and ppo" in capsys.readouterr().out
     assert load_dataset_info(tmp_path)["text"] == {"file_name": "text.jsonl", "columns": {"prompt": "body"}}
+
+
+def test_the_reason_of_an_error_is_in_its_cause():
+    cause = ValueError("Column(/a) changed from string to number in row 2")
+    error = RuntimeError("An error occurred while generating the dataset")
+    error.__cause__ = cause
+    assert first_line(error) == str(cause)
+    assert first_line(RuntimeError("\nfirst\nsecond")) == "first" and first_line(RuntimeError()) == "RuntimeError"
 
 
 def test_a_folder_has_files_of_one_type(tmp_path):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from lf_longpo.errors import UserError
 from lf_longpo.export.responses import Answered
 from lf_longpo.journal import Row
-from lf_longpo.plugin.shape import DEFAULT_TAGS, ROLE_TAGS, kind_of
+from lf_longpo.plugin.shape import DEFAULT_TAGS, ROLE_TAGS, history_fault, kind_of
 from lf_longpo.review import SIDES
 
 # Roles of several conventions, in LLaMA-Factory's words and in TRL's.
@@ -74,8 +74,10 @@ def _turns(
     taken = {*columns.values(), "prompt", "conversations", *SIDES}
     for number, row in enumerate(rows, 1):
         try:
+            if not isinstance(row, dict):
+                raise UserError(f"it is {kind_of(row)}, not an object")
             prompt = _prompt(row, columns, tags)
-            sides = {name: _response(row[columns[name]], tags) for name in SIDES}
+            sides = {name: _response(row.get(columns[name]), tags) for name in SIDES}
         except UserError as error:
             raise UserError(f"row {number}: {error}") from None
         others = {name: value for name, value in row.items() if name not in taken}
@@ -87,14 +89,19 @@ def _turns(
 def _prompt(row: Row, columns: Mapping[str, str], tags: Mapping[str, str]) -> list[Turn]:
     known = {ours: row.get(theirs) for ours, theirs in columns.items()}
     turns = [Turn("system", known["system"])] if known.get("system") else []
+    if fault := history_fault(row, columns.get("history")):
+        raise UserError(fault)
     for asked, told in known.get("history") or []:
         turns += [Turn("human", asked), Turn("gpt", told)]
     if isinstance(known["prompt"], list):
         messages = [_turn(message, tags) for message in known["prompt"]]
         # As LLaMA-Factory, which takes a system message for the column's text.
         return messages if messages and messages[0].role == "system" else turns + messages
+    texts = [text for text in (known["prompt"], known.get("query")) if text]
+    if not all(isinstance(text, str) for text in texts):
+        raise UserError("the prompt is neither text nor a list of messages")
     # As LLaMA-Factory joins them.
-    return [*turns, Turn("human", "\n".join(filter(None, (known["prompt"], known.get("query")))))]
+    return [*turns, Turn("human", "\n".join(texts))]
 
 
 def _response(value: Any, tags: Mapping[str, str]) -> Turn:
@@ -109,7 +116,7 @@ def _turn(message: Any, tags: Mapping[str, str]) -> Turn:
         raise UserError(f"a message is {kind_of(message)}; write an object with role and content")
     role = message.get(tags["role_tag"], message.get("role", message.get("from")))
     roles = _ROLES | {tags[tag]: DEFAULT_TAGS[tag] for tag in ROLE_TAGS if tag in tags}
-    if role not in roles:
+    if not isinstance(role, str) or role not in roles:
         raise UserError(f"a message has the role {role!r}; known are {', '.join(roles)}")
     text = message.get(tags["content_tag"], message.get("content", message.get("value")))
     if not isinstance(text, str):

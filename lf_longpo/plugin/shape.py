@@ -68,7 +68,7 @@ def type_fault(row: Mapping[str, Any], shape: Shape, answered: bool = True) -> s
         if (fault := _not_text(row, shape.columns.get(ours), null=True)) is not None:
             return fault
     if shape.formatting == "alpaca":
-        return _history_fault(row, shape.columns.get("history")) or (_response_fault(row, shape) if answered else None)
+        return history_fault(row, shape.columns.get("history")) or (_response_fault(row, shape) if answered else None)
     name = shape.columns.get("messages", "")
     messages = row.get(name)
     if not isinstance(messages, list):
@@ -99,6 +99,17 @@ def drop_reason(row: Mapping[str, Any], shape: Shape, stage: str) -> str:
     return type_fault(row, shape) or _order_fault(row, shape) or "it has not the turns that the stage needs"
 
 
+def history_fault(row: Mapping[str, Any], name: str | None) -> str | None:
+    """What is wrong with a row's earlier turns; None where nothing is."""
+    history = row.get(name) if name else None
+    if not history:
+        return None
+    pairs = isinstance(history, list) and all(isinstance(turn, list) and len(turn) == 2 for turn in history)
+    if pairs and all(isinstance(text, str) for turn in history for text in turn):
+        return None
+    return f"{name!r} must be a list of pairs of texts, [question, answer]"
+
+
 def kind_of(value: Any) -> str:
     """The JSON type of a value, in words."""
     return "null" if value is None else _KINDS.get(type(value), type(value).__name__)
@@ -116,16 +127,6 @@ def _response_fault(row: Mapping[str, Any], shape: Shape) -> str | None:
     return next((fault for name in names if (fault := _not_text(row, name)) is not None), None)
 
 
-def _history_fault(row: Mapping[str, Any], name: str | None) -> str | None:
-    history = row.get(name) if name else None
-    if not history:
-        return None
-    pairs = isinstance(history, list) and all(isinstance(turn, list) and len(turn) == 2 for turn in history)
-    if pairs and all(isinstance(text, str) for turn in history for text in turn):
-        return None
-    return f"{name!r} must be a list of pairs of texts, [question, answer]"
-
-
 def _message_fault(message: Any, shape: Shape) -> str | None:
     role, content = (shape.tags.get(tag, "") for tag in ("role_tag", "content_tag"))
     if not isinstance(message, dict):
@@ -134,6 +135,8 @@ def _message_fault(message: Any, shape: Shape) -> str | None:
         return (
             f"has the keys {', '.join(message)}, not {role!r} and {content!r}; name them with role_tag and content_tag"
         )
+    if not isinstance(message[role], str):
+        return f"has {kind_of(message[role])} as {role!r}; LLaMA-Factory reads a role there"
     if shape.formatting == "openai" and message[content] is None:  # a message with tool calls
         return None
     if not isinstance(message[content], str):
