@@ -1,6 +1,8 @@
 """Entries of dataset_info.json: what `longpo register` writes about a file, held against the real LLaMA-Factory."""
 
 import json
+import random
+from contextlib import suppress
 
 import pytest
 from conftest import write_jsonl
@@ -8,6 +10,8 @@ from test_llamafactory import loaded_by_llamafactory
 
 from lf_longpo.cli import main
 from lf_longpo.errors import UserError, first_line
+from lf_longpo.export.formats import preference_rows, sharegpt_rows
+from lf_longpo.pair_sets import find_viewed
 from lf_longpo.plugin.entries import describe_dataset
 from lf_longpo.plugin.registry import load_dataset_info
 from lf_longpo.plugin.shape import DEFAULT_TAGS, drop_reason, shape_of, type_fault
@@ -189,10 +193,12 @@ def test_a_file_in_a_cloud_is_described(tmp_path):
     assert entry == {"cloud_file_name": "s3://bucket/rows.jsonl", "columns": columns}
 
 
-def test_a_row_further_on_that_is_broken_is_left_to_the_check(tmp_path):
+def test_a_row_further_on_that_is_broken_is_named(tmp_path, capsys):
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(PAIR) + "\n{\n")
-    assert describe_dataset(str(path), tmp_path)["ranking"]
+    registered(tmp_path, path)
+    assert "LLaMA-Factory cannot load it: " in (said := capsys.readouterr().out) and "line 2 is not JSON" in said
+    assert load_dataset_info(tmp_path)["codes"]["ranking"]
 
 
 def registered(folder, path, *options):
@@ -308,3 +314,34 @@ def test_the_reason_is_given_for_just_those_rows_that_llamafactory_does_not_use(
     assert taken == (not reason) and reason in found
     if taken:
         assert type_fault(row, shape, answered=stage != "pt") is None
+
+
+def test_rows_of_any_form_are_described_or_refused(tmp_path):
+    chance = random.Random(1)
+    texts = [None, True, 5, "", "text", "user", "gpt", [], {}, ["a"], [["a", "b"]], "\ud83d"]
+    names = [*PAIR, *ALPACA, "text", "messages", "conversations", "system", "history", "tools", "label", "x"]
+    keys = ["role", "content", "from", "value"]
+
+    def message():
+        return {key: chance.choice(texts) for key in chance.sample(keys, chance.randint(0, 4))}
+
+    def value():
+        messages = [[message() for _ in range(chance.randint(0, 2))], CHAT[:1], OPENAI[:1], OPENAI]
+        return chance.choice([chance.choice(texts), message(), CHAT[1], "text", "text", *messages])
+
+    described = 0
+    path = tmp_path / "rows.jsonl"
+    for _ in range(600):
+        rows = [{name: value() for name in chance.sample(names, chance.randint(1, 6))} for _ in range(2)]
+        write_jsonl(path, [*rows, *chance.choices([[], [5]], [9, 1])[0]])
+        with suppress(UserError):
+            shape = shape_of(describe_dataset(str(path), tmp_path))
+            described += 1
+            assert all(
+                isinstance(drop_reason(row, shape, stage), str) for row in rows for stage in ("sft", "rm", "kto")
+            )
+        for form in (preference_rows, sharegpt_rows):
+            with suppress(UserError):
+                viewed = find_viewed(str(path), tmp_path)
+                list(form(rows, viewed.columns, shape_of(viewed.entry).tags))
+    assert 20 < described < 580

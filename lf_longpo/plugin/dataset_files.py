@@ -1,7 +1,6 @@
 """The files of data sets that LLaMA-Factory loads, and their first rows."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,11 +23,13 @@ class FirstRows(NamedTuple):
         source: its file or folder.
         place: of the very first row ("file, line 1").
         rows: up to 100.
+        broken: why the row after them cannot be read; None where it can.
     """
 
     source: Path
     place: str
     rows: list[dict[str, Any]]
+    broken: str | None = None
 
 
 def files_of(path: Path) -> list[Path]:
@@ -56,7 +57,7 @@ def files_of(path: Path) -> list[Path]:
 def first_rows(path: Path) -> FirstRows:
     """Reads the first rows of a data set's file or folder.
 
-    A row further on that cannot be read ends them: `longpo check` reads all rows and reports it.
+    A row further on that cannot be read ends them. Only `longpo check` reads all rows.
 
     Raises:
         UserError: there are no files, or the first row is missing or cannot be read.
@@ -67,8 +68,12 @@ def first_rows(path: Path) -> FirstRows:
     if not isinstance(row, dict):
         raise UserError(f"{place}: no rows with named columns; a data set needs at least one")
     looked_at = [row]
-    with suppress(UserError):
-        looked_at += [row for _, row in islice(rows, _LOOKED_AT - 1) if isinstance(row, dict)]
+    try:
+        for _, row in islice(rows, _LOOKED_AT - 1):
+            if isinstance(row, dict):
+                looked_at.append(row)
+    except UserError as error:
+        return FirstRows(path, place, looked_at, str(error))
     return FirstRows(path, place, looked_at)
 
 

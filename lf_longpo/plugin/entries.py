@@ -127,9 +127,9 @@ def check_loadable(first: FirstRows, entry: Mapping[str, Any]) -> None:
 
 
 def remarks(first: FirstRows, entry: Mapping[str, Any]) -> list[str]:
-    """What the entry of a local file or folder leaves out, in sentences: the response, and columns."""
+    """What to know about the entry of a local file or folder: a broken row, no response, columns that are not read."""
     shape = shape_of(entry)
-    found = []
+    found = [f"LLaMA-Factory cannot load it: {first.broken}"] if first.broken else []
     if shape.formatting == "alpaca" and not shape.ranking and "response" not in shape.columns:
         found.append(
             "no column holds the response: only the stages pt and ppo can train on it (--columns response=NAME)"

@@ -46,6 +46,9 @@ class Encoder:
         dataset: whose rows will come.
         run: the recipe.
         encoding: its tokenizer and template.
+
+    Attributes:
+        tokenizer: the recipe's.
     """
 
     def __init__(self, dataset: RawDataset, run: Arguments, encoding: Encoding) -> None:
