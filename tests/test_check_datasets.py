@@ -7,9 +7,10 @@ from conftest import write_jsonl
 from test_check import Planted
 
 from lf_longpo.cli import main
-from lf_longpo.plugin.check.fix_lengths import _common_length
+from lf_longpo.plugin.check.fix_lengths import _common_length, _texts
 from lf_longpo.plugin.check.load_fault import load_fault
 from lf_longpo.plugin.registry import load_dataset_info
+from lf_longpo.plugin.shape import shape_of
 
 PAIR = '{"prompt": "a", "chosen": "b", "rejected": "c"}\n'
 TEXTS = {
@@ -123,6 +124,19 @@ def test_a_system_text_and_history_are_cut_before_a_short_question(planted):
     rows, exit_code = copy_of(planted)
     assert exit_code == 0 and [row["q"] for row in rows] == ["Where is lamp 1?", "Where is lamp 2?"]
     assert all("\n...\n" in row["s"] and "\n...\n" in row["h"][0][0] and row["h"][0][1] == "Yes." for row in rows)
+
+
+def test_earlier_answers_are_context_where_they_are_not_trained():
+    talk = chat(("system", "s"), ("human", "q"), ("gpt", "a"), ("human", "q"), ("function_call", "{}"), ("gpt", "a"))
+    shape = shape_of({"formatting": "sharegpt"})
+    row = {"conversations": talk}
+    assert [place[1] for place in _texts(row, shape, "sft")] == [0, 1, 3]
+    assert [place[1] for place in _texts(row, shape, "kto")] == [0, 1, 2, 3]
+    shape = shape_of({"columns": {"prompt": "q", "system": "s", "history": "h", "response": "a"}})
+    row = {"q": "x", "a": "y", "s": None, "h": [["q", "a"]]}
+    assert _texts(row, shape, "sft") == [("q",), ("h", 0, 0)]
+    assert _texts(row, shape, "kto") == [("q",), ("h", 0, 0), ("h", 0, 1)]
+    assert _texts(row | {"h": "none"}, shape, "sft") == [("q",)]
 
 
 def test_where_nothing_can_stay_no_copy_is_made(planted, capsys):

@@ -43,8 +43,8 @@ def fix_lengths(checked: Checked) -> list[Fixed]:
     """Writes and registers a copy of each data set next to the others, as `<name>_fit<cutoff_len>`.
 
     The longest texts of a question give way, from their middle: a question stands at its end or in a text of its own,
-    and instructions at its start. Responses, tool calls and descriptions of tools stay whole. Rows that fit are copied
-    as they are. Where no copy can be made, the findings get an error and nothing is written.
+    and instructions at its start. Answers that are trained, tool calls and descriptions of tools stay whole. Rows that
+    fit are copied as they are. Where no copy can be made, the findings get an error and nothing is written.
     """
     copies = []
     for dataset, measured in checked.datasets:
@@ -80,7 +80,7 @@ def _fixed_copy(dataset: RawDataset, measured: Measured, run: Arguments, encodin
             whole = next(lengths)
             if whole.total > run.data.cutoff_len:
                 try:
-                    row = _fitted(row, whole.total, dataset.shape, encoder, run.data.cutoff_len)
+                    row = _fitted(row, whole.total, dataset.shape, encoder, run.data_stage, run.data.cutoff_len)
                 except TextTooLong:
                     left_out.append(number)
                     continue
@@ -97,7 +97,7 @@ def _fixed_copy(dataset: RawDataset, measured: Measured, run: Arguments, encodin
     return Fixed(name, path, cut, left_out, dataset.name not in (run.data.dataset or []))
 
 
-def _fitted(row: dict[str, Any], total: int, shape: Shape, encoder: Encoder, limit: int) -> dict[str, Any]:
+def _fitted(row: dict[str, Any], total: int, shape: Shape, encoder: Encoder, stage: str, limit: int) -> dict[str, Any]:
     """The row with its longest texts cut to one length, the largest with which the example has `limit` tokens.
 
     Args:
@@ -105,12 +105,13 @@ def _fitted(row: dict[str, Any], total: int, shape: Shape, encoder: Encoder, lim
         total: its tokens.
         shape: of the data set.
         encoder: LLaMA-Factory's encoding, which is what is measured.
+        stage: of the data: sft, rm or kto.
         limit: the cutoff length.
 
     Raises:
         TextTooLong: too little would stay of them.
     """
-    starts = {place: token_starts(_at(row, place), encoder.tokenizer) for place in _texts(row, shape)}
+    starts = {place: token_starts(_at(row, place), encoder.tokenizer) for place in _texts(row, shape, stage)}
     excess = total - limit
     while (keep := _common_length(list(map(len, starts.values())), excess)) >= _LEAST:
         fitted = row
@@ -139,20 +140,28 @@ def _common_length(lengths: list[int], excess: int) -> int:
     return keep
 
 
-def _texts(row: dict[str, Any], shape: Shape) -> list[tuple[Any, ...]]:
-    """Where in a row the texts stand that can be cut, as keys from the outside in."""
+def _texts(row: dict[str, Any], shape: Shape, stage: str) -> list[tuple[Any, ...]]:
+    """Where in a row the texts stand that can be cut, as keys from the outside in.
+
+    SFT trains on every answer of a conversation, the other stages on the last one only: earlier ones are context there.
+    """
     columns, tags = shape.columns, shape.tags
-    places: list[tuple[Any, ...]] = [(columns[ours],) for ours in ("prompt", "query", "system") if ours in columns]
+    answers = stage != "sft"
     if shape.formatting == "alpaca":
-        history = row.get(columns.get("history", "")) or []
-        places += [(columns["history"], turn, 0) for turn in range(len(history))]
+        places = [(columns[ours],) for ours in ("prompt", "query", "system") if ours in columns]
+        history = row[columns["history"]] if "history" in columns else None
+        turns = range(len(history)) if isinstance(history, list) else ()
+        places += [(columns["history"], turn, side) for turn in turns for side in range(1 + answers)]
     else:
-        asking = {tags.get(tag) for tag in ("user_tag", "observation_tag", "system_tag")}
-        places = [place for place in places if place == (columns.get("system"),)]
+        places = [(columns["system"],)] if "system" in columns else []
+        messages = row[columns["messages"]]
+        asked = messages if shape.ranking else messages[:-1]  # without pairs, the last message is the response
+        context = ["user_tag", "observation_tag", "system_tag", *(["assistant_tag"] if answers else [])]
+        roles = {tags[tag] for tag in context if tag in tags}
         places += [
             (columns["messages"], turn, tags["content_tag"])
-            for turn, message in enumerate(row[columns["messages"]])
-            if message[tags["role_tag"]] in asking
+            for turn, message in enumerate(asked)
+            if message[tags["role_tag"]] in roles
         ]
     return [place for place in places if isinstance(_at(row, place), str)]
 
