@@ -5,6 +5,8 @@ A `CallFailed` is one model call that failed for good; it costs its question, no
 may not go on.
 """
 
+# The library `datasets` says this of every failure; the row is named in the cause.
+_EMPTY_WORDS = "An error occurred while generating the dataset"
 # What shells report of a command that Ctrl-C ended.
 INTERRUPTED = 130
 
@@ -72,6 +74,10 @@ class TextTooLong(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its kind where it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    """The first line that says something in the message of an error or of what caused it, or the error's kind."""
+    told: BaseException | None = error
+    while told is not None:
+        if lines := [line for line in str(told).splitlines() if line.strip() and line != _EMPTY_WORDS]:
+            return lines[0]
+        told = told.__cause__
+    return type(error).__name__

@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -182,18 +182,34 @@ def check_folder(folder: Path, what: str) -> None:
 
 
 def write_whole(path: Path, parts: Iterator[str] | list[str]) -> None:
-    """Writes a text file that appears complete or not at all, replacing an older one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    """Writes a text file that appears complete or not at all, see `replacing`."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(parts)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives an empty file to write; it replaces `path` at once when the block ends, and is removed where it fails.
+
+    Where `path` is a symbolic link, the file that it points to is replaced and the link stays. A file that was there
+    keeps its permissions.
+
+    Raises:
+        OSError: the file cannot be written; it names `path`.
+    """
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    os.close(handle)
+    temporary = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.writelines(parts)
-            file.flush()
+        yield temporary
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
+        temporary.chmod(target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask())
+        temporary.replace(target)
     except BaseException as error:
-        os.unlink(name)
+        temporary.unlink()
         if isinstance(error, OSError):
             error.filename = error.filename or str(path)
         raise

@@ -17,7 +17,8 @@ def places_and_rows(source: str, split: str = "train") -> Iterator[tuple[str, An
     """Streams the rows of a file or a hub data set, in order, each behind its place.
 
     Args:
-        source: a .jsonl, .json (a list) or .parquet file, or a hub name such as `org/name` or `org/name:subset`.
+        source: a .jsonl, .json (a list, or one object a line) or .parquet file, or a hub name such as `org/name` or
+            `org/name:subset`.
         split: the split of a hub data set.
 
     Raises:
@@ -56,7 +57,10 @@ def _json(path: Path) -> Iterator[tuple[str, Any]]:
     try:
         rows = json.loads(text)
     except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}; a .json file holds one list, .jsonl one object a line") from None
+        if getattr(error, "msg", "") == "Extra data":  # one object a line, as `datasets` also takes it
+            yield from _jsonl(path)
+            return
+        raise UserError(f"{path} is not JSON: {error}; write one list, or one object a line") from None
     if not isinstance(rows, list):
         raise UserError(f"{path} must hold a list")
     for number, row in enumerate(rows, 1):

@@ -152,6 +152,78 @@ def test_a_text_sampled_twice_has_one_label():
     ]
 
 
+ASKED = {"from": "human", "value": "And of Basel?"}
+EXPORTED = {
+    "system, history and query": (
+        {"instruction": "Name", "input": "a river.", "system": "Be brief.", "history": [["Name a city.", "Bern"]]}
+        | {"chosen": "Aare", "rejected": "no"},
+        [("system", "Be brief."), ("user", "Name a city."), ("assistant", "Bern"), ("user", "Name\na river.")],
+    ),
+    "a system column and messages": (
+        {"conversations": [ASKED], "system": "Be brief.", "chosen": {"from": "gpt", "value": "Rhine"}}
+        | {"rejected": {"from": "gpt", "value": "no"}},
+        [("system", "Be brief."), ("user", "And of Basel?")],
+    ),
+    "a system message is read before the column": (
+        {"conversations": [{"from": "system", "value": "Be kind."}, ASKED], "system": "Be brief."}
+        | {"chosen": {"from": "gpt", "value": "Rhine"}, "rejected": {"from": "gpt", "value": "no"}},
+        [("system", "Be kind."), ("user", "And of Basel?")],
+    ),
+}
+
+
+@pytest.mark.parametrize(("row", "prompt"), EXPORTED.values(), ids=EXPORTED)
+def test_the_prompt_has_all_that_llamafactory_reads(tmp_path, row, prompt):
+    source = write_jsonl(tmp_path / "pairs.jsonl", [row])
+    assert main(["export", str(source), str(tmp_path / "out.jsonl"), "--to", "trl-dpo"]) == 0
+    (made,) = rows_of(tmp_path / "out.jsonl")
+    assert [(message["role"], message["content"]) for message in made["prompt"]] == prompt
+    assert set(made) == {"prompt", "chosen", "rejected"}
+
+
+def test_messages_are_read_by_the_tags_of_their_entry(tmp_path):
+    def said(who, text):
+        return {"who": who, "text": text}
+
+    row = {"talk": [said("Q", "Where?")], "good": said("A", "Here."), "bad": said("A", "No."), "functions": "[]"}
+    write_jsonl(tmp_path / "rows.jsonl", [row])
+    entry = {"file_name": "rows.jsonl", "formatting": "sharegpt", "ranking": True}
+    entry |= {"columns": {"messages": "talk", "chosen": "good", "rejected": "bad", "tools": "functions"}}
+    entry |= {"tags": {"role_tag": "who", "content_tag": "text", "user_tag": "Q", "assistant_tag": "A"}}
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"talks": entry}))
+    command = ["export", "talks", str(tmp_path / "out.jsonl"), "--dataset-dir", str(tmp_path), "--to"]
+    assert main([*command, "trl-dpo"]) == 0
+    assert rows_of(tmp_path / "out.jsonl") == [
+        {
+            "prompt": [{"role": "user", "content": "Where?"}],
+            "chosen": [{"role": "assistant", "content": "Here."}],
+            "rejected": [{"role": "assistant", "content": "No."}],
+            "tools": "[]",
+        }
+    ]
+    assert main([*command, "sharegpt"]) == 0
+    assert rows_of(tmp_path / "out.jsonl")[0]["chosen"] == {"from": "gpt", "value": "Here."}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"chosen": None}, "row 2: a message is null"),
+        ({"chosen": [{"role": "judge", "content": "x"}]}, "row 2: a message has the role 'judge'"),
+        ({"chosen": [{"role": ["assistant"], "content": "x"}]}, "row 2: a message has the role ['assistant']"),
+        ({"chosen": [{"role": "assistant", "content": None, "tool_calls": [{}]}]}, "tool calls are not converted"),
+        ({"chosen": [{"role": "assistant", "content": [{"type": "text", "text": "x"}]}]}, "has a list as its content"),
+        ({"prompt": 5}, "row 2: the prompt is neither text nor a list of messages"),
+        ({"history": ["Bern"]}, "row 2: 'history' must be a list of pairs"),
+    ],
+)
+def test_a_row_that_has_no_such_form_is_named(tmp_path, capsys, changes, message):
+    row = {"prompt": "p", "chosen": "c", "rejected": "r", "history": []}
+    source = write_jsonl(tmp_path / "pairs.jsonl", [row, row | changes])
+    assert main(["export", str(source), str(tmp_path / "out.jsonl"), "--to", "trl-dpo"]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "out.jsonl").exists()
+
+
 def test_what_cannot_be_exported_is_told(runs, tmp_path, capsys, monkeypatch):
     run, data = str(runs["longmab"] / "run"), runs["longmab"] / "data"
     out = str(tmp_path / "out.jsonl")

@@ -1,7 +1,6 @@
 """Writing rows as JSONL or Parquet, whole or not at all, however many they are."""
 
 import json
-import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lf_longpo.errors import UserError, first_line
-from lf_longpo.journal import Row, check_folder, write_whole
+from lf_longpo.journal import Row, check_folder, replacing, write_whole
 
 TYPES = (".jsonl", ".parquet")
 # Rows of a Parquet row group: with 64k tokens each some megabytes.
@@ -51,30 +50,25 @@ def _write_parquet(target: Path, lines: Iterator[str]) -> None:
     from pyarrow import parquet
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+    schema = pyarrow.schema([])
+    try:
         # Twice: what a column holds is only known when all rows were seen.
-        plain, made = Path(folder) / "rows.jsonl", Path(folder) / target.name
-        schema = pyarrow.schema([])
-        try:
-            with plain.open("w", encoding="utf-8") as file:
-                for batch in _batches(lines):
-                    file.writelines(batch)
-                    schema = pyarrow.unify_schemas(
-                        [schema, pyarrow.table(_columns(batch)).schema], promote_options="permissive"
-                    )
-            with (
-                plain.open(encoding="utf-8") as file,
-                parquet.ParquetWriter(made, schema, compression="zstd") as writer,
-            ):
-                for batch in _batches(file):
+        with tempfile.TemporaryFile("w+", encoding="utf-8", dir=target.parent) as plain, replacing(target) as made:
+            for batch in _batches(lines):
+                plain.writelines(batch)
+                schema = pyarrow.unify_schemas(
+                    [schema, pyarrow.table(_columns(batch)).schema], promote_options="permissive"
+                )
+            plain.seek(0)
+            with parquet.ParquetWriter(made, schema, compression="zstd") as writer:
+                for batch in _batches(plain):
                     columns = _columns(batch)
                     arrays = [pyarrow.array(columns.get(one.name, [None] * len(batch)), one.type) for one in schema]
                     writer.write_table(pyarrow.table(arrays, schema=schema))
-        except pyarrow.ArrowException as error:
-            raise UserError(
-                f"{target}: a column holds values of several types ({first_line(error)}); write .jsonl"
-            ) from None
-        os.replace(made, target)
+    except pyarrow.ArrowException as error:
+        raise UserError(
+            f"{target}: a column holds values of several types ({first_line(error)}); write .jsonl"
+        ) from None
 
 
 def _batches(lines: Iterable[str]) -> Iterator[list[str]]:

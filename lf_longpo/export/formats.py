@@ -1,58 +1,128 @@
-"""Rows in other trainers' forms: TRL's preference and unpaired preference, LLaMA-Factory's KTO."""
+"""Rows in other trainers' forms: TRL's preference and unpaired preference, LLaMA-Factory's sharegpt pairs and KTO."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from lf_longpo.errors import UserError
 from lf_longpo.export.responses import Answered
 from lf_longpo.journal import Row
-from lf_longpo.review import response_of, text_of
+from lf_longpo.plugin.shape import DEFAULT_TAGS, ROLE_TAGS, history_fault, kind_of
+from lf_longpo.review import SIDES
 
+# Roles of several conventions, in LLaMA-Factory's words and in TRL's.
 _ROLES = {
-    "system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant", "tool": "tool",
-    "observation": "tool", "function_call": "assistant",
+    "system": "system", "user": "human", "human": "human", "assistant": "gpt", "gpt": "gpt", "tool": "observation",
+    "observation": "observation", "function_call": "function_call",
 }  # fmt: skip
+_TRL_ROLES = {
+    "system": "system", "human": "user", "gpt": "assistant", "observation": "tool", "function_call": "assistant",
+}  # fmt: skip
+
+
+class Turn(NamedTuple):
+    """A message: its role in LLaMA-Factory's words (human, gpt, ...) and its text."""
+
+    role: str
+    text: str
+
+
 KTO_ENTRY = {"prompt": "prompt", "response": "completion", "kto_tag": "label"}
 """LLaMA-Factory's columns for rows of `kto_rows`."""
 
 
-def preference_rows(rows: Iterable[Row], columns: Mapping[str, str]) -> Iterator[Row]:
+def preference_rows(rows: Iterable[Row], columns: Mapping[str, str], tags: Mapping[str, str]) -> Iterator[Row]:
     """TRL's preference form with an explicit prompt, conversational; what else a row has stays.
 
     Args:
         rows: pairs.
-        columns: LLaMA-Factory's names of the columns prompt, query, system, history, chosen and rejected to the rows'.
+        columns: LLaMA-Factory's names of the columns prompt, query, system, history, tools, chosen and rejected to the
+            rows'.
+        tags: LLaMA-Factory's names of tags to those of the rows' messages.
 
     Raises:
-        UserError: a message has a role that is not known.
+        UserError: a message has a role that is not known, or no text.
     """
-    taken = {*columns.values(), "prompt", "chosen", "rejected"}
-    for row in rows:
+    for prompt, sides, others in _turns(rows, columns, tags):
         yield {
-            "prompt": _prompt(row, columns),
-            "chosen": _message("assistant", response_of(row[columns["chosen"]])),
-            "rejected": _message("assistant", response_of(row[columns["rejected"]])),
-            **{name: value for name, value in row.items() if name not in taken},
+            "prompt": [{"role": _TRL_ROLES[turn.role], "content": turn.text} for turn in prompt],
+            **{name: _message("assistant", turn.text) for name, turn in sides.items()},
+            **others,
         }
 
 
-def _prompt(row: Row, columns: Mapping[str, str]) -> list[dict[str, Any]]:
+def sharegpt_rows(rows: Iterable[Row], columns: Mapping[str, str], tags: Mapping[str, str]) -> Iterator[Row]:
+    """LLaMA-Factory's sharegpt ranking form, which `longpo register` describes; what else a row has stays.
+
+    Arguments and errors as for `preference_rows`.
+    """
+    for prompt, sides, others in _turns(rows, columns, tags):
+        if others.get("tools") is not None and not isinstance(others["tools"], str):
+            others["tools"] = json.dumps(others["tools"], ensure_ascii=False)
+        yield {
+            "conversations": [{"from": turn.role, "value": turn.text} for turn in prompt],
+            **{name: {"from": turn.role, "value": turn.text} for name, turn in sides.items()},
+            **others,
+        }
+
+
+def _turns(
+    rows: Iterable[Row], columns: Mapping[str, str], tags: Mapping[str, str]
+) -> Iterator[tuple[list[Turn], dict[str, Turn], Row]]:
+    """Prompt, chosen and rejected response, and the other columns of each row, with `tools` under that name."""
+    taken = {*columns.values(), "prompt", "conversations", *SIDES}
+    for number, row in enumerate(rows, 1):
+        try:
+            if not isinstance(row, dict):
+                raise UserError(f"it is {kind_of(row)}, not an object")
+            prompt = _prompt(row, columns, tags)
+            sides = {name: _response(row.get(columns[name]), tags) for name in SIDES}
+        except UserError as error:
+            raise UserError(f"row {number}: {error}") from None
+        others = {name: value for name, value in row.items() if name not in taken}
+        if "tools" in columns and row.get(columns["tools"]) is not None:
+            others["tools"] = row[columns["tools"]]
+        yield prompt, sides, others
+
+
+def _prompt(row: Row, columns: Mapping[str, str], tags: Mapping[str, str]) -> list[Turn]:
     known = {ours: row.get(theirs) for ours, theirs in columns.items()}
-    messages = _message("system", known["system"]) if known.get("system") else []
+    turns = [Turn("system", known["system"])] if known.get("system") else []
+    if fault := history_fault(row, columns.get("history")):
+        raise UserError(fault)
     for asked, told in known.get("history") or []:
-        messages += [*_message("user", asked), *_message("assistant", told)]
+        turns += [Turn("human", asked), Turn("gpt", told)]
     if isinstance(known["prompt"], list):
-        return messages + [_translated(message) for message in known["prompt"]]
+        messages = [_turn(message, tags) for message in known["prompt"]]
+        # As LLaMA-Factory, which takes a system message for the column's text.
+        return messages if messages and messages[0].role == "system" else turns + messages
+    texts = [text for text in (known["prompt"], known.get("query")) if text]
+    if not all(isinstance(text, str) for text in texts):
+        raise UserError("the prompt is neither text nor a list of messages")
     # As LLaMA-Factory joins them.
-    return messages + _message("user", "\n".join(filter(None, (known["prompt"], known.get("query")))))
+    return [*turns, Turn("human", "\n".join(texts))]
 
 
-def _translated(message: Any) -> dict[str, Any]:
-    role = message.get("role", message.get("from")) if isinstance(message, dict) else None
-    if role not in _ROLES:
-        raise UserError(f"a message of the prompt has the role {role!r}; known are {', '.join(_ROLES)}")
-    return {"role": _ROLES[role], "content": text_of(message)}
+def _response(value: Any, tags: Mapping[str, str]) -> Turn:
+    """A response; of several messages the last one."""
+    if isinstance(value, list):
+        value = value[-1] if value else None
+    return Turn("gpt", value) if isinstance(value, str) else _turn(value, tags)
+
+
+def _turn(message: Any, tags: Mapping[str, str]) -> Turn:
+    if not isinstance(message, dict):
+        raise UserError(f"a message is {kind_of(message)}; write an object with role and content")
+    role = message.get(tags["role_tag"], message.get("role", message.get("from")))
+    roles = _ROLES | {tags[tag]: DEFAULT_TAGS[tag] for tag in ROLE_TAGS if tag in tags}
+    if not isinstance(role, str) or role not in roles:
+        raise UserError(f"a message has the role {role!r}; known are {', '.join(roles)}")
+    text = message.get(tags["content_tag"], message.get("content", message.get("value")))
+    if not isinstance(text, str):
+        calls = "; tool calls are not converted, write them as text" if message.get("tool_calls") else ""
+        raise UserError(f"the message of {role} has {kind_of(text)} as its content, not text{calls}")
+    return Turn(roles[role], text)
 
 
 def kto_rows(questions: Iterable[Answered], threshold: float | None, conversational: bool) -> Iterator[Row]:
