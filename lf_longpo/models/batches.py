@@ -19,6 +19,7 @@ from lf_longpo.models.batch_store import BatchStore
 from lf_longpo.models.ledger import Ledger
 from lf_longpo.models.openai_client import make_client, plain_errors
 from lf_longpo.providers import OPENAI_URL
+from lf_longpo.text.differences import whole_letters
 
 if TYPE_CHECKING:
     from openai.types import Batch
@@ -237,8 +238,8 @@ class Batches:
         replies = []
         for line in lines:
             try:
-                replies.append((json.loads(line)["custom_id"], line.decode()))
-            except (ValueError, TypeError, LookupError):
+                replies.append((whole_letters(json.loads(line)["custom_id"]), line.decode()))
+            except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
                 continue  # torn, or a web page; what it should have been is missed afterwards
         if replies:
             self._store.came_back(file, replies)

@@ -5,10 +5,10 @@ import time
 from lf_longpo.config import ChatConfig
 from lf_longpo.errors import CallFailed, UserError
 from lf_longpo.models.chat import ChatRequest, Completion
-from lf_longpo.models.openai_client import make_client, plain_errors
+from lf_longpo.models.openai_client import make_client, plain_errors, refuse_error
 from lf_longpo.models.openai_wire import read_reply, request_body
 from lf_longpo.models.servers import Server, Servers
-from lf_longpo.providers import is_hosted
+from lf_longpo.providers import OPENAI_URL, is_hosted
 
 # Providers whose list of models is none, or wants another kind of key than the calls.
 _UNLISTED = {"anthropic", "zhipu"}
@@ -77,7 +77,9 @@ class OpenAIChat:
         with server.call() as new_tokens, plain_errors(server.base_url, config.api_key_env):
             # The plain call and the reply as plain data: the client's typed ones take half of its time a call.
             body = request_body(config, request)
-            completion = read_reply(await server.client.post("/chat/completions", cast_to=object, body=body), request)
+            reply = await server.client.post("/chat/completions", cast_to=object, body=body)
+            refuse_error(server.base_url or OPENAI_URL, reply)
+            completion = read_reply(reply, request)
             new_tokens.append(completion.completion_tokens)
             return completion
 

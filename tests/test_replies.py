@@ -1,0 +1,146 @@
+"""Replies of servers as they come: cut off, empty, broken, refused, in parts, with halves of letters."""
+
+import json
+import sqlite3
+from contextlib import closing
+
+import pytest
+from aiohttp import web
+from conftest import code_questions, run_settings, write_jsonl
+from stub import MODEL, deterministic_answer
+
+from lf_longpo.config import ChatConfig, GenerateConfig, SamplingConfig
+from lf_longpo.errors import CallFailed, TryAgain, UserError
+from lf_longpo.generate import generate
+from lf_longpo.models.chat import ChatRequest
+from lf_longpo.models.openai_chat import OpenAIChat
+from lf_longpo.models.openai_wire import read_reply
+
+REQUEST = ChatRequest("How?", SamplingConfig(), 1)
+WEIGHING = ChatRequest("How?", SamplingConfig(), 1, "[[", "[[")
+
+
+def reply(content="Fine.", reason="stop", usage=(9, 3), **choice) -> dict:
+    message = {"role": "assistant", "content": content}
+    usage = {"prompt_tokens": usage[0], "completion_tokens": usage[1]}
+    return {"choices": [{"index": 0, "message": message, "finish_reason": reason} | choice], "usage": usage}
+
+
+@pytest.mark.parametrize("content", ["", " \n", None])
+@pytest.mark.parametrize(("reason", "kind"), [("stop", TryAgain), ("length", CallFailed), ("max_tokens", CallFailed)])
+def test_a_reply_without_text_is_none(content, reason, kind):
+    with pytest.raises(CallFailed, match=f"holds no text .finish_reason {reason}") as caught:
+        read_reply(reply(content, reason), REQUEST)
+    assert type(caught.value) is kind and caught.value.used == (9, 3)
+
+
+def test_a_reply_that_was_begun_may_end_at_once():
+    """The judge asks again then, at another temperature."""
+    tokens = [{"token": "", "logprob": 0.0, "top_logprobs": [{"token": "8", "logprob": 0.0}]}]
+    completion = read_reply(reply("", "length", logprobs={"content": tokens}), WEIGHING)
+    assert (completion.text, completion.weights) == ("", None)
+
+
+@pytest.mark.parametrize("reason", ["error", "abort", "network_error", "insufficient_system_resource"])
+def test_a_reply_that_broke_off_is_none(reason):
+    with pytest.raises(TryAgain, match=f"broke the reply off .finish_reason {reason}"):
+        read_reply(reply("Half of", reason), REQUEST)
+
+
+@pytest.mark.parametrize("reason", ["length", "max_tokens", "model_length"])
+def test_servers_have_several_words_for_cut_off(reason):
+    assert read_reply(reply("Half of", reason), REQUEST).finish_reason == "length"
+
+
+def test_of_content_in_parts_the_text_counts():
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}
+    parts = [thought, {"type": "text", "text": "Answer: "}, {"type": "text", "text": "blue"}]
+    assert read_reply(reply(parts), REQUEST).text == "Answer: blue"
+    with pytest.raises(TryAgain, match="holds no text"):
+        read_reply(reply([thought]), REQUEST)
+
+
+def test_halves_of_letters_are_replaced_and_two_halves_are_one_letter():
+    assert read_reply(reply("Nice \ud83d."), REQUEST).text == "Nice \ufffd."
+    assert read_reply(reply([{"type": "text", "text": half} for half in "\ud83d\ude00"]), REQUEST).text == "\U0001f600"
+    with pytest.raises(CallFailed, match="the model refused: no \ufffd") as caught:
+        read_reply({"choices": [{"message": {"refusal": "no \ud83d"}}]}, REQUEST)
+    str(caught.value).encode()
+
+
+@pytest.mark.parametrize("logprob", [float("nan"), float("-inf"), -0.1, 5.0, 1e400])
+def test_probabilities_are_probabilities(logprob):
+    likeliest = [{"token": "8", "logprob": logprob}]
+    tokens = [{"token": "8", "logprob": 0.0, "top_logprobs": likeliest}]
+    weights = read_reply(reply("8", logprobs={"content": tokens}), WEIGHING).weights
+    assert 0.0 <= weights["8"] <= 1.0
+
+
+def test_numbers_of_tokens_that_are_none_count_as_untold():
+    for told in (None, "12", -1, 10**30, 1.5, [], True):
+        assert read_reply(reply(usage=(told, told)), REQUEST).completion_tokens in (0, 1)
+
+
+def chat(stub) -> OpenAIChat:
+    return OpenAIChat(ChatConfig(model=MODEL, base_url=stub.base_url, api_key_env="STUB_KEY"))
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "words"),
+    [
+        ({"error": {"message": "Provider returned error", "code": 502}}, TryAgain, "Provider returned error"),
+        ({"error": "model overloaded"}, TryAgain, "answered 200 with an error: model overloaded"),
+        ({"error": {"message": "slow down", "code": 429}}, TryAgain, "slow down"),
+        ({"error": {"message": "no \ud83d", "code": "content_filter"}}, CallFailed, "content policy.: no \ufffd"),
+        ({"error": {"message": "bad request", "code": 400}}, CallFailed, "bad request"),
+        ({"error": {"message": "empty", "code": "insufficient_quota"}}, UserError, "no credit left: empty"),
+        ({"object": "error", "message": "too long", "code": 400}, CallFailed, "too long"),
+        (reply("Half of", "error", error={"message": "upstream died", "code": 502}), TryAgain, "upstream died"),
+    ],
+)
+async def test_an_error_with_status_200_is_that_error(stub, body, kind, words):
+    stub.fail = lambda _: web.json_response(body)
+    model = chat(stub)
+    with pytest.raises(kind, match=words) as caught:
+        await model.complete(REQUEST)
+    await model.close()
+    assert type(caught.value) is kind and stub.base_url in str(caught.value)
+
+
+def a_run(stub, tmp_path, questions=3, **changes) -> GenerateConfig:
+    data = run_settings(stub, tmp_path, write_jsonl(tmp_path / "q.jsonl", code_questions(questions)))
+    data["policy"]["max_retries"] = 0
+    for name, value in changes.items():
+        data[name] = data.get(name, {}) | value if isinstance(value, dict) else value
+    return GenerateConfig.model_validate(data)
+
+
+def rows(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+async def test_halves_of_letters_in_replies_and_refusals_end_no_run(stub, tmp_path):
+    stub.answer = lambda prompt, seed: deterministic_answer(prompt, seed) + " \ud83d"
+    refusal = {"error": {"message": "policy \udc00", "code": "content_filter"}}
+    stub.fail = lambda body: (
+        web.json_response(refusal, status=400) if "place1?" in body["messages"][0]["content"] else None
+    )
+    result = await generate(a_run(stub, tmp_path, questions=6))
+    pairs = rows(tmp_path / "data/codes.jsonl")
+    assert result.summary["failed"] == 1 and all(row["chosen"].endswith(" \ufffd") for row in pairs) and pairs
+    (failure,) = rows(tmp_path / "run/failures.jsonl")
+    assert failure["id"] == "q1" and failure["reason"].endswith("policy \ufffd")
+
+
+async def test_a_cache_that_kept_half_a_letter_is_read_and_asked_no_more(stub, tmp_path):
+    """An earlier version kept replies as they came, and every start failed at them again."""
+    config = a_run(stub, tmp_path)
+    await generate(config)
+    with closing(sqlite3.connect(tmp_path / "run/calls.sqlite")) as db, db:
+        db.execute("UPDATE calls SET result = replace(result, 'Answer: ', 'Answer: \\ud83d')")
+    for name in ("probes.jsonl", "rollouts.jsonl", "pairs.jsonl"):
+        (tmp_path / "run" / name).unlink()
+    made = stub.chats
+    result = await generate(config)
+    assert (stub.chats, result.summary["failed"]) == (made, 0)
+    assert any("\ufffd" in row["output"] for row in rows(tmp_path / "run/rollouts.jsonl"))
