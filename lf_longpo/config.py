@@ -264,6 +264,9 @@ class PairsConfig(Config):
     """LLaMA-Factory's template of the model to be trained (llama3, qwen, glm4, smollm2, ...)."""
     cutoff_len: Positive = 8500
     """The training recipe's cutoff_len: the context is cut in its middle until prompt and response fit."""
+    allow_truncated: Annotated[bool, Field(strict=True)] = False
+    """Whether responses that were cut off at `max_new_tokens` may become chosen or rejected. A model that is trained on
+    such responses learns not to end."""
 
 
 class GenerateConfig(Config):

@@ -14,6 +14,7 @@ from lf_longpo.config import EvaluateConfig, GenerateConfig, ScoreConfig
 from lf_longpo.longreward.files import SCORES
 from lf_longpo.models.cache import StageTotals
 from lf_longpo.progress import totals_line
+from lf_longpo.report.advice import truncation_advice
 from lf_longpo.report.write import REPORT
 from lf_longpo.usage import Expected, Usage
 
@@ -61,6 +62,7 @@ def print_generation(config: GenerateConfig, summary: dict[str, Any]) -> None:
         table.add_row("data set", escape(str(config.dataset_dir / f"{config.dataset_name}.jsonl")))
     console.print(table)
     _tell_budget(console, config.max_cost, summary)
+    _advise(console, config, summary)
     if summary["stage"] != "pairs":
         console.print(f"Stopped after the stage {summary['stage']}; the same command with a later --stage carries on.")
     elif summary["pairs"]:
@@ -105,6 +107,13 @@ def print_scores(summary: dict[str, Any], config: ScoreConfig) -> None:
         table.add_row("failures", escape(str(config.output_dir / "failures.jsonl")))
     console.print(table)
     _tell_budget(console, config.max_cost, summary)
+    _advise(console, config, summary)
+
+
+def _advise(console: Console, config: GenerateConfig | ScoreConfig, summary: dict[str, Any]) -> None:
+    calls = {stage: (told["calls"], told["truncated"]) for stage, told in summary["calls"].items()}
+    for advice in truncation_advice(config, calls):
+        console.print(advice, markup=False)
 
 
 def _tell_budget(console: Console, max_cost: float | None, summary: dict[str, Any], things: str = "questions") -> None:
@@ -136,7 +145,7 @@ def _longmab_rows(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
         "pairs",
         f"{summary['pairs']} pairs from {summary['questions']} questions "
         f"({summary['left_out']} left out by their probe, {summary['all_equal']} with all rewards equal, "
-        f"{summary['failed']} failed)",
+        f"{summary['cut_off']} with too few whole responses, {summary['failed']} failed)",
     )
     yield "roll-outs", str(summary["rollouts"])
     if summary["rollouts"]:
@@ -153,7 +162,7 @@ def _longreward_rows(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
         "pairs",
         f"{summary['pairs']} pairs from {summary['questions']} questions "
         f"({summary['all_equal']} with all rewards equal, {summary['too_few_responses']} with too few responses, "
-        f"{summary['failed']} failed)",
+        f"{summary['cut_off']} with too few whole responses, {summary['failed']} failed)",
     )
     yield from _score_rows(summary)
 

@@ -6,15 +6,19 @@ from contextlib import closing
 
 import pytest
 from aiohttp import web
-from conftest import code_questions, run_settings, write_jsonl
+from conftest import code_questions, judged, run_settings, write_jsonl
 from stub import MODEL, deterministic_answer
 
 from lf_longpo.config import ChatConfig, GenerateConfig, SamplingConfig
 from lf_longpo.errors import CallFailed, TryAgain, UserError
+from lf_longpo.export.responses import answered
 from lf_longpo.generate import generate
+from lf_longpo.models.cache import CallCache
 from lf_longpo.models.chat import ChatRequest
 from lf_longpo.models.openai_chat import OpenAIChat
 from lf_longpo.models.openai_wire import read_reply
+from lf_longpo.report.run_folder import RunFolder
+from lf_longpo.reporting import print_generation
 
 REQUEST = ChatRequest("How?", SamplingConfig(), 1)
 WEIGHING = ChatRequest("How?", SamplingConfig(), 1, "[[", "[[")
@@ -110,6 +114,8 @@ async def test_an_error_with_status_200_is_that_error(stub, body, kind, words):
 def a_run(stub, tmp_path, questions=3, **changes) -> GenerateConfig:
     data = run_settings(stub, tmp_path, write_jsonl(tmp_path / "q.jsonl", code_questions(questions)))
     data["policy"]["max_retries"] = 0
+    if changes.get("method") == "longreward":
+        del data["longmab"]
     for name, value in changes.items():
         data[name] = data.get(name, {}) | value if isinstance(value, dict) else value
     return GenerateConfig.model_validate(data)
@@ -144,3 +150,93 @@ async def test_a_cache_that_kept_half_a_letter_is_read_and_asked_no_more(stub, t
     result = await generate(config)
     assert (stub.chats, result.summary["failed"]) == (made, 0)
     assert any("\ufffd" in row["output"] for row in rows(tmp_path / "run/rollouts.jsonl"))
+
+
+def cut_off(stub, share):
+    """Lets the replies whose seed is in the share end at their most tokens."""
+    plain = stub.reply_to
+
+    def reply_to(body: dict) -> dict:
+        made = plain(body)
+        if share(body):
+            made["choices"][0] |= {"finish_reason": "length"}
+        return made
+
+    stub.reply_to = reply_to
+
+
+async def test_outputs_that_were_cut_off_stay_out_of_pairs(stub, tmp_path):
+    cut_off(stub, lambda body: body["seed"] % 3 == 0)
+    result = await generate(a_run(stub, tmp_path, questions=6, longmab={"rounds": 12}))
+    truncated = {(row["id"], row["round"]) for row in rows(tmp_path / "run/rollouts.jsonl") if row["truncated"]}
+    assert result.summary["calls"]["rollout"]["truncated"] == len(truncated) > 10
+    pairs = rows(tmp_path / "data/codes.jsonl")
+    sides = {(pair["id"], pair[f"{side}_index"]) for pair in pairs for side in ("chosen", "rejected")}
+    assert len(pairs) > 3 and not sides & truncated
+    # Allowed, they take part, without a call.
+    with closing(RunFolder(tmp_path / "run")) as run:
+        assert not {(one.id, response.index) for one in answered(run) for response in one.responses} & truncated
+    made = stub.chats
+    await generate(a_run(stub, tmp_path, questions=6, longmab={"rounds": 12}, pairs={"allow_truncated": True}))
+    pairs = rows(tmp_path / "data/codes.jsonl")
+    sides = {(pair["id"], pair[f"{side}_index"]) for pair in pairs for side in ("chosen", "rejected")}
+    assert stub.chats == made and sides & truncated
+
+
+async def test_responses_that_were_cut_off_are_scored_and_stay_out_of_pairs(stub, tmp_path):
+    stub.answer = judged
+    cut_off(stub, lambda body: "--- The case" not in body["messages"][0]["content"] and body["seed"] % 2)
+    changes = {"method": "longreward", "longreward": {"num_samples": 8, "min_responses": 2, "chunk_size": 400}}
+    config = a_run(
+        stub, tmp_path, judge={"model": MODEL, "base_url": stub.base_url, "api_key_env": "STUB_KEY"}, **changes
+    )
+    result = await generate(config)
+    scored = rows(tmp_path / "run/scored_responses.jsonl")
+    truncated = {row["idx"] for row in scored if row.get("truncated")}
+    assert len(scored) == 24 and len(truncated) == result.summary["calls"]["sample"]["truncated"] > 5
+    assert truncated == {row["idx"] for row in rows(tmp_path / "run/sampled_responses.jsonl") if row.get("truncated")}
+    pairs = rows(tmp_path / "data/codes.jsonl")
+    sides = {f"{pair['id']}-{pair[f'{side}_index']}" for pair in pairs for side in ("chosen", "rejected")}
+    assert pairs and not sides & truncated
+    with closing(RunFolder(tmp_path / "run")) as run:
+        assert sum(len(one.responses) for one in answered(run)) == 24 - len(truncated)
+    # Handed on to another run, they are still known as cut off.
+    (given := tmp_path / "given").mkdir()
+    responses = str(tmp_path / "run/sampled_responses.jsonl")
+    again = await generate(config.model_copy(update={"responses": responses, "output_dir": given}))
+    assert again.summary["pairs"] == len(pairs)
+    assert {row["idx"] for row in rows(given / "scored_responses.jsonl") if row.get("truncated")} == truncated
+
+
+async def test_a_run_whose_outputs_are_all_cut_off_makes_no_pair_and_says_what_to_do(stub, tmp_path, capsys):
+    cut_off(stub, lambda body: True)
+    config = a_run(stub, tmp_path)
+    result = await generate(config)
+    assert (result.exit_code, result.summary["pairs"], result.summary["cut_off"]) == (1, 0, 3)
+    assert (result.summary["calls"]["rollout"]["truncated"], result.summary["calls"]["embed"]["truncated"]) == (18, 0)
+    print_generation(config, result.summary)
+    advice = (
+        "rollout: 18 of 18 replies were cut off at their most tokens. Raise longmab.sampling.max_new_tokens and set "
+        "another output_dir, or set pairs.allow_truncated=true; the pairs hold none of them."
+    )
+    told = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert advice in told and "3 with too few whole responses" in told
+    page = (tmp_path / "run/report.html").read_text()
+    assert advice in page and "replies cut off" in page and not (tmp_path / "data").exists()
+
+
+async def test_a_cache_of_an_earlier_version_tells_what_was_cut_off(tmp_path):
+    with closing(sqlite3.connect(tmp_path / "calls.sqlite")) as db, db:
+        db.execute(
+            "CREATE TABLE calls (stage TEXT, question TEXT, round INTEGER, request TEXT, result TEXT, prompt_tokens"
+            " INTEGER, completion_tokens INTEGER, PRIMARY KEY (stage, question, round, request)) WITHOUT ROWID"
+        )
+        for round, (text, tokens, reason) in enumerate(
+            (("Half of", 5, "length"), ('Say "finish_reason": "length"', 5, "stop"), ("8", 1, "length"))
+        ):
+            result = {"text": text, "prompt_tokens": 9, "completion_tokens": tokens, "finish_reason": reason}
+            db.execute("INSERT INTO calls VALUES ('s', 'q', ?, 'r', ?, 9, ?)", (round, json.dumps(result), tokens))
+    cache = CallCache(tmp_path / "calls.sqlite")
+    cache.open()
+    assert cache.totals()["s"].truncated == 1
+    cache.close()

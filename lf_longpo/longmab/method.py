@@ -20,7 +20,7 @@ from lf_longpo.longmab.pairs import best_and_worst
 from lf_longpo.longmab.probe import FIELDS, arm_values, arrives_at
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.embedders import Embedder
-from lf_longpo.pairs import Pairs, Side
+from lf_longpo.pairs import Pairs, Side, may_train
 from lf_longpo.progress import Progress
 from lf_longpo.records import Probe, Question, Rollout, names
 from lf_longpo.text.answers import rollout_reward
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 PROBES, ROLLOUTS = "probes.jsonl", "rollouts.jsonl"
 
+# A pair has two sides.
+_SIDES = 2
 _PROMPTS = Path(__file__).parent / "prompts"
 
 
@@ -92,6 +94,7 @@ class LongMab:
         pairs: where pairs go.
         progress: told of every round; its counts end in the summary.
         until: the stage after which to stop: `probe`, `rollout` or `pairs`.
+        allow_truncated: whether outputs that were cut off may become chosen or rejected.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class LongMab:
         pairs: Pairs,
         progress: Progress,
         until: str = "pairs",
+        allow_truncated: bool = False,
     ) -> None:
         self._config = config
         self._seed = seed
@@ -117,6 +121,7 @@ class LongMab:
         self._pairs = pairs
         self._progress = progress
         self._until = until
+        self._allow_truncated = allow_truncated
 
     async def work(self, question: Question) -> None:
         """Takes one question from wherever it stands to its pair, or to the knowledge that it gives none.
@@ -221,15 +226,16 @@ class LongMab:
             behind=behind,
         )
         reward = rollout_reward(completion.text, question.answers)
-        rollout = Rollout(question.id, round, arms, completion.text, reward, learn(reward))
+        rollout = Rollout(question.id, round, arms, completion.text, reward, learn(reward), completion.truncated)
         self._journals.rollouts.append(asdict(rollout))
         self._progress.step()
         return rollout
 
     async def _pair(self, question: Question, rollouts: list[Rollout]) -> None:
-        picked = best_and_worst(question.id, rollouts, question.answers, self._seed)
+        usable = [one for one in rollouts if may_train(one.output, one.truncated, self._allow_truncated)]
+        picked = best_and_worst(question.id, usable, question.answers, self._seed) if usable else None
         if picked is None:
-            self._progress.count("all equal")
+            self._progress.count("all equal" if len(usable) >= _SIDES else "cut off")
             return
         chosen, rejected, best, worst = picked
         await self._pairs.add(

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from lf_longpo.config import ChatConfig, SamplingConfig
 from lf_longpo.models.batch_store import BATCHES, BatchStore
-from lf_longpo.models.cache import CallCache
+from lf_longpo.models.cache import CUT_OFF, CallCache
 from lf_longpo.models.ledger import Ledger
 from lf_longpo.text.differences import whole_letters
 
@@ -36,10 +36,6 @@ class ChatRequest:
         return asked | {name: value for name, value in extra.items() if value}
 
 
-CUT_OFF = "length"
-"""The `finish_reason` of a completion that met `max_new_tokens` or the model's window."""
-
-
 @dataclass(frozen=True, slots=True)
 class Completion:
     """What came back, and what it cost in tokens."""
@@ -59,6 +55,11 @@ class Completion:
     def __post_init__(self) -> None:
         # Here, since every reply passes: those of servers, and those that a cache has kept as they came.
         object.__setattr__(self, "text", whole_letters(self.text))
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the text was cut off."""
+        return self.finish_reason == CUT_OFF
 
     def plain(self) -> dict[str, Any]:
         """The completion as plain data."""

@@ -23,6 +23,7 @@ from transformers import (
 from lf_longpo.config import ChatConfig
 from lf_longpo.errors import CallFailed, UserError, first_line
 from lf_longpo.models.batching import Waiting, choose_batch
+from lf_longpo.models.cache import CUT_OFF
 from lf_longpo.models.chat import ChatRequest, Completion, token_behind, weights_behind
 from lf_longpo.models.embedded import resolve
 from lf_longpo.models.tokenizers import chat_ids, load_chat_tokenizer
@@ -203,7 +204,7 @@ class TransformersChat:
             text=self._tokenizer.decode(new_ids[:length], skip_special_tokens=True),
             prompt_tokens=len(waiting.ids),
             completion_tokens=length,
-            finish_reason="length" if length == limit else "stop",
+            finish_reason=CUT_OFF if length == limit else "stop",
             weights=self._weights(waiting.request, new_ids[:length], sampler, row),
         )
 
