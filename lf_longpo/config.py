@@ -210,6 +210,9 @@ class LongMabConfig(Config):
     """Roll-out and training prompt: `reasoning` (the paper's form), `brief` (small models), or a text file's path."""
     probe_prompt: str = "probe"
     """Probe prompt: `probe`, `brief_probe` (small models), or a text file's path."""
+    answer_form: Literal["published", "tolerant"] = "published"
+    """How the answer is found in an output. `published`: the paper's rule, after `Answer:`, `The answer is:` or `Final
+    answer is:`. `tolerant`: where that finds none, also after `**Answer**:`, `### Answer`, `Answer：` and `答案：`."""
     sampling: SamplingConfig = SamplingConfig()
     """For probes and roll-outs."""
 

@@ -23,7 +23,7 @@ from lf_longpo.models.embedders import Embedder
 from lf_longpo.pairs import Pairs, Side, may_train
 from lf_longpo.progress import Progress
 from lf_longpo.records import Probe, Question, Rollout, names
-from lf_longpo.text.answers import rollout_reward
+from lf_longpo.text.answers import has_unread_answer, is_in_every_text, rollout_reward
 from lf_longpo.text.chunking import chunk_sentences
 from lf_longpo.text.prompts import QA_FIELDS, QA_PROMPTS, around_context, load_prompt
 
@@ -130,6 +130,8 @@ class LongMab:
             CallFailed: a call was lost, or the responses do not fit the cutoff length.
             UserError: no call can work.
         """
+        if is_in_every_text(question.answers):
+            self._progress.count("gold in every text")
         known = self._journals.probes.rows(question.id)
         finished = self._journals.finished_rounds(question.id, self._config.rounds)
         chunks: list[str] = []
@@ -225,7 +227,7 @@ class LongMab:
             "\n".join(chunks[arm] for arm in arms),
             behind=behind,
         )
-        reward = rollout_reward(completion.text, question.answers)
+        reward = rollout_reward(completion.text, question.answers, self._config.answer_form)
         rollout = Rollout(question.id, round, arms, completion.text, reward, learn(reward), completion.truncated)
         self._journals.rollouts.append(asdict(rollout))
         self._progress.step()
@@ -233,7 +235,9 @@ class LongMab:
 
     async def _pair(self, question: Question, rollouts: list[Rollout]) -> None:
         usable = [one for one in rollouts if may_train(one.output, one.truncated, self._allow_truncated)]
-        picked = best_and_worst(question.id, usable, question.answers, self._seed) if usable else None
+        picked = None
+        if usable:
+            picked = best_and_worst(question.id, usable, question.answers, self._seed, self._config.answer_form)
         if picked is None:
             self._progress.count("all equal" if len(usable) >= _SIDES else "cut off")
             return
@@ -269,7 +273,8 @@ def bandit_summary(journals: Journals, question_ids: Sequence[str], rounds: int)
 
     Returns:
         `rollouts`, `mean_reward` and its mean in the first and last third of the rounds, `reward_histogram` (counts
-        in five equal bins of [0, 1]), `mean_arms` a question and `mean_arms_tried`. Means are None without roll-outs.
+        in five equal bins of [0, 1]), `unread_answers` (outputs for which `has_unread_answer` holds), `mean_arms` a
+        question and `mean_arms_tried`. Means are None without roll-outs.
     """
     histogram: Counter[int] = Counter()
     all_rewards: list[float] = []
@@ -277,6 +282,7 @@ def bandit_summary(journals: Journals, question_ids: Sequence[str], rounds: int)
     last: list[float] = []
     arms: list[int] = []
     tried: list[int] = []
+    unread = 0
     third = max(rounds // 3, 1)
     for question_id in question_ids:
         rollouts = journals.finished_rounds(question_id, rounds).values()
@@ -284,6 +290,7 @@ def bandit_summary(journals: Journals, question_ids: Sequence[str], rounds: int)
             continue
         for rollout in rollouts:
             all_rewards.append(rollout.reward)
+            unread += has_unread_answer(rollout.output)
             histogram[min(int(rollout.reward * 5), 4)] += 1
             if rollout.round < third:
                 first.append(rollout.reward)
@@ -297,6 +304,7 @@ def bandit_summary(journals: Journals, question_ids: Sequence[str], rounds: int)
         "mean_reward_first_third": _mean(first),
         "mean_reward_last_third": _mean(last),
         "reward_histogram": [histogram[bin] for bin in range(5)],
+        "unread_answers": unread,
         "mean_arms": _mean(arms),
         "mean_arms_tried": _mean(tried),
     }

@@ -106,6 +106,7 @@ class LongMabRun:
             "left_out": counts["left out"],
             "all_equal": counts["all equal"],
             "cut_off": counts["cut off"],
+            "gold_in_every_text": counts["gold in every text"],
             **bandit_summary(self._journals, self._ids, self._config.longmab.rounds),
         }
 

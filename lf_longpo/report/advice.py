@@ -25,6 +25,32 @@ def truncation_advice(config: GenerateConfig | ScoreConfig, calls: Mapping[str, 
     return told
 
 
+def answer_advice(form: str, outputs: int, unread: int) -> list[str]:
+    """What to do about outputs whose answer the published rule does not read.
+
+    Args:
+        form: longmab.answer_form.
+        outputs: how many there are.
+        unread: those for which `has_unread_answer` holds.
+    """
+    if form == "tolerant" or unread <= _MANY * outputs:
+        return []
+    return [
+        f"{unread:,} of {outputs:,} outputs give their answer in Markdown (such as **Answer**: X), where the published "
+        "rule finds none. Set longmab.answer_form=tolerant and another output_dir."
+    ]
+
+
+def gold_advice(questions: int) -> list[str]:
+    """What to do about questions for which `is_in_every_text` holds, if there are any."""
+    if not questions:
+        return []
+    return [
+        f"Questions whose gold answer is only an article or punctuation (such as A): {questions:,}. By the published "
+        "rule every output holds such an answer, and SubEM is 1. Change these questions or remove them."
+    ]
+
+
 def _limits(config: GenerateConfig | ScoreConfig) -> dict[str, str]:
     """The setting that bounds the replies of each stage that has one."""
     if isinstance(config, GenerateConfig) and config.method == "longmab":
