@@ -9,12 +9,14 @@ from aiohttp import web
 from conftest import code_questions, judged, run_settings, write_jsonl
 from stub import MODEL, deterministic_answer
 
-from lf_longpo.config import ChatConfig, GenerateConfig, SamplingConfig
+from lf_longpo.config import ChatConfig, EmbedderConfig, GenerateConfig, SamplingConfig
 from lf_longpo.errors import CallFailed, TryAgain, UserError
 from lf_longpo.export.responses import answered
 from lf_longpo.generate import generate
 from lf_longpo.models.cache import CallCache
 from lf_longpo.models.chat import ChatRequest
+from lf_longpo.models.embedders import make_embedder
+from lf_longpo.models.ledger import Ledger
 from lf_longpo.models.openai_chat import OpenAIChat
 from lf_longpo.models.openai_wire import read_reply
 from lf_longpo.report.run_folder import RunFolder
@@ -240,3 +242,101 @@ async def test_a_cache_of_an_earlier_version_tells_what_was_cut_off(tmp_path):
     cache.open()
     assert cache.totals()["s"].truncated == 1
     cache.close()
+
+
+@pytest.mark.parametrize(
+    ("vectors", "words"),
+    [
+        ([[0.0, 0.0], [1.0, 0.0]], "vectors of zeros"),
+        ([[float("nan"), 0.0], [1.0, 0.0]], "not finite"),
+        ([[1e400, 0.0], [1.0, 0.0]], "not finite"),
+        ([[1e300, 0.0], [1.0, 0.0]], "not finite"),
+        ([[1.0, 0.0]], r"of the shape \(1, 2\) for 2 texts"),
+        ([[1.0, 0.0]] * 3, r"of the shape \(3, 2\) for 2 texts"),
+        ([[1.0], [1.0, 0.0]], "cannot be read"),
+        ([[1.0, None], [1.0, 0.0]], "not finite"),
+        ([["x", "y"], [1.0, 0.0]], "cannot be read"),
+        ([[], []], r"of the shape \(2, 0\)"),
+        ([1.0, 2.0], r"of the shape \(2,\)"),
+        ([[1.0, 0.0, 0.0]] * 2, "of 3 after ones of 2 numbers"),
+    ],
+)
+async def test_vectors_that_are_none_are_an_error_that_names_the_server(stub, vectors, words):
+    sent = [[3.0, 4.0]]
+
+    def answer(body: dict) -> web.Response:
+        data = [{"index": index, "embedding": vector} for index, vector in enumerate(sent)]
+        return web.Response(text=json.dumps({"data": data}), content_type="application/json")
+
+    stub.fail_embedding = answer
+    embedder = an_embedder(stub)
+    await embedder.start()
+    sent[:] = vectors
+    with pytest.raises(CallFailed, match=words) as caught:
+        await embedder.embed("q", ["a", "b"])
+    assert stub.base_url in str(caught.value)
+    # Nothing of it is kept.
+    sent[:] = [[3.0, 4.0], [0.0, 2.0]]
+    assert (await embedder.embed("q", ["a", "b"])).tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0.0, 1.0]]
+    await embedder.close()
+
+
+async def test_vectors_of_zeros_that_an_earlier_version_kept_are_asked_for_again(stub):
+    embedder = an_embedder(stub)
+    before = await embedder.embed("q", ["a"])
+    embedder._cache._db.execute('UPDATE calls SET result = \'{"vectors": [[0.0, 0.0]], "prompt_tokens": 1}\'')
+    assert (await embedder.embed("q", ["a"])).tolist() == before.tolist() and stub.embedded_texts == 2
+    await embedder.close()
+
+
+async def test_an_embedding_server_that_sends_an_error_with_status_200_is_quoted(stub):
+    stub.fail_embedding = lambda body: web.json_response({"error": {"message": "model is loading"}})
+    embedder = an_embedder(stub)
+    with pytest.raises(UserError, match="answered 200 with an error: model is loading"):
+        await embedder.start()
+    await embedder.close()
+
+
+def an_embedder(stub):
+    cache = CallCache(None)
+    cache.open()
+    config = EmbedderConfig(backend="openai", model="e", base_url=stub.base_url, api_key_env="STUB_KEY")
+    return make_embedder(config, cache, Ledger())
+
+
+@pytest.mark.parametrize(
+    ("models", "window"),
+    [
+        ([{"id": MODEL, "max_model_len": None, "parent": "base"}, {"id": "base", "max_model_len": 512}], 512),
+        ([{"id": MODEL, "max_model_len": 1024, "parent": "base"}, {"id": "base", "max_model_len": 512}], 1024),
+        ([{"id": MODEL, "parent": "gone"}], None),
+        ([{"id": MODEL, "parent": MODEL}], None),
+        ([{"id": MODEL, "max_model_len": "512"}], None),
+    ],
+)
+async def test_the_window_of_an_adapter_is_that_of_its_base_model(stub, models, window):
+    """vLLM tells no window for an adapter; without one, prompts would be too long and fail one by one."""
+    stub.models_text = json.dumps({"object": "list", "data": models})
+    model = chat(stub)
+    assert await model.start() == window
+    await model.close()
+
+
+async def test_an_embedder_in_process_halves_its_batches_where_memory_runs_out(key):
+    sizes = []
+
+    class Model:
+        def encode(self, texts, batch_size, **_):
+            sizes.append(batch_size)
+            if batch_size > 8:
+                raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+            return [[1.0, 0.0]] * len(texts)
+
+    embedder = make_embedder(EmbedderConfig(), CallCache(None), Ledger())
+    embedder._model = Model()
+    for _ in range(2):
+        assert (await embedder.embed("q", ["a", "b"])).shape == (2, 2)
+    assert sizes == [32, 16, 8, 8]
+    embedder._model.encode = lambda texts, **_: [[0.0, 0.0]] * len(texts)
+    with pytest.raises(CallFailed, match="the embedder minilm sent vectors of zeros"):
+        await embedder.embed("q", ["a"])

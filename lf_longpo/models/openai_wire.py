@@ -61,14 +61,23 @@ def read_reply(reply: Any, request: ChatRequest) -> Completion:
     """
     if not isinstance(reply, dict):
         raise TryAgain(f"the server's reply is no JSON object but {type(reply).__name__}")
-    usage = reply.get("usage")
-    usage = usage if isinstance(usage, dict) else {}
-    used = (_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
+    used = used_tokens(reply)
     try:
-        return replace(_completion(reply, used, request), cached_tokens=_cached(usage))
+        return replace(_completion(reply, used, request), cached_tokens=_cached(reply))
     except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
         words = f"{type(error).__name__}: {first_line(error)}"
         raise TryAgain(f"the server's reply cannot be read ({words})", used) from None
+
+
+def used_tokens(reply: dict[str, Any]) -> tuple[int, int]:
+    """Prompt and new tokens of a reply; 0 where they are not told."""
+    usage = _usage(reply)
+    return _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+
+
+def _usage(reply: dict[str, Any]) -> dict[str, Any]:
+    usage = reply.get("usage")
+    return usage if isinstance(usage, dict) else {}
 
 
 def _count(told: Any) -> int:
@@ -76,8 +85,9 @@ def _count(told: Any) -> int:
     return told if isinstance(told, int) and 0 < told <= _MOST_TOKENS else 0
 
 
-def _cached(usage: dict[str, Any]) -> int:
+def _cached(reply: dict[str, Any]) -> int:
     """Prompt tokens from the prefix cache, in OpenAI's and vLLM's place or in DeepSeek's."""
+    usage = _usage(reply)
     details = usage.get("prompt_tokens_details")
     return _count(details.get("cached_tokens") if isinstance(details, dict) else usage.get("prompt_cache_hit_tokens"))
 
