@@ -37,7 +37,14 @@ if TYPE_CHECKING:
 SHARDS = "shards"
 # What a summary counts beside pairs and calls.
 _COUNTED = (
-    *("questions", "failed", "unfinished", "left_out", "all_equal", "cut_off", "too_few_responses", "not_scored"),
+    "questions",
+    "failed",
+    "unfinished",
+    "left_out",
+    "all_equal",
+    "cut_off",
+    "too_few_responses",
+    "not_scored",
     "gold_in_every_text",
 )
 _METHODS = {"longmab": LongMabRun, "longreward": LongRewardRun}

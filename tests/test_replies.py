@@ -256,6 +256,7 @@ async def test_a_cache_of_an_earlier_version_tells_what_was_cut_off(tmp_path):
         ([[1.0], [1.0, 0.0]], "cannot be read"),
         ([[1.0, None], [1.0, 0.0]], "not finite"),
         ([["x", "y"], [1.0, 0.0]], "cannot be read"),
+        ([[10**400, 0.0], [1.0, 0.0]], "cannot be read"),
         ([[], []], r"of the shape \(2, 0\)"),
         ([1.0, 2.0], r"of the shape \(2,\)"),
         ([[1.0, 0.0, 0.0]] * 2, "of 3 after ones of 2 numbers"),
@@ -340,3 +341,11 @@ async def test_an_embedder_in_process_halves_its_batches_where_memory_runs_out(k
     embedder._model.encode = lambda texts, **_: [[0.0, 0.0]] * len(texts)
     with pytest.raises(CallFailed, match="the embedder minilm sent vectors of zeros"):
         await embedder.embed("q", ["a"])
+
+
+async def test_a_list_of_models_that_is_an_error_with_status_200_is_quoted(stub):
+    stub.models_text = json.dumps({"error": {"message": "no such tenant", "code": 400}})
+    model = chat(stub)
+    with pytest.raises(UserError, match="answered 200 with an error: no such tenant"):
+        await model.start()
+    await model.close()

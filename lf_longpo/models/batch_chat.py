@@ -120,7 +120,7 @@ class BatchChat:
                 return read_reply(body, request)
             error: dict[str, Any] = row.get("error") or body.get("error") or {}
             code, words = str(error.get("code") or ""), str(error.get("message") or "it does not say why")
-            raise refused(self._url or OPENAI_URL, status, code, words[:500])
+            raise refused(self._url or OPENAI_URL, status, code, words)
 
 
 class _Group:

@@ -71,7 +71,7 @@ def unit_vectors(vectors: Any, texts: int, source: str) -> np.ndarray:
     try:
         with np.errstate(over="ignore"):  # beyond float32 is infinite, and found below
             array = np.array(vectors, dtype=np.float32)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise CallFailed(f"{source} sent vectors that cannot be read: {first_line(error)}") from None
     if array.ndim != 2 or array.shape[0] != texts or not array.shape[1]:
         raise CallFailed(f"{source} sent vectors of the shape {array.shape} for {texts} texts")
@@ -117,8 +117,12 @@ class LocalEmbedder:
                     texts, batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
                 )
             except Exception as error:
-                if not is_memory_shortage(error) or self._batch_size == 1:
+                if not is_memory_shortage(error):
                     raise
+                if self._batch_size == 1:
+                    raise CallFailed(
+                        f"the embedder {self._config.model} ran out of memory: {first_line(error)}"
+                    ) from None
             free_memory()
             self._batch_size //= 2
 
@@ -153,7 +157,7 @@ class OpenAIEmbedder:
             vectors, _ = await self._create(["ready"])
             self._read(vectors, ["ready"])
         except CallFailed as error:
-            raise UserError(f"embedder: {error}; start the server or mend embedder.base_url") from None
+            raise UserError(f"embedder: {error}; start the server or correct embedder.base_url") from None
 
     async def embed(self, question: str, texts: Sequence[str]) -> np.ndarray:
         """See `Embedder.embed`."""

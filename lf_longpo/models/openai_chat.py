@@ -67,7 +67,7 @@ class OpenAIChat:
                 listed = await server.client.with_options(max_retries=1, timeout=30).models.list()
             except (openai.NotFoundError, openai.BadRequestError):
                 return None  # this server does not list its models
-            refuse_error(server.base_url or OPENAI_URL, {"error": getattr(listed, "error", None)})
+            refuse_error(server.base_url or OPENAI_URL, listed)
             models = {model.id: model for model in listed.data or []}
         # Hosted providers serve aliases and older models that they do not list.
         if models and config.model not in models and not is_hosted(server.base_url):

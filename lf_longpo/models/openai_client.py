@@ -27,6 +27,8 @@ _CREDIT_CODES = {"insufficient_quota", "billing_hard_limit_reached", "1113"}
 _PAYMENT_REQUIRED, _TIMEOUT, _CONFLICT, _TOO_MANY_REQUESTS, _SERVER_ERROR = 402, 408, 409, 429, 500
 # Seconds; a server that asks for more is asked again then.
 _LONGEST_WAIT = 3600.0
+# Characters of a server's message that are told.
+_MOST_WORDS = 500
 # What says that a server has too much to do: rate limits, and 503 or 529 (Anthropic) while it is full.
 _OVERLOADED = {_TOO_MANY_REQUESTS, 503, 529}
 
@@ -111,13 +113,13 @@ def refuse_error(server: str, reply: Any) -> None:
 
     Args:
         server: its address.
-        reply: JSON as plain data.
+        reply: JSON as plain data, or the client's own object.
 
     Raises:
         UserError, CallFailed or TryAgain: as `refused` says; nothing where the reply is no error.
     """
     if not isinstance(reply, dict):
-        return
+        reply = getattr(reply, "model_extra", None) or {}  # what the client has no field for
     choices = reply.get("choices")
     places = [reply, *(choices if isinstance(choices, list) else [])]
     error = next((place["error"] for place in places if isinstance(place, dict) and place.get("error")), None)
@@ -129,8 +131,7 @@ def refuse_error(server: str, reply: Any) -> None:
     code = str(told.get("code") or told.get("type") or "")
     # Gateways put the status of the server behind them there. Without one, the next try may work.
     status = int(code) if re.fullmatch("[45][0-9][0-9]", code) else _SERVER_ERROR
-    words = str(told.get("message") or error)
-    raise refused(server, status, code, whole_letters(words)[:500], said="200 with an error")
+    raise refused(server, status, code, str(told.get("message") or error), said="200 with an error")
 
 
 def refused(
@@ -142,13 +143,14 @@ def refused(
         server: its address.
         status: of HTTP.
         code: the provider's word for it.
-        words: its explanation.
+        words: its explanation, of which the beginning is told.
         after: seconds that it asks to wait.
         said: what stands for the status in the message.
 
     Returns:
         `UserError` (nothing can work), `CallFailed` (this call is lost) or `TryAgain`.
     """
+    words = whole_letters(words)[:_MOST_WORDS]
     if status == _PAYMENT_REQUIRED or code in _CREDIT_CODES:
         return UserError(f"{server} says that the account has no credit left: {words}; top it up")
     reason = ""
@@ -184,4 +186,4 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _words(error: Exception) -> str:
     """The server's own message, cut short."""
-    return whole_letters(str(getattr(error, "message", error)))[:500]
+    return whole_letters(str(getattr(error, "message", error)))[:_MOST_WORDS]

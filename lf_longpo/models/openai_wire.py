@@ -19,6 +19,8 @@ _FILTERED = {"content_filter", "sensitive"}
 _BROKEN = {"error", "abort", "network_error", "insufficient_system_resource"}
 # It met max_tokens (OpenAI, Anthropic) or the model's window (Mistral, Zhipu):
 _CUT_OFF = {CUT_OFF, "max_tokens", "model_length", "model_context_window_exceeded"}
+# Parts of a content that are text, in the words of the chat API and of OpenAI's later one.
+_TEXT_PARTS = {"text", "output_text"}
 # More is no number of tokens.
 _MOST_TOKENS = 10**9
 
@@ -122,7 +124,7 @@ def _completion(reply: dict[str, Any], used: tuple[int, int], request: ChatReque
 def _text(content: Any) -> str:
     """The text of a message, which may come in parts: those of other kinds (thoughts, images) do not belong to it."""
     if isinstance(content, list):
-        return "".join(part["text"] for part in content if part["type"] == "text")
+        return "".join(part["text"] for part in content if part["type"] in _TEXT_PARTS)
     if isinstance(content, str | None):
         return content or ""
     raise TypeError(f"content is {type(content).__name__}")
