@@ -37,7 +37,8 @@ from lf_longpo.longreward.parsing import rating_in_range, support_level
         ("满分[[10]]，得分[[8]]", 8),
         ("[[8]]（满分为[[10]]）", 8),
         ("[[6]]\n[[10]]", 10),
-        ("Out of [[10]]", 10),  # nothing else it could be
+        ("Rating: 8 out of [[10]]", None),
+        ("Faults: 0\n- [[10]]", 10),
         ("First I thought [[3]]. Rating: [[nine]]", None),
         ("[[3]] [[4/5]]", None),
         ("[[4]]/5", None),

@@ -55,10 +55,9 @@ def rating_between(text: str, lowest: float, highest: float) -> float | None:
 
     Returns:
         The rating; None where there is none, where the last brackets hold something else, or outside the scale.
-        Brackets that only name the scale (`out of [[10]]`, `[[1]] to [[10]]`) count where there are no others.
+        Brackets that only name the scale (`out of [[10]]`, `[[1]] to [[10]]`) do not count.
     """
-    plain = plain_brackets(text)
-    written = _WRITTEN_RATING.findall(_scale_note(lowest, highest).sub("", plain)) or _WRITTEN_RATING.findall(plain)
+    written = _WRITTEN_RATING.findall(_scale_note(lowest, highest).sub("", plain_brackets(text)))
     if not written:
         return None
     found = _RATING.fullmatch(_EMPHASIS.sub("", "".join(written[-1])).strip())
@@ -72,9 +71,9 @@ def _scale_note(lowest: float, highest: float) -> re.Pattern[str]:
     """Brackets that say what the scale is, not what the rating is."""
     low, high = rf"(?:\[\[(?:{lowest:g}|1)\]\]|\b[01])", rf"\[\[{highest:g}\]\]"
     return re.compile(
-        rf"{low}\s*(?:to|and|through|[-–—~至到])\s*{high}"
-        rf"|(?:/|out of|scale of|满分(?:为|是)?)\s*{high}"
-        rf"|{high}\s*(?:is|being|means|=|为|是)\s*(?:the\s+)?(?:best|highest|maximum|perfect|满分|最高|最好)",
+        rf"{low} *(?:to|and|through|[-–—~至到]) *{high}"
+        rf"|(?:/|out of|scale of|满分(?:为|是)?) *{high}"
+        rf"|{high} *(?:is|being|means|=|为|是) *(?:the )?(?:best|highest|maximum|perfect|满分|最高|最好)",
         re.IGNORECASE,
     )
 
