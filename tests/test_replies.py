@@ -349,3 +349,18 @@ async def test_a_list_of_models_that_is_an_error_with_status_200_is_quoted(stub)
     with pytest.raises(UserError, match="answered 200 with an error: no such tenant"):
         await model.start()
     await model.close()
+
+
+async def test_empty_outputs_that_an_earlier_version_kept_stay_out_of_pairs(stub, tmp_path):
+    """Its journals do not tell what was cut off; their rows count all the same."""
+    config = a_run(stub, tmp_path, questions=6)
+    await generate(config)
+    journal, made = tmp_path / "run/rollouts.jsonl", stub.chats
+    old = [{name: value for name, value in row.items() if name != "truncated"} for row in rows(journal)]
+    write_jsonl(journal, [row | {"output": "" if row["output"] == "I cannot tell." else row["output"]} for row in old])
+    (tmp_path / "run/pairs.jsonl").unlink()
+    result = await generate(config)
+    pairs = rows(tmp_path / "data/codes.jsonl")
+    assert stub.chats == made and result.summary["failed"] == 0
+    assert pairs and all(pair["chosen"] and pair["rejected"] for pair in pairs)
+    assert sum(not row["output"] for row in rows(journal)) > 3
