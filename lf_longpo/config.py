@@ -210,6 +210,9 @@ class LongMabConfig(Config):
     """Roll-out and training prompt: `reasoning` (the paper's form), `brief` (small models), or a text file's path."""
     probe_prompt: str = "probe"
     """Probe prompt: `probe`, `brief_probe` (small models), or a text file's path."""
+    answer_form: Literal["published", "tolerant"] = "published"
+    """How the answer is found in an output. `published`: the paper's rule, after `Answer:`, `The answer is:` or `Final
+    answer is:`. `tolerant`: where that finds none, also after `**Answer**:`, `### Answer`, `Answer：` and `答案：`."""
     sampling: SamplingConfig = SamplingConfig()
     """For probes and roll-outs."""
 
@@ -264,6 +267,9 @@ class PairsConfig(Config):
     """LLaMA-Factory's template of the model to be trained (llama3, qwen, glm4, smollm2, ...)."""
     cutoff_len: Positive = 8500
     """The training recipe's cutoff_len: the context is cut in its middle until prompt and response fit."""
+    allow_truncated: Annotated[bool, Field(strict=True)] = False
+    """Whether responses that were cut off at `max_new_tokens` may become chosen or rejected. A model that is trained on
+    such responses learns not to end."""
 
 
 class GenerateConfig(Config):

@@ -36,7 +36,17 @@ if TYPE_CHECKING:
 # Where a run on a cluster has its parts.
 SHARDS = "shards"
 # What a summary counts beside pairs and calls.
-_COUNTED = ("questions", "failed", "unfinished", "left_out", "all_equal", "too_few_responses", "not_scored")
+_COUNTED = (
+    "questions",
+    "failed",
+    "unfinished",
+    "left_out",
+    "all_equal",
+    "cut_off",
+    "too_few_responses",
+    "not_scored",
+    "gold_in_every_text",
+)
 _METHODS = {"longmab": LongMabRun, "longreward": LongRewardRun}
 
 

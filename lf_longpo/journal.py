@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from lf_longpo.errors import UserError
+from lf_longpo.text.differences import whole_letters
 
 Row = dict[str, Any]
 
@@ -63,7 +64,7 @@ class Journal:
         return found
 
     def append(self, row: Row) -> None:
-        """Writes one row; when this returns, a kill of the process cannot lose it.
+        """Writes one row; when this returns, a kill of the process cannot lose it. Lone surrogates become U+FFFD.
 
         Raises:
             OSError: it cannot be written; the next opening cuts off what is there of it.
@@ -71,7 +72,7 @@ class Journal:
         self._file.seek(0, os.SEEK_END)
         place = self._file.tell()
         try:
-            self._file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            self._file.write(whole_letters(json.dumps(row, ensure_ascii=False)).encode() + b"\n")
             self._file.flush()
         except OSError as error:  # a full disk
             self._broken = True

@@ -30,6 +30,11 @@ class Side(NamedTuple):
     index: int
 
 
+def may_train(text: str, truncated: bool, allow_truncated: bool) -> bool:
+    """Whether a response may become chosen or rejected: it has text, and it is whole unless cut-off ones may, too."""
+    return bool(text.strip()) and (allow_truncated or not truncated)
+
+
 class Pairs:
     """Collects pairs; one that an earlier start made of the same responses is taken over.
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,8 @@ class Rollout:
     reward: float
     values: list[float]
     """All arm values after this round."""
+    truncated: bool = False
+    """Whether the output was cut off at the most tokens it may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,5 +75,5 @@ class PreferencePair:
 
 
 def names(row: type) -> list[str]:
-    """The fields of a kind of row."""
-    return [field.name for field in fields(row)]
+    """The fields that a kind of row must have: those that came later have a default."""
+    return [field.name for field in fields(row) if field.default is MISSING]

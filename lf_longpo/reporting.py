@@ -14,6 +14,7 @@ from lf_longpo.config import EvaluateConfig, GenerateConfig, ScoreConfig
 from lf_longpo.longreward.files import SCORES
 from lf_longpo.models.cache import StageTotals
 from lf_longpo.progress import totals_line
+from lf_longpo.report.advice import answer_advice, gold_advice, truncation_advice
 from lf_longpo.report.write import REPORT
 from lf_longpo.usage import Expected, Usage
 
@@ -61,6 +62,7 @@ def print_generation(config: GenerateConfig, summary: dict[str, Any]) -> None:
         table.add_row("data set", escape(str(config.dataset_dir / f"{config.dataset_name}.jsonl")))
     console.print(table)
     _tell_budget(console, config.max_cost, summary)
+    _advise(console, config, summary)
     if summary["stage"] != "pairs":
         console.print(f"Stopped after the stage {summary['stage']}; the same command with a later --stage carries on.")
     elif summary["pairs"]:
@@ -105,6 +107,17 @@ def print_scores(summary: dict[str, Any], config: ScoreConfig) -> None:
         table.add_row("failures", escape(str(config.output_dir / "failures.jsonl")))
     console.print(table)
     _tell_budget(console, config.max_cost, summary)
+    _advise(console, config, summary)
+
+
+def _advise(console: Console, config: GenerateConfig | ScoreConfig, summary: dict[str, Any]) -> None:
+    calls = {stage: (told["calls"], told["truncated"]) for stage, told in summary["calls"].items()}
+    told = truncation_advice(config, calls)
+    if isinstance(config, GenerateConfig) and config.method == "longmab":
+        told += answer_advice(config.longmab.answer_form, summary["rollouts"], summary["unread_answers"])
+        told += gold_advice(summary["gold_in_every_text"])
+    for advice in told:
+        console.print(advice, markup=False)
 
 
 def _tell_budget(console: Console, max_cost: float | None, summary: dict[str, Any], things: str = "questions") -> None:
@@ -136,7 +149,7 @@ def _longmab_rows(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
         "pairs",
         f"{summary['pairs']} pairs from {summary['questions']} questions "
         f"({summary['left_out']} left out by their probe, {summary['all_equal']} with all rewards equal, "
-        f"{summary['failed']} failed)",
+        f"{summary['cut_off']} with too few whole responses, {summary['failed']} failed)",
     )
     yield "roll-outs", str(summary["rollouts"])
     if summary["rollouts"]:
@@ -144,6 +157,7 @@ def _longmab_rows(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
         means = (summary[f"mean_reward_{third}_third"] for third in ("first", "last"))
         first, last = ("none" if mean is None else f"{mean:.3f}" for mean in means)
         yield "reward", f"mean {summary['mean_reward']:.3f} (first third of the rounds {first}, last {last})"
+        yield "answers", f"{summary['unread_answers']} of the outputs have one in Markdown only (longmab.answer_form)"
         yield "rewards", _histogram(summary["reward_histogram"], ("0-0.2", "0.2-0.4", "0.4-0.6", "0.6-0.8", "0.8-1"))
         yield "arms", f"{summary['mean_arms']:.1f} chunks a question, {summary['mean_arms_tried']:.1f} of them tried"
 
@@ -153,7 +167,7 @@ def _longreward_rows(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
         "pairs",
         f"{summary['pairs']} pairs from {summary['questions']} questions "
         f"({summary['all_equal']} with all rewards equal, {summary['too_few_responses']} with too few responses, "
-        f"{summary['failed']} failed)",
+        f"{summary['cut_off']} with too few whole responses, {summary['failed']} failed)",
     )
     yield from _score_rows(summary)
 
@@ -212,6 +226,14 @@ def print_evaluation(results: Sequence[Mapping[str, Any]], config: EvaluateConfi
         console.print(f"{own['unjudged']} answers without a readable verdict; their rows hold the judge's words.")
     if own["failed"]:
         console.print(f"{own['failed']} questions failed: {config.output_dir / 'failures.jsonl'}", markup=False)
+    for advice in gold_advice(own["gold_in_every_text"]):
+        console.print(advice, markup=False)
+    if own["unread_answers"]:
+        console.print(
+            f"{own['unread_answers']} outputs give their answer in Markdown (such as **Answer**: X), where the "
+            "published rule finds none.",
+            markup=False,
+        )
     for stage, totals in own["calls"].items():
         console.print(f"{stage}: {totals_line(StageTotals(**totals))}", markup=False)
     if own["cost"]:

@@ -220,6 +220,7 @@ async def test_faults_cost_what_the_provider_charges_and_no_more(quick, tmp_path
             1: lambda: web.json_response({"error": {"message": "busy"}}, status=429),
             2: lambda: web.Response(text="<html>"),
             3: lambda: web.json_response({"code": 500, "msg": "busy"}),
+            4: lambda: web.json_response({"error": {"message": "busy", "code": 503}}),
         }.get(draw.randrange(10))
         return answer and answer()
 

@@ -60,7 +60,7 @@ def test_the_call_cache_outlives_its_process(tmp_path):
         cache.put(key, {"text": "x", "prompt_tokens": 5, "completion_tokens": 2}, cost=0.5)
         assert cache.get(key)["text"] == "x"
         assert cache.get(key._replace(round=4)) is None
-        assert cache.totals()["rollout"] == (1, 5, 2, 0.5, 0)
+        assert cache.totals()["rollout"] == (1, 5, 2, 0.5, 0, 0)
         cache.close()
 
 
@@ -76,7 +76,7 @@ def test_a_call_cache_from_before_costs_were_kept_goes_on(tmp_path):
     cache = CallCache(path)
     cache.open()
     cache.put(CallKey("score", "q", 1, "h"), {"prompt_tokens": 8, "completion_tokens": 2, "cached_tokens": 4}, cost=0.5)
-    assert cache.totals()["score"] == (2, 15, 3, 0.5, 4)
+    assert cache.totals()["score"] == (2, 15, 3, 0.5, 4, 0)
     cache.close()
 
 

@@ -539,7 +539,7 @@ async def test_what_was_paid_for_counts_though_it_is_lost(stub):
     async with judge_on(stub, price={"prompt": 1.0, "completion": 2.0}) as longreward:
         with pytest.raises(CallFailed, match="content filter"):
             await longreward.score(EN, "Who lit the lamp?", "Mara.")
-        assert longreward.ledger.stages["helpfulness"] == (1, 70, 5, pytest.approx(80e-6), 0)
+        assert longreward.ledger.stages["helpfulness"] == (1, 70, 5, pytest.approx(80e-6), 0, 0)
 
 
 @pytest.mark.parametrize("told", [{"prompt_tokens_details": {"cached_tokens": 60}}, {"prompt_cache_hit_tokens": 60}])

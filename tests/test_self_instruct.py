@@ -142,7 +142,7 @@ def test_what_is_no_good_is_left_out(tmp_path, stub, capsys):
         "open": "What did the council decide about the harvest in winter?",
         "summary": "**Question:** What, did the council decide about the harvest in winter!",
         "reasoning": "Who sold the engine?",
-        "extraction": "   ",
+        "extraction": '"?"',
         "multi_part": "1. When did the voyage begin? 2. Why did the painter not come along?\nAnswer: In May.",
     }
     kinds = {"paragraph to answer": "open", "Ask for a summary": "summary", "stands nowhere": "reasoning"}

@@ -12,7 +12,14 @@ from lf_longpo.evaluation.benchmark import Row
 from lf_longpo.evaluation.items import Item, Placed, item_of, read_sets
 from lf_longpo.models.calls import Calls
 from lf_longpo.questions import question_of
-from lf_longpo.text.answers import exact_match, extract_answer, f1, sub_exact_match
+from lf_longpo.text.answers import (
+    exact_match,
+    extract_answer,
+    f1,
+    has_unread_answer,
+    is_in_every_text,
+    sub_exact_match,
+)
 from lf_longpo.text.prompts import QA_FIELDS, QA_PROMPTS, load_prompt
 from lf_longpo.usage import Usage
 
@@ -67,7 +74,11 @@ class LongQA:
     async def score(self, item: Item, answers: Sequence[str]) -> Row:
         """By its gold answers."""
         (prediction,) = answers
-        return {"prediction": prediction, **score(prediction, item.answers)}
+        remarks = {
+            "unread_answer": has_unread_answer(prediction),
+            "gold_in_every_text": is_in_every_text(item.answers),
+        }
+        return {"prediction": prediction, **score(prediction, item.answers), **remarks}
 
     def estimate(self, item: Item, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Usage]:
         """Nothing."""

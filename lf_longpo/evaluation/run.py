@@ -206,12 +206,14 @@ def _results(
     config: EvaluateConfig, benchmark: Benchmark, sets: Mapping[str, Mapping[str, str]], predictions: Journal
 ) -> dict[str, Any]:
     scores: dict[str, dict[str, Scores]] = {}
-    unjudged = 0
+    unjudged = unread = odd_golds = 0
     for name, digests in sets.items():
         for id in digests:
             rows = {row["sample"]: row for row in predictions.rows(key_of(name, id))}
             if len(rows) == config.samples:
                 scores.setdefault(name, {})[id] = question_scores(rows.values(), benchmark.metrics)
+                unread += sum(row.get("unread_answer", False) for row in rows.values())
+                odd_golds += any(row.get("gold_in_every_text", False) for row in rows.values())
                 unjudged += sum(None in (row[metric] for metric in benchmark.metrics) for row in rows.values())
     first, *others = benchmark.models.values()
     return {
@@ -224,6 +226,8 @@ def _results(
         "samples": config.samples,
         "metrics": list(benchmark.metrics),
         "unjudged": unjudged,
+        "unread_answers": unread,
+        "gold_in_every_text": odd_golds,
         **summarise(scores, benchmark.metrics, benchmark.groups),
         "by_question": {
             name: {id: {"digest": sets[name][id]} | one for id, one in its.items()} for name, its in scores.items()

@@ -3,6 +3,7 @@
 A judge is heard in both orders, so that one which favours what stands first comes to a tie.
 """
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _VERDICTS = {"1": 1.0, "2": 0.0, "tie": 0.5}
+# As the prompt asks for it, or with a word before it.
+_WRITTEN_VERDICT = re.compile(r"(?:verdict\s*:\s*)?(?:(?:answer|assistant|response|回答|答案)\s*)?(1|2|tie)")
 # Tokens of an answer, assumed where a question has no reference.
 _ANSWER = 200
 
@@ -103,7 +106,8 @@ def _side(score: float) -> int:
 
 
 def _parse(text: str) -> float | None:
-    return _VERDICTS.get(find_verdict(text) or "")
+    found = _WRITTEN_VERDICT.fullmatch(find_verdict(text) or "")
+    return _VERDICTS[found[1]] if found else None
 
 
 def _item(row: Any, place: str, stem: str) -> Item:

@@ -6,7 +6,7 @@ the published fields, which tells whether the question or the prompts have chang
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from lf_longpo.errors import UserError
@@ -30,11 +30,18 @@ class Response:
     idx: str
     query: str
     answer: str
+    truncated: bool = False
+    """Whether the answer was cut off at the most tokens it may have."""
 
     @classmethod
     def of(cls, row: Row) -> "Response":
         """The response that a row is about."""
-        return cls(row["idx"], row["query"], row["answer"])
+        return cls(row["idx"], row.get("query", ""), row["answer"], row.get("truncated") is True)
+
+    def row(self) -> Row:
+        """The row of it, in the published scripts' form where it is whole."""
+        row = {"idx": self.idx, "query": self.query, "answer": self.answer}
+        return row | {"truncated": True} if self.truncated else row
 
     @property
     def number(self) -> int:
@@ -82,13 +89,12 @@ class Files:
 
     def add_response(self, response: Response, digest: str | None = None) -> None:
         """Keeps a response; with the question's digest if it was sampled here."""
-        self._samples.append(asdict(response) | ({"digest": digest} if digest else {}))
+        self._samples.append(response.row() | ({"digest": digest} if digest else {}))
 
     def add_score(self, response: Response, score: Score, digest: str) -> None:
         """Keeps a response's scores, reward and details."""
-        row = {"idx": response.idx, "query": response.query, "answer": response.answer}
         scored = {"scores": score.scores, "reward": score.reward, "details": score.details}
-        self._scores.append(row | scored | {"digest": digest})
+        self._scores.append(response.row() | scored | {"digest": digest})
 
     def close(self) -> None:
         """Closes all three."""
@@ -165,7 +171,7 @@ def read_responses(source: str, ids: Collection[str]) -> Iterator[tuple[str, str
         id = keys.of_response(row)
         if id is None:
             raise UserError(f"{place}: the idx {row['idx']!r} must have the form <question's id>-<number>")
-        yield place, id, Response(row["idx"], query, row["answer"])
+        yield place, id, Response.of(row)
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,7 +125,15 @@ class LongRewardRun:
             import_responses(self._files, config.responses, self._asked)
         scoring = Scoring(self._scorer, self.asked, self._files, failures, progress)
         self._chain = LongReward(
-            config.longreward, self._policy, scoring, self._files, pairs, failures, progress, self._until
+            config.longreward,
+            self._policy,
+            scoring,
+            self._files,
+            pairs,
+            failures,
+            progress,
+            self._until,
+            config.pairs.allow_truncated,
         )
         skipped = self._files.skipped
         lost = [f"{skipped} lines of the journals cannot be used; their work is done again"] if skipped else []
@@ -156,6 +164,7 @@ class LongRewardRun:
         counts = self._tools.progress.counts
         return {
             "all_equal": counts["all equal"],
+            "cut_off": counts["cut off"],
             "too_few_responses": counts["too few responses"],
             "not_scored": counts["not scored"],
             **score_summary(self._files, self._asked),

@@ -13,7 +13,7 @@ from lf_longpo.aio import Once
 from lf_longpo.config import ChatConfig, SamplingConfig
 from lf_longpo.errors import CallFailed, NoServer, TextTooLong, TryAgain, UserError
 from lf_longpo.models.adapters import fingerprint
-from lf_longpo.models.cache import CallCache, CallKey, StageTotals, request_hash
+from lf_longpo.models.cache import CallCache, CallKey, StageTotals, request_hash, was_truncated
 from lf_longpo.models.chat import ChatModel, ChatRequest, Completion
 from lf_longpo.models.ledger import Ledger, cost_of
 from lf_longpo.models.quota import Quota
@@ -186,7 +186,8 @@ class Calls:
         tokens = result["prompt_tokens"], result["completion_tokens"]
         cost = cost_of(self._config.price, *tokens)
         self._cache.put(key, result, cost, time.monotonic() - began)
-        self._ledger.add(key.stage, StageTotals(1, *tokens, cost, result.get("cached_tokens", 0)))
+        cached, truncated = result.get("cached_tokens", 0), int(was_truncated(result))
+        self._ledger.add(key.stage, StageTotals(1, *tokens, cost, cached, truncated))
 
     def _most(self, request: ChatRequest) -> float:
         """The most a request can cost, whatever tokens its server counts: a token is at least one byte."""

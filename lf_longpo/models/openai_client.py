@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lf_longpo.errors import CallFailed, TryAgain, UserError, first_line
 from lf_longpo.providers import OPENAI_URL, is_hosted
+from lf_longpo.text.differences import whole_letters
 
 if TYPE_CHECKING:
     import httpx
@@ -26,6 +27,8 @@ _CREDIT_CODES = {"insufficient_quota", "billing_hard_limit_reached", "1113"}
 _PAYMENT_REQUIRED, _TIMEOUT, _CONFLICT, _TOO_MANY_REQUESTS, _SERVER_ERROR = 402, 408, 409, 429, 500
 # Seconds; a server that asks for more is asked again then.
 _LONGEST_WAIT = 3600.0
+# Characters of a server's message that are told.
+_MOST_WORDS = 500
 # What says that a server has too much to do: rate limits, and 503 or 529 (Anthropic) while it is full.
 _OVERLOADED = {_TOO_MANY_REQUESTS, 503, 529}
 
@@ -100,24 +103,54 @@ def plain_errors(base_url: str | None, api_key_env: str) -> Iterator[None]:
         raise refused(server, error.status_code, str(error.code or ""), _words(error), _wait(error)) from None
     except aiohttp.ClientError as error:  # broken HTTP; its text may hold the request's headers
         raise TryAgain(f"{server} sent what is no HTTP ({type(error).__name__})") from None
-    except (openai.OpenAIError, ValueError, TypeError, AttributeError, LookupError) as error:
+    except (openai.OpenAIError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         # The client hands on whatever came, a web page too; the first use of it fails.
         raise TryAgain(f"{server} sent a reply that cannot be read: {first_line(error)}") from None
 
 
-def refused(server: str, status: int, code: str, words: str, after: float = 0.0) -> UserError | CallFailed:
+def refuse_error(server: str, reply: Any) -> None:
+    """Finds the errors that some servers and gateways send with HTTP status 200.
+
+    Args:
+        server: its address.
+        reply: JSON as plain data, or the client's own object.
+
+    Raises:
+        UserError, CallFailed or TryAgain: as `refused` says; nothing where the reply is no error.
+    """
+    if not isinstance(reply, dict):
+        reply = getattr(reply, "model_extra", None) or {}  # what the client has no field for
+    choices = reply.get("choices")
+    places = [reply, *(choices if isinstance(choices, list) else [])]
+    error = next((place["error"] for place in places if isinstance(place, dict) and place.get("error")), None)
+    if error is None and reply.get("object") == "error":
+        error = reply
+    if error is None:
+        return
+    told = error if isinstance(error, dict) else {"message": error}
+    code = str(told.get("code") or told.get("type") or "")
+    # Gateways put the status of the server behind them there. Without one, the next try may work.
+    status = int(code) if re.fullmatch("[45][0-9][0-9]", code) else _SERVER_ERROR
+    raise refused(server, status, code, str(told.get("message") or error), said="200 with an error")
+
+
+def refused(
+    server: str, status: int, code: str, words: str, after: float = 0.0, said: str = ""
+) -> UserError | CallFailed:
     """What an answer other than the asked one means.
 
     Args:
         server: its address.
         status: of HTTP.
         code: the provider's word for it.
-        words: its explanation.
+        words: its explanation, of which the beginning is told.
         after: seconds that it asks to wait.
+        said: what stands for the status in the message.
 
     Returns:
         `UserError` (nothing can work), `CallFailed` (this call is lost) or `TryAgain`.
     """
+    words = whole_letters(words)[:_MOST_WORDS]
     if status == _PAYMENT_REQUIRED or code in _CREDIT_CODES:
         return UserError(f"{server} says that the account has no credit left: {words}; top it up")
     reason = ""
@@ -125,7 +158,7 @@ def refused(server: str, status: int, code: str, words: str, after: float = 0.0)
         reason = " (refused by its content policy)"
     elif code in _LENGTH_CODES or "maximum context length" in words:
         reason = " (the prompt is too long for it; set context_window beside the model)"
-    message = f"{server} answered {status}{reason}: {words}"
+    message = f"{server} answered {said or status}{reason}: {words}"
     if reason or status not in (_TIMEOUT, _CONFLICT, _TOO_MANY_REQUESTS, *range(_SERVER_ERROR, 600)):
         return CallFailed(message)
     return TryAgain(message, after=after, overloaded=status in _OVERLOADED)
@@ -153,4 +186,4 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _words(error: Exception) -> str:
     """The server's own message, cut short."""
-    return str(getattr(error, "message", error))[:500]
+    return whole_letters(str(getattr(error, "message", error)))[:_MOST_WORDS]

@@ -23,7 +23,7 @@ from lf_longpo.run_dir import CONFIG, SUMMARY
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_SUMMED = ("prompt_tokens", "completion_tokens", "cached_tokens", "cost", "seconds")
+_SUMMED = ("prompt_tokens", "completion_tokens", "cached_tokens", "cost", "seconds", "truncated")
 
 
 class Stage(NamedTuple):
@@ -37,6 +37,8 @@ class Stage(NamedTuple):
     cost: float
     seconds: float
     """Of all timed calls together; many ran at the same time."""
+    truncated: int
+    """Calls whose reply was cut off at its most tokens."""
     timed: int
     """Calls whose time is known."""
 
