@@ -97,11 +97,11 @@ _FAULTS = {
 }
 
 
-def settings(stub: Stub, folder: Path, questions: Path, rounds: int) -> Path:
+def settings(stub: Stub, folder: Path, questions: Path, rounds: int, timeout: float) -> Path:
     """Writes the configuration of a run into `folder`."""
     data = run_settings(stub, folder, questions)
     data["longmab"] |= {"rounds": rounds, "init": "random"}
-    data["policy"] |= {"max_concurrency": 64, "max_retries": 12, "timeout": 2.0}
+    data["policy"] |= {"max_concurrency": 64, "max_retries": 12, "timeout": timeout}
     data["max_failure_rate"] = 0.2
     del data["embedder"]
     path = folder / "c.yaml"
@@ -131,14 +131,14 @@ def soak(folder: Path, questions: int, rounds: int, kill_every: float, share: fl
     for one in (quiet, rough):
         one.mkdir()
     with FaultyStub(0.0) as stub:
-        run = start(settings(stub, quiet, rows, rounds))
+        run = start(settings(stub, quiet, rows, rounds, timeout=60.0))
         assert run.wait(3600) == 0, run.stderr.read()
         needed = dict(stub.answered)
     assert set(needed.values()) == {1}
 
     kills = owed = 0
     with FaultyStub(share) as stub:
-        config = settings(stub, rough, rows, rounds)
+        config = settings(stub, rough, rows, rounds, timeout=2.0)
         while True:
             run = start(config)
             before = sum(stub.answered.values())
