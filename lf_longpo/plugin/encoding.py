@@ -43,7 +43,7 @@ class TemplateEncoder:
                 + (f"; did you mean {' or '.join(near)}?" if near else "")
             )
         # A tokenizer of its own: LLaMA-Factory changes special tokens and the chat template of what it is given.
-        self._tokenizer: "PreTrainedTokenizerBase" = deepcopy(load_tokenizer(tokenizer, "tokenizer", trust_remote_code))
+        self._tokenizer: PreTrainedTokenizerBase = deepcopy(load_tokenizer(tokenizer, "tokenizer", trust_remote_code))
         logging.getLogger("llamafactory").setLevel(logging.WARNING)
         self._template = get_template_and_fix_tokenizer(self._tokenizer, DataArguments(template=template))
         self._cutoff_len = cutoff_len
