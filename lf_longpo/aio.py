@@ -6,35 +6,34 @@ from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from lf_longpo.errors import CallFailed, Unfinished
+from lf_longpo.errors import CallFailed, Unfinished, UserError
 
 T = TypeVar("T")
 
 
 async def all_settled(*work: Awaitable[T]) -> list[T]:
-    """The results, in order. Where calls fail, the others end first: what finishes is kept and paid for.
+    """The results, in order. Where one fails, the others end first: a call under way is paid for, so its reply is kept.
 
     Raises:
-        Unfinished: the run makes no more calls, once all has ended.
-        CallFailed: the first that failed, once all has ended.
-        Exception: any other error, at once; the rest is cancelled.
+        Exception: once all have ended, the first error of the kind that matters most: one that ends the run, then
+            `Unfinished`, then one that nobody expects, then `CallFailed`.
     """
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
-        pending = set(tasks)
-        while pending:
-            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_EXCEPTION)
-            for task in done:
-                if not isinstance(_error(task), Unfinished | CallFailed | None):
-                    raise _error(task)
-    finally:
+        if tasks:
+            await asyncio.wait(tasks)
+    finally:  # where this call itself is cancelled
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    errors = [error for error in map(_error, tasks) if error is not None]
-    if errors:
-        raise next((error for error in errors if isinstance(error, Unfinished)), errors[0])
+    if errors := [error for error in map(_error, tasks) if error is not None]:
+        raise min(errors, key=_rank)
     return [task.result() for task in tasks]
+
+
+def _rank(error: BaseException) -> int:
+    kinds = (UserError, OSError), Unfinished, CallFailed
+    return next((rank for rank, kind in zip((0, 1, 3), kinds, strict=True) if isinstance(error, kind)), 2)
 
 
 def _error(task: "asyncio.Future[Any]") -> BaseException | None:

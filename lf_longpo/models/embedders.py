@@ -9,10 +9,11 @@ import numpy as np
 
 from lf_longpo.aio import all_settled
 from lf_longpo.config import EmbedderConfig
-from lf_longpo.errors import CallFailed, UserError, first_line
+from lf_longpo.errors import CallFailed, Refused, UserError, first_line
 from lf_longpo.models.cache import CallCache, CallKey, StageTotals, request_hash
 from lf_longpo.models.embedded import resolve
 from lf_longpo.models.ledger import Ledger, cost_of
+from lf_longpo.models.refusals import Refusals
 
 _END_MARKS = 8
 
@@ -107,11 +108,17 @@ class OpenAIEmbedder:
         self._ledger = ledger
         self._client = make_client(config.base_url, config.api_key_env, timeout=120, max_retries=8)
         self._slots = asyncio.Semaphore(config.max_concurrency)
+        self._refusals = Refusals()
 
     async def start(self) -> None:
         """Embeds one word: finds a dead server, a wrong key or a wrong name; see `Embedder.start`."""
         try:
             await self._create(["ready"])
+        except Refused as error:
+            key = self._config.api_key_env
+            raise UserError(
+                f"embedder: {error}; check embedder.model, embedder.base_url and the key in {key}"
+            ) from None
         except CallFailed as error:
             raise UserError(f"embedder: {error}; start the server or mend embedder.base_url") from None
 
@@ -134,7 +141,8 @@ class OpenAIEmbedder:
             most = cost_of(self._config.price, _most_tokens(texts), 0)
             async with self._slots, self._ledger.set_aside(most):
                 began = time.monotonic()
-                kept = await self._create(texts)
+                with self._refusals.watch(len(texts)):  # servers have bounds on them
+                    kept = await self._create(texts)
                 cost = cost_of(self._config.price, kept["prompt_tokens"], 0)
                 self._cache.put(key, kept, cost, time.monotonic() - began)
                 self._ledger.add("embed", StageTotals(1, kept["prompt_tokens"], 0, cost))
