@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -31,7 +31,7 @@ class Side(NamedTuple):
 
 
 class Pairs:
-    """Collects pairs; one that an earlier start made of the same responses is taken over.
+    """Collects pairs. The pair that an earlier start made stays until its question gets another one, or none.
 
     Args:
         output_dir: the run's folder.
@@ -39,9 +39,11 @@ class Pairs:
     """
 
     def __init__(self, output_dir: Path, fitter: PairFitter) -> None:
+        self.unfit = 0
+        """Questions that have no pair because no training prompt fits the cutoff length."""
         self._journal = Journal(output_dir / PAIRS, names(PreferencePair))
         self._fitter = fitter
-        self._made: set[str] = set()
+        self._without: set[str] = set()
 
     @property
     def skipped(self) -> int:
@@ -69,6 +71,8 @@ class Pairs:
             try:
                 context = await asyncio.to_thread(self._fitter.fit, question.context, render, responses)
             except TextTooLong as error:
+                self.drop(question.id)
+                self.unfit += 1
                 raise CallFailed(f"no training prompt fits pairs.cutoff_len: {error}") from None
             pair = PreferencePair(
                 id=question.id,
@@ -83,14 +87,15 @@ class Pairs:
                 rejected_index=rejected.index,
             )
             self._journal.append(asdict(pair))
-        self._made.add(question.id)
+        self._without.discard(question.id)
 
-    def take_over(self) -> None:
-        """Counts all pairs of the journal as made."""
-        self._made.update(self._journal.ids())
+    def drop(self, id: str) -> None:
+        """Notes that a question has no pair, whatever an earlier start made."""
+        self._without.add(id)
 
-    def __len__(self) -> int:
-        return len(self._made)
+    def ids(self, question_ids: Iterable[str]) -> list[str]:
+        """Those of the questions that have a pair, in order."""
+        return [id for id in question_ids if id in self._journal and id not in self._without]
 
     def lines(self, question_ids: Sequence[str]) -> Iterator[str]:
         """The pairs in the order of `question_ids`, as JSON lines.
@@ -98,7 +103,7 @@ class Pairs:
         `answer` is a text throughout, or a list throughout where any question has several: Arrow, which LLaMA-Factory
         loads files with, wants one type a column.
         """
-        ids = [id for id in question_ids if id in self._made]
+        ids = self.ids(question_ids)
         single = all(len(self._pair(id)["answer"]) <= 1 for id in ids)
         for id in ids:
             pair = self._pair(id)

@@ -139,6 +139,7 @@ class LongMab:
             probe = await self._probe(question, chunks)
             self._progress.step()
         if not probe.kept:
+            self._pairs.drop(question.id)
             self._progress.count("left out")
             self._progress.skip(0 if self._until == "probe" else self._config.rounds)
         if not probe.kept or self._until == "probe":
@@ -229,6 +230,7 @@ class LongMab:
     async def _pair(self, question: Question, rollouts: list[Rollout]) -> None:
         picked = best_and_worst(question.id, rollouts, question.answers, self._seed)
         if picked is None:
+            self._pairs.drop(question.id)
             self._progress.count("all equal")
             return
         chosen, rejected, best, worst = picked

@@ -182,10 +182,12 @@ class LongReward:
                     f"only {len(rewarded)} of {len(wanted)} responses have a score; longreward.min_responses is "
                     f"{self._config.min_responses}"
                 )
+            self._pairs.drop(question.id)
             self._progress.count("too few responses")
             return
         picked = best_and_worst([reward for _, reward in rewarded])
         if picked is None:
+            self._pairs.drop(question.id)
             self._progress.count("all equal")
             return
         chosen, rejected = (
