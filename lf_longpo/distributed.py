@@ -227,9 +227,11 @@ def _merge(output_dir: Path, folders: list[Path]) -> None:
         for folder in folders:
             if (folder / CALLS).is_file():
                 db.execute("ATTACH ? AS shard", (str(folder / CALLS),))
-                # By name: a shard of an earlier version may lack some.
-                columns = ", ".join(row[1] for row in db.execute("PRAGMA shard.table_info(calls)"))
-                if columns:
+                # By name: a shard of an earlier version may lack some, one of a later version have more.
+                there, ours = (
+                    [row[1] for row in db.execute(f"PRAGMA {name}.table_info(calls)")] for name in ("shard", "main")
+                )
+                if columns := ", ".join(name for name in there if name in ours):
                     db.execute(f"INSERT OR IGNORE INTO main.calls ({columns}) SELECT {columns} FROM shard.calls")
                 db.execute("DETACH shard")
 

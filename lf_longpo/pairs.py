@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from lf_longpo.errors import CallFailed, TextTooLong
 from lf_longpo.journal import Journal
-from lf_longpo.records import PreferencePair, Question, names
+from lf_longpo.records import PreferencePair, Question, names, record_of
 
 PAIRS = "pairs.jsonl"
 
@@ -116,5 +116,5 @@ class Pairs:
         self._journal.close()
 
     def _pair(self, id: str) -> dict[str, Any]:
-        pair = self._journal.rows(id)[-1]
-        return pair | {"answer": [pair["answer"]] if isinstance(pair["answer"], str) else pair["answer"]}
+        pair = record_of(PreferencePair, self._journal.rows(id)[-1])
+        return asdict(pair) | {"answer": [pair.answer] if isinstance(pair.answer, str) else pair.answer}

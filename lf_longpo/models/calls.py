@@ -20,6 +20,7 @@ from lf_longpo.models.quota import Quota
 from lf_longpo.models.refusals import Refusals
 from lf_longpo.models.tokenizers import chat_tokens
 from lf_longpo.models.turns import Turns
+from lf_longpo.records import record_of
 from lf_longpo.text.fitting import cut_middle
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class Calls:
         key = CallKey(stage, question, round, request_hash(identity))
         kept = self._cache.get(key)
         if kept is not None:
-            return Completion(**kept)
+            return record_of(Completion, kept)
         return await self._under_way.get(key, lambda: self._make(key, request, behind))
 
     @property
