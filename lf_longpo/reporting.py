@@ -2,16 +2,18 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from lf_longpo.config import EvaluateConfig, GenerateConfig, ScoreConfig
+from lf_longpo.config_file import read_settings
 from lf_longpo.data_set import data_set_of
+from lf_longpo.errors import UserError
 from lf_longpo.longreward.files import SCORES
 from lf_longpo.models.cache import StageTotals
 from lf_longpo.progress import totals_line
@@ -186,8 +188,10 @@ def _recipe_of(config: GenerateConfig) -> str:
         "template": config.pairs.template,
         "cutoff_len": config.pairs.cutoff_len,
     }
-    files = sorted(Path("yaml").glob("*_dpo.yaml"))
-    recipes = {path: yaml.safe_load(path.read_text(encoding="utf-8")) for path in files}
+    recipes: dict[Path, dict[str, Any]] = {}
+    for path in sorted(Path("yaml").glob("*_dpo.yaml")):
+        with suppress(UserError):  # of whatever else lies there
+            recipes[path] = read_settings(path)
     for key in ("dataset", "template"):
         for path, recipe in recipes.items():
             if recipe.get(key) == wanted[key]:
