@@ -3,12 +3,18 @@ something once for all who need it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from lf_longpo.errors import CallFailed, Unfinished, UserError
 
 T = TypeVar("T")
+
+# Called as soon as an error is raised that ends the run; other calls of its question may still be under way.
+ON_FAULT: ContextVar[Callable[[], None]] = ContextVar("on_fault", default=lambda: None)
+# The errors that do.
+_FAULTS = (UserError, OSError)
 
 
 async def all_settled(*work: Awaitable[T]) -> list[T]:
@@ -20,8 +26,11 @@ async def all_settled(*work: Awaitable[T]) -> list[T]:
     """
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
-        if tasks:
-            await asyncio.wait(tasks)
+        pending = set(tasks)
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_EXCEPTION)
+            if any(isinstance(_error(task), _FAULTS) for task in done):
+                ON_FAULT.get()()
     finally:  # where this call itself is cancelled
         for task in tasks:
             task.cancel()
@@ -32,8 +41,8 @@ async def all_settled(*work: Awaitable[T]) -> list[T]:
 
 
 def _rank(error: BaseException) -> int:
-    kinds = (UserError, OSError), Unfinished, CallFailed
-    return next((rank for rank, kind in zip((0, 1, 3), kinds, strict=True) if isinstance(error, kind)), 2)
+    kinds = {_FAULTS: 0, Unfinished: 1, CallFailed: 3}
+    return next((rank for kind, rank in kinds.items() if isinstance(error, kind)), 2)
 
 
 def _error(task: "asyncio.Future[Any]") -> BaseException | None:

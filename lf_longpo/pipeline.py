@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from lf_longpo.aio import ON_FAULT
 from lf_longpo.errors import INTERRUPTED, CallFailed, Interrupted, Unfinished, UserError
 from lf_longpo.journal import Journal, Row
 from lf_longpo.models.ledger import Ledger
@@ -140,6 +141,7 @@ async def run_questions(
 
     async def one(question: Question, place: int) -> None:
         PLACE.set(min(place, number - in_flight))
+        ON_FAULT.set(ledger.interrupt)
         try:
             await settle(question)
         except (UserError, OSError) as error:  # OSError: a journal cannot be written; going on would lose work

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 
 from lf_longpo.config import PriceConfig
-from lf_longpo.errors import BudgetSpent, Interrupted, UserError
+from lf_longpo.errors import BudgetSpent, Interrupted
 from lf_longpo.models.cache import StageTotals
 
 _MILLION = 1_000_000
@@ -86,22 +86,13 @@ class Ledger:
 
     @asynccontextmanager
     async def set_aside(self, most: float) -> AsyncIterator[None]:
-        """Keeps `most` back while one call is made; an error after which no call can work is the last call's.
+        """Keeps `most` back while one call is made.
 
         Raises:
             BudgetSpent: the call could exceed the budget even when no other is under way, or an earlier one could.
             Interrupted: no further call is to be made.
         """
         self._go_on()
-        async with self._within_budget(most):
-            try:
-                yield
-            except (UserError, OSError):
-                self.interrupt()  # at once, and not when the question's other calls have come back
-                raise
-
-    @asynccontextmanager
-    async def _within_budget(self, most: float) -> AsyncIterator[None]:
         if self._max_cost is None:
             yield
             return
