@@ -61,6 +61,7 @@ _WITHOUT_PAIR = {
     "all_equal": "questions with all rewards equal",
     "too_few_responses": "questions with too few responses",
     "not_scored": "responses without a score",
+    "unfit": "questions without a pair that fits pairs.cutoff_len",
 }
 # Failures shown of each cause, and characters of one.
 _EXAMPLES, _WORDS = 3, 600
