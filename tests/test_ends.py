@@ -112,7 +112,7 @@ async def test_a_refusal_of_every_call_ends_the_run_after_a_few(key, tmp_path, s
     with Stub() as stub:
         stub.fail = lambda body: answer(status, message.format(stub.chats), code="unsupported_parameter")
         config = a_run(stub, tmp_path, 60)
-        with pytest.raises(UserError, match=rf"answered {status}: .*the first 3 calls like it were refused"):
+        with pytest.raises(UserError, match=rf"answered {status}: .*the first calls like it, for 3 questions"):
             await generate(config)
         assert stub.chats <= 20  # those under way, and a few that took their slots
         assert json.loads((tmp_path / "run/summary.json").read_text())["unfinished"] >= 60 - 20
@@ -166,8 +166,8 @@ class Watched:
     def __init__(self):
         self.refusals, self.calls = Refusals(), []
 
-    def start(self, kind="judge"):
-        watch = self.refusals.watch(kind)
+    def start(self, kind="judge", question=None):
+        watch = self.refusals.watch(kind, question or f"q{len(self.calls)}")
         watch.__enter__()
         self.calls.append(watch)
 
@@ -207,6 +207,16 @@ def test_refusals_in_different_words_or_of_other_calls_are_not_counted_together(
     watched.start("a")
     with pytest.raises(UserError, match="no 9"):
         watched.refuse(6, "no 9")
+
+
+def test_the_calls_of_one_question_share_a_prompt_and_count_once():
+    watched = Watched()
+    for number, question in enumerate("aaaaab"):
+        watched.start(question=question)
+        watched.refuse(number)
+    watched.start(question="c")
+    with pytest.raises(UserError):
+        watched.refuse(6)
 
 
 async def test_a_second_start_tries_the_few_refused_calls_again(key, tmp_path):

@@ -173,7 +173,7 @@ class Calls:
         async with self._ledger.set_aside(self._most(request)):
             began = time.monotonic()
             try:
-                with self._refusals.watch(self._kind(key.stage, request)):
+                with self._refusals.watch(self._kind(key.stage, request), key.question):
                     completion = await self._model.complete(request)
             except CallFailed as error:
                 if any(error.used):

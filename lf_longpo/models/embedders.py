@@ -141,7 +141,7 @@ class OpenAIEmbedder:
             most = cost_of(self._config.price, _most_tokens(texts), 0)
             async with self._slots, self._ledger.set_aside(most):
                 began = time.monotonic()
-                with self._refusals.watch(len(texts)):  # servers have bounds on them
+                with self._refusals.watch(len(texts), question):  # servers have bounds on them
                     kept = await self._create(texts)
                 cost = cost_of(self._config.price, kept["prompt_tokens"], 0)
                 self._cache.put(key, kept, cost, time.monotonic() - began)

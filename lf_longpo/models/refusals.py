@@ -4,14 +4,15 @@ Met call by call they cost a run's other calls, which are paid for nothing.
 """
 
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 
 from lf_longpo.errors import Refused, UserError
 
-# Equal refusals, with no reply before them, that show that the next call is refused, too.
+# Questions whose calls were refused alike, with no reply before them, that show that the next call is refused, too. The
+# calls of one question share its prompt, which may be all that the server refuses.
 _ENOUGH = 3
 # Words that differ from call to call: numbers, ids of requests.
 _OF_ONE_CALL = re.compile(r"\S*\d\S*")
@@ -22,13 +23,13 @@ class _Kind:
     """Calls that ask for the same things, none of which has been answered yet."""
 
     under_way: set[int] = field(default_factory=set)
-    refused: dict[str, list[int]] = field(default_factory=dict)
-    """Places of the refused calls in the order of their start, by what the server said."""
+    refused: dict[str, dict[int, str]] = field(default_factory=dict)
+    """Questions of the refused calls by the order of their start, by what the server said."""
 
-    def holds(self, words: list[int]) -> bool:
+    def holds(self, alike: Mapping[int, str]) -> bool:
         """Whether the first calls were all refused so, and none that began before them may still be answered."""
         oldest = min(self.under_way, default=None)
-        return sum(oldest is None or place < oldest for place in words) >= _ENOUGH
+        return len({question for place, question in alike.items() if oldest is None or place < oldest}) >= _ENOUGH
 
 
 class Refusals:
@@ -40,8 +41,8 @@ class Refusals:
         self._answered: set[Hashable] = set()
 
     @contextmanager
-    def watch(self, kind: Hashable) -> Iterator[None]:
-        """Around one call of a kind.
+    def watch(self, kind: Hashable, question: str) -> Iterator[None]:
+        """Around one call of a kind, for a question.
 
         Raises:
             UserError: no call of the kind was answered, and this is one of the first few that the server has refused
@@ -56,12 +57,12 @@ class Refusals:
             yield
         except Refused as error:
             calls.under_way.discard(place)
-            alike = calls.refused.setdefault(_OF_ONE_CALL.sub("", str(error)), [])
-            alike.append(place)
+            alike = calls.refused.setdefault(_OF_ONE_CALL.sub("", str(error)), {})
+            alike[place] = question
             if kind not in self._answered and calls.holds(alike):
                 raise UserError(
-                    f"{error}; the first {_ENOUGH} calls like it were refused for the same reason: change the model's "
-                    "settings or its server, then start the same command again"
+                    f"{error}; the first calls like it, for {_ENOUGH} questions, were refused alike: change the "
+                    "model's settings or its server, then start the same command again"
                 ) from None
             raise
         else:
