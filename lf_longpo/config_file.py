@@ -23,7 +23,7 @@ def load_config(kind: type[C], path: str | Path | None, overrides: Sequence[str]
         UserError: the file is missing or no YAML mapping, an override is malformed, or a key or value is wrong; one
             line for each fault, naming the file and the field.
     """
-    data = _read(Path(path)) if path is not None else {}
+    data = read_settings(Path(path)) if path is not None else {}
     for override in overrides:
         _apply(data, override)
     try:
@@ -32,7 +32,12 @@ def load_config(kind: type[C], path: str | Path | None, overrides: Sequence[str]
         raise UserError("\n".join(_explain(path or "settings", kind, fault) for fault in error.errors())) from None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file, unchecked.
+
+    Raises:
+        UserError: the file cannot be read, or is no YAML mapping.
+    """
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except OSError as error:

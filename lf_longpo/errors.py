@@ -28,6 +28,14 @@ class CallFailed(Exception):
         self.used = used
 
 
+class Refused(CallFailed):
+    """A call that the server refuses as it is; where every call is refused so, none can work.
+
+    Args:
+        message: what happened, in the server's words.
+    """
+
+
 class TryAgain(CallFailed):
     """A model call that may well work when it is made again.
 

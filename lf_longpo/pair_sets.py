@@ -48,7 +48,7 @@ def find_viewed(name: str, dataset_dir: Path) -> Viewed:
     folder = Path(name)
     if (folder / CONFIG).is_file():
         run = RunFolder(folder)
-        registered = run.config.dataset_dir / f"{run.config.dataset_name}.jsonl"
+        registered = run.data_set
         # Decisions are about what training reads; while the run goes on there may be pairs that are not registered yet.
         path = registered if registered.is_file() and run.summary() else folder / PAIRS
         if not path.is_file():

@@ -2,7 +2,11 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
+from typing import Any, TypeVar
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,11 @@ class PreferencePair:
     chosen_index: int
     """Round of the chosen roll-out, or number of the chosen sample."""
     rejected_index: int
+
+
+def record_of(kind: type[R], row: Mapping[str, Any]) -> R:
+    """The record in a row of a journal, without the fields that a later version has added to it."""
+    return kind(**{field.name: row[field.name] for field in fields(kind) if field.name in row})
 
 
 def names(row: type) -> list[str]:

@@ -2,15 +2,18 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from lf_longpo.config import EvaluateConfig, GenerateConfig, ScoreConfig
+from lf_longpo.config_file import read_settings
+from lf_longpo.data_set import data_set_of
+from lf_longpo.errors import UserError
 from lf_longpo.longreward.files import SCORES
 from lf_longpo.models.cache import StageTotals
 from lf_longpo.progress import totals_line
@@ -38,6 +41,12 @@ _METRICS = {
     "loss": "losses",
     "agreed": "orders agreed",
 }
+_NOT_WRITTEN = {
+    "none": "No pairs: nothing was registered.",
+    "kept": "The registered data set {} was not changed: it has pairs that this run has not recreated. Start the same "
+    "command again.",
+    "removed": "No pairs: the registered data set {} was out of date and has been removed.",
+}
 _METHODS = {"longmab": "LongMab-PO", "longreward": "LongReward"}
 
 
@@ -58,17 +67,17 @@ def print_generation(config: GenerateConfig, summary: dict[str, Any]) -> None:
     table.add_row("report", escape(str(config.output_dir / REPORT)))
     if summary["failed"] or summary.get("not_scored"):
         table.add_row("failures", escape(str(config.output_dir / "failures.jsonl")))
-    if summary["pairs"]:
-        table.add_row("data set", escape(str(config.dataset_dir / f"{config.dataset_name}.jsonl")))
+    if summary["data_set"] == "written":
+        table.add_row("data set", escape(str(data_set_of(config))))
     console.print(table)
     _tell_budget(console, config.max_cost, summary)
     _advise(console, config, summary)
     if summary["stage"] != "pairs":
         console.print(f"Stopped after the stage {summary['stage']}; the same command with a later --stage carries on.")
-    elif summary["pairs"]:
+    elif summary["data_set"] == "written":
         console.print(f"Next: longpo train {_recipe_of(config)}", markup=False)
     else:
-        console.print("No pairs: nothing was registered.")
+        console.print(_NOT_WRITTEN[summary["data_set"]].format(data_set_of(config)), markup=False)
 
 
 def method_title(config: GenerateConfig) -> str:
@@ -193,8 +202,10 @@ def _recipe_of(config: GenerateConfig) -> str:
         "template": config.pairs.template,
         "cutoff_len": config.pairs.cutoff_len,
     }
-    files = sorted(Path("yaml").glob("*_dpo.yaml"))
-    recipes = {path: yaml.safe_load(path.read_text(encoding="utf-8")) for path in files}
+    recipes: dict[Path, dict[str, Any]] = {}
+    for path in sorted(Path("yaml").glob("*_dpo.yaml")):
+        with suppress(UserError):  # of whatever else lies there
+            recipes[path] = read_settings(path)
     for key in ("dataset", "template"):
         for path, recipe in recipes.items():
             if recipe.get(key) == wanted[key]:

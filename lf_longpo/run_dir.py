@@ -1,5 +1,6 @@
 """A run's folder: one run at a time works in it, and only ever with the settings it was begun with."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -126,9 +127,32 @@ def locked(output_dir: Path, patience: float = 0.0) -> Iterator[None]:
 
 
 def save_settings(config: Config, output_dir: Path) -> None:
-    """Writes the resolved configuration, from now on the one that the folder was begun with."""
-    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    write_whole(output_dir / CONFIG, [text])
+    """Writes the resolved configuration, from now on the one that the folder was begun with.
+
+    Where the folder's own place does not show where the run was started (see `started_in`), paths are written in full.
+    """
+    data = config.model_dump(mode="json")
+    if started_in(Path(data["output_dir"]), output_dir) is None:
+        for name in ("input", "responses", "dataset_dir"):
+            value = data.get(name)
+            if isinstance(value, str) and (name == "dataset_dir" or Path(value).exists()):  # not a name on the hub
+                data[name] = str(Path(value).absolute())
+    write_whole(output_dir / CONFIG, [yaml.safe_dump(data, sort_keys=False, allow_unicode=True)])
+
+
+def started_in(saved: Path, folder: Path) -> Path | None:
+    """The directory that a run was started in, from which the relative paths of its configuration count.
+
+    Args:
+        saved: the `output_dir` of the configuration.
+        folder: where that is now.
+
+    Returns:
+        None where `saved` is an absolute path, or leads out of the directory.
+    """
+    if saved.is_absolute() or ".." in saved.parts:
+        return None
+    return Path(os.path.normpath(folder.absolute().joinpath(*[".."] * len(saved.parts))))
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:

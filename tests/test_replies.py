@@ -10,7 +10,7 @@ from conftest import code_questions, judged, run_settings, write_jsonl
 from stub import MODEL, deterministic_answer
 
 from lf_longpo.config import ChatConfig, EmbedderConfig, GenerateConfig, SamplingConfig
-from lf_longpo.errors import CallFailed, TryAgain, UserError
+from lf_longpo.errors import CallFailed, Refused, TryAgain, UserError
 from lf_longpo.export.responses import answered
 from lf_longpo.generate import generate
 from lf_longpo.models.cache import CallCache
@@ -98,9 +98,9 @@ def chat(stub) -> OpenAIChat:
         ({"error": "model overloaded"}, TryAgain, "answered 200 with an error: model overloaded"),
         ({"error": {"message": "slow down", "code": 429}}, TryAgain, "slow down"),
         ({"error": {"message": "no \ud83d", "code": "content_filter"}}, CallFailed, "content policy.: no \ufffd"),
-        ({"error": {"message": "bad request", "code": 400}}, CallFailed, "bad request"),
+        ({"error": {"message": "bad request", "code": 400}}, Refused, "bad request"),
         ({"error": {"message": "empty", "code": "insufficient_quota"}}, UserError, "no credit left: empty"),
-        ({"object": "error", "message": "too long", "code": 400}, CallFailed, "too long"),
+        ({"object": "error", "message": "too long", "code": 400}, Refused, "too long"),
         (reply("Half of", "error", error={"message": "upstream died", "code": 502}), TryAgain, "upstream died"),
     ],
 )

@@ -45,7 +45,7 @@ def answered(run: RunFolder) -> Iterator[Answered]:
     config = run.config
     trust = bool(config.policy and config.policy.trust_remote_code)
     encoder = TemplateEncoder(
-        config.pairs.template, config.tokenizer or config.policy.model, config.pairs.cutoff_len, trust
+        config.pairs.template, run.found(config.tokenizer or config.policy.model), config.pairs.cutoff_len, trust
     )
     responses_of, render_of = (_longmab if config.method == "longmab" else _longreward)(run, config)
     for question in read_questions(run.questions):
@@ -75,7 +75,8 @@ def _longmab(run: RunFolder, config: GenerateConfig) -> _Run:
             if may_train(row["output"], row.get("truncated") is True, config.pairs.allow_truncated)
         ]
 
-    return responses, Prompts(config.longmab).rollout
+    prompts = {name: run.found(getattr(config.longmab, name)) for name in ("prompt", "probe_prompt")}
+    return responses, Prompts(config.longmab.model_copy(update=prompts)).rollout
 
 
 def _longreward(run: RunFolder, config: GenerateConfig) -> _Run:

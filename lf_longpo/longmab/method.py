@@ -22,7 +22,7 @@ from lf_longpo.models.calls import Calls
 from lf_longpo.models.embedders import Embedder
 from lf_longpo.pairs import Pairs, Side, may_train
 from lf_longpo.progress import Progress
-from lf_longpo.records import Probe, Question, Rollout, names
+from lf_longpo.records import Probe, Question, Rollout, names, record_of
 from lf_longpo.text.answers import has_unread_answer, is_in_every_text, rollout_reward
 from lf_longpo.text.chunking import chunk_sentences
 from lf_longpo.text.prompts import QA_FIELDS, QA_PROMPTS, around_context, load_prompt
@@ -68,7 +68,7 @@ class Journals:
     def finished_rounds(self, question_id: str, rounds: int) -> dict[int, Rollout]:
         """The first `rounds` roll-outs of a question, as far as they were made, by round."""
         rows = self.rollouts.rows(question_id)
-        return {row["round"]: Rollout(**row) for row in rows if row["round"] < rounds}
+        return {row["round"]: record_of(Rollout, row) for row in rows if row["round"] < rounds}
 
     def skipped(self) -> int:
         """Lines of both that were no rows; their work is done again."""
@@ -140,12 +140,13 @@ class LongMab:
                 chunk_sentences, question.context, self._tokenizer, self._config.chunk_size, self._config.chunk_overlap
             )
         if known:
-            probe = Probe(**known[-1])
+            probe = record_of(Probe, known[-1])
             self._progress.skip(1)
         else:
             probe = await self._probe(question, chunks)
             self._progress.step()
         if not probe.kept:
+            self._pairs.drop(question.id)
             self._progress.count("left out")
             self._progress.skip(0 if self._until == "probe" else self._config.rounds)
         if not probe.kept or self._until == "probe":
@@ -239,6 +240,7 @@ class LongMab:
         if usable:
             picked = best_and_worst(question.id, usable, question.answers, self._seed, self._config.answer_form)
         if picked is None:
+            self._pairs.drop(question.id)
             self._progress.count("all equal" if len(usable) >= _SIDES else "cut off")
             return
         chosen, rejected, best, worst = picked

@@ -185,6 +185,7 @@ class LongReward:
                     f"only {len(rewarded)} of {len(wanted)} responses have a score; longreward.min_responses is "
                     f"{self._config.min_responses}"
                 )
+            self._pairs.drop(question.id)
             self._progress.count("too few responses")
             return
         usable = [
@@ -193,6 +194,7 @@ class LongReward:
         enough = len(usable) >= self._config.min_responses
         picked = best_and_worst([reward for _, reward in usable]) if enough else None
         if picked is None:
+            self._pairs.drop(question.id)
             self._progress.count("all equal" if enough else "cut off")
             return
         chosen, rejected = (

@@ -112,7 +112,9 @@ class CallCache:
         prompt, new, cached = (result.get(f"{name}_tokens", 0) for name in ("prompt", "completion", "cached"))
         with self._plain_errors():
             self._db.execute(
-                "INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO calls (stage, question, round, request, result, prompt_tokens,"
+                " completion_tokens, cost, cached_tokens, seconds, truncated)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (*key, json.dumps(result), prompt, new, cost, cached, seconds, was_truncated(result)),
             )
 

@@ -9,13 +9,14 @@ import numpy as np
 
 from lf_longpo.aio import all_settled
 from lf_longpo.config import EmbedderConfig
-from lf_longpo.errors import CallFailed, UserError, first_line
+from lf_longpo.errors import CallFailed, Refused, UserError, first_line
 from lf_longpo.models.cache import CallCache, CallKey, StageTotals, request_hash
 from lf_longpo.models.embedded import resolve
 from lf_longpo.models.folders import embedder_problem
 from lf_longpo.models.ledger import Ledger, cost_of
 from lf_longpo.models.memory import free_memory, is_memory_shortage
 from lf_longpo.models.openai_wire import used_tokens
+from lf_longpo.models.refusals import Refusals
 from lf_longpo.providers import OPENAI_URL
 
 _END_MARKS = 8
@@ -153,12 +154,18 @@ class OpenAIEmbedder:
         self._server = f"the embedding server {config.base_url or OPENAI_URL}"
         self._dimensions = 0  # of the first vectors that came
         self._slots = asyncio.Semaphore(config.max_concurrency)
+        self._refusals = Refusals()
 
     async def start(self) -> None:
         """Embeds one word: finds a dead server, a wrong key or a wrong name; see `Embedder.start`."""
         try:
             vectors, _ = await self._create(["ready"])
             self._read(vectors, ["ready"])
+        except Refused as error:
+            key = self._config.api_key_env
+            raise UserError(
+                f"embedder: {error}; check embedder.model, embedder.base_url and the key in {key}"
+            ) from None
         except CallFailed as error:
             raise UserError(f"embedder: {error}; start the server or correct embedder.base_url") from None
 
@@ -184,7 +191,8 @@ class OpenAIEmbedder:
         most = cost_of(self._config.price, _most_tokens(texts), 0)
         async with self._slots, self._ledger.set_aside(most):
             began = time.monotonic()
-            sent, tokens = await self._create(texts)
+            with self._refusals.watch(len(texts), question):  # servers have bounds on them
+                sent, tokens = await self._create(texts)
             vectors = self._read(sent, texts)
             cost = cost_of(self._config.price, tokens, 0)
             self._cache.put(key, {"vectors": sent, "prompt_tokens": tokens}, cost, time.monotonic() - began)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lf_longpo.config import ChatConfig
-from lf_longpo.errors import CallFailed, UserError
+from lf_longpo.errors import CallFailed, Refused, UserError
 from lf_longpo.models.chat import ChatRequest, Completion
 from lf_longpo.models.openai_client import make_client, plain_errors, refuse_error
 from lf_longpo.models.openai_wire import read_reply, request_body
@@ -51,6 +51,8 @@ class OpenAIChat:
         for server in self._servers:
             try:
                 windows.append(await self._window(server))
+            except Refused as error:
+                raise UserError(f"{error}; check base_url and the key in {self._config.api_key_env}") from None
             except CallFailed as error:
                 dead.append(str(error))
                 server.close(time.monotonic())

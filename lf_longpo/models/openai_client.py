@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
-from lf_longpo.errors import CallFailed, TryAgain, UserError, first_line
+from lf_longpo.errors import CallFailed, Refused, TryAgain, UserError, first_line
 from lf_longpo.providers import OPENAI_URL, is_hosted
 from lf_longpo.text.differences import whole_letters
 
@@ -22,6 +22,12 @@ _NO_KEY = "none"
 
 # What providers say in `error.code` (OpenAI, Azure, Zhipu, DeepSeek) when a call can never succeed.
 _POLICY_CODES = {"content_filter", "content_policy_violation", "1301"}
+# Words of gateways that have no such code for it.
+_POLICY_WORDS = re.compile(
+    r"moderation|flagged|inappropriate|high risk|safety|content.(policy|filter|management)|sensitive.(content|words|"
+    r"information)|敏感|违规",
+    re.IGNORECASE,
+)
 _LENGTH_CODES = {"context_length_exceeded", "string_above_max_length", "1261"}
 _CREDIT_CODES = {"insufficient_quota", "billing_hard_limit_reached", "1113"}
 _PAYMENT_REQUIRED, _TIMEOUT, _CONFLICT, _TOO_MANY_REQUESTS, _SERVER_ERROR = 402, 408, 409, 429, 500
@@ -29,6 +35,8 @@ _PAYMENT_REQUIRED, _TIMEOUT, _CONFLICT, _TOO_MANY_REQUESTS, _SERVER_ERROR = 402,
 _LONGEST_WAIT = 3600.0
 # Characters of a server's message that are told.
 _MOST_WORDS = 500
+# What a refusal of one prompt's content has where there is no code for it; 403 otherwise is about the key.
+_MODERATED = {400, 403, 451}
 # What says that a server has too much to do: rate limits, and 503 or 529 (Anthropic) while it is full.
 _OVERLOADED = {_TOO_MANY_REQUESTS, 503, 529}
 
@@ -84,7 +92,7 @@ def plain_errors(base_url: str | None, api_key_env: str) -> Iterator[None]:
     server = base_url or OPENAI_URL
     try:
         yield
-    except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+    except openai.AuthenticationError as error:
         raise UserError(
             f"{server} rejects the key in {api_key_env} ({error.status_code}); set that variable to a valid key"
         ) from None
@@ -148,19 +156,22 @@ def refused(
         said: what stands for the status in the message.
 
     Returns:
-        `UserError` (nothing can work), `CallFailed` (this call is lost) or `TryAgain`.
+        `UserError` (nothing can work), `CallFailed` (this call is lost; `Refused` where that may hold for all calls) or
+        `TryAgain`.
     """
     words = whole_letters(words)[:_MOST_WORDS]
     if status == _PAYMENT_REQUIRED or code in _CREDIT_CODES:
         return UserError(f"{server} says that the account has no credit left: {words}; top it up")
     reason = ""
-    if code in _POLICY_CODES:
+    if code in _POLICY_CODES or (status in _MODERATED and _POLICY_WORDS.search(words)):
         reason = " (refused by its content policy)"
     elif code in _LENGTH_CODES or "maximum context length" in words:
         reason = " (the prompt is too long for it; set context_window beside the model)"
     message = f"{server} answered {said or status}{reason}: {words}"
-    if reason or status not in (_TIMEOUT, _CONFLICT, _TOO_MANY_REQUESTS, *range(_SERVER_ERROR, 600)):
+    if reason:  # another prompt may pass
         return CallFailed(message)
+    if status not in (_TIMEOUT, _CONFLICT, _TOO_MANY_REQUESTS, *range(_SERVER_ERROR, 600)):
+        return Refused(message)
     return TryAgain(message, after=after, overloaded=status in _OVERLOADED)
 
 

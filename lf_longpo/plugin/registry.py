@@ -75,6 +75,19 @@ def register_dataset(dataset_dir: str | Path, name: str, entry: Mapping[str, Any
         write_whole(path, [json.dumps(info, ensure_ascii=False, indent=2), "\n"])
 
 
+def unregister_dataset(dataset_dir: str | Path, name: str) -> None:
+    """Removes one entry of dataset_info.json, where it is there; the update is atomic, as that of `register_dataset`.
+
+    Raises:
+        UserError: the file is broken.
+    """
+    folder = Path(dataset_dir)
+    with FileLock(folder / f"{DATASET_INFO}.lock"):
+        info = load_dataset_info(folder)
+        if info.pop(name, None) is not None:
+            write_whole(folder / DATASET_INFO, [json.dumps(info, ensure_ascii=False, indent=2), "\n"])
+
+
 def check_registration(dataset_dir: str | Path, name: str, entry: Mapping[str, Any], overwrite: bool = False) -> None:
     """Tells, before hours of work, whether `register_dataset` would refuse.
 

@@ -63,6 +63,7 @@ _WITHOUT_PAIR = {
     "cut_off": "questions with too few responses that have text and are not cut off",
     "too_few_responses": "questions with too few responses",
     "not_scored": "responses without a score",
+    "unfit": "questions without a pair that fits pairs.cutoff_len",
 }
 # Failures shown of each cause, and characters of one.
 _EXAMPLES, _WORDS = 3, 600
