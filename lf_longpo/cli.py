@@ -450,7 +450,7 @@ def _train(options: argparse.Namespace) -> int:
 def _register(options: argparse.Namespace) -> int:
     if options.reviewed:
         return _register_reviewed(options)
-    from lf_longpo.plugin.entries import describe_dataset
+    from lf_longpo.plugin.entries import check_characters, describe_dataset
     from lf_longpo.plugin.registry import register_dataset
 
     entry = describe_dataset(
@@ -463,6 +463,8 @@ def _register(options: argparse.Namespace) -> int:
         subset=options.subset,
         split=options.split,
     )
+    if "file_name" in entry:
+        check_characters(options.source)
     register_dataset(options.dataset_dir, options.name, entry, overwrite=options.overwrite)
     print(f"registered {options.name} in {options.dataset_dir}/dataset_info.json: {entry}")
     return 0

@@ -66,7 +66,7 @@ def test_bad_files_are_named(tmp_path):
     with pytest.raises(UserError, match=r"is none of \.jsonl, \.json, \.parquet"):
         check_questions(Source(str(tmp_path / "q.txt")))
     (tmp_path / "q.parquet").write_text("x")
-    with pytest.raises(UserError, match="is not a Parquet file that can be read"):
+    with pytest.raises(UserError, match=r"is no Parquet file that can be read \(after record 0\)"):
         check_questions(Source(str(tmp_path / "q.parquet")))
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(UserError, match="holds no questions"):

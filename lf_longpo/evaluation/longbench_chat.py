@@ -14,6 +14,7 @@ from lf_longpo.errors import UserError
 from lf_longpo.evaluation.benchmark import Row
 from lf_longpo.evaluation.items import Item, Placed, item_of, read_sets
 from lf_longpo.evaluation.referee import Referee, judge_prompt, verdict_usage
+from lf_longpo.faults import AT_ONCE, Faults
 from lf_longpo.judging.verdicts import rating_between
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.tokenizers import chat_tokens
@@ -49,9 +50,9 @@ class LongBenchChat:
         self.template = load_prompt(config.prompt, QA_PROMPTS, QA_FIELDS, "prompt")
         self.asked = (self.template, self._prompt, json.dumps(self._shots))
 
-    def items(self) -> Placed:
+    def items(self, faults: Faults = AT_ONCE) -> Placed:
         """Rows as published: idx from 1, query, answer, and a prompt that is the document and the query."""
-        return read_sets(self._config.input, self._config.input_split, self._item)
+        return read_sets(self._config.input, self._config.input_split, self._item, faults)
 
     def equip(self, judge: Calls | None) -> None:
         """Takes the judge."""

@@ -27,22 +27,27 @@ def write_rows(target: Path, rows: Iterable[Row]) -> int:
     check_folder(target.parent, "output")
     number = 0
 
-    def counted() -> Iterator[Row]:
+    def lines() -> Iterator[str]:
         nonlocal number
         for row in rows:
             number += 1
-            yield row
+            line = json.dumps(row, ensure_ascii=False) + "\n"
+            try:
+                line.encode()
+            except UnicodeEncodeError as error:  # from a journal of another program
+                half = f"\\u{ord(line[error.start]):04x}"
+                raise UserError(
+                    f"{target}: row {number} holds {half}, half of a character (a lone surrogate); replace it in the "
+                    "run's files or remove the row"
+                ) from None
+            yield line
         if not number:
             raise UserError(f"there are no rows to write; {target} was not written")
 
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in counted())
-    try:
-        if target.suffix == ".jsonl":
-            write_whole(target, lines)
-        else:
-            _write_parquet(target, lines)
-    except UnicodeEncodeError:
-        raise UserError(f"{target}: row {number} holds half of a letter; mend or reject it") from None
+    if target.suffix == ".jsonl":
+        write_whole(target, lines())
+    else:
+        _write_parquet(target, lines())
     return number
 
 
@@ -56,23 +61,24 @@ def _write_parquet(target: Path, lines: Iterator[str]) -> None:
         plain, made = Path(folder) / "rows.jsonl", Path(folder) / target.name
         schema = pyarrow.schema([])
         try:
-            with plain.open("w", encoding="utf-8") as file:
+            with plain.open("w", encoding="utf-8", newline="\n") as file:
                 for batch in _batches(lines):
                     file.writelines(batch)
                     schema = pyarrow.unify_schemas(
                         [schema, pyarrow.table(_columns(batch)).schema], promote_options="permissive"
                     )
             with (
-                plain.open(encoding="utf-8") as file,
+                plain.open(encoding="utf-8", newline="\n") as file,
                 parquet.ParquetWriter(made, schema, compression="zstd") as writer,
             ):
                 for batch in _batches(file):
                     columns = _columns(batch)
                     arrays = [pyarrow.array(columns.get(one.name, [None] * len(batch)), one.type) for one in schema]
                     writer.write_table(pyarrow.table(arrays, schema=schema))
-        except pyarrow.ArrowException as error:
+        except (pyarrow.ArrowException, OverflowError) as error:  # OverflowError: a number of more than 64 bits
             raise UserError(
-                f"{target}: a column holds values of several types ({first_line(error)}); write .jsonl"
+                f"{target}: Parquet cannot hold a column of these rows, such as one with values of several types "
+                f"({first_line(error)}); write .jsonl"
             ) from None
         os.replace(made, target)
 
