@@ -27,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for stream in (sys.stdout, sys.stderr):  # names of files may be no UTF-8, and terminals none either
+        stream.reconfigure(errors="backslashreplace")
     try:
         exit_code = options.run(options)
     except UserError as error:
@@ -450,8 +452,9 @@ def _train(options: argparse.Namespace) -> int:
 def _register(options: argparse.Namespace) -> int:
     if options.reviewed:
         return _register_reviewed(options)
-    from lf_longpo.plugin.entries import check_characters, describe_dataset
+    from lf_longpo.plugin.entries import describe_dataset
     from lf_longpo.plugin.registry import register_dataset
+    from lf_longpo.tables import check_halves
 
     entry = describe_dataset(
         options.source,
@@ -464,7 +467,7 @@ def _register(options: argparse.Namespace) -> int:
         split=options.split,
     )
     if "file_name" in entry:
-        check_characters(options.source)
+        check_halves(options.source)
     register_dataset(options.dataset_dir, options.name, entry, overwrite=options.overwrite)
     print(f"registered {options.name} in {options.dataset_dir}/dataset_info.json: {entry}")
     return 0

@@ -24,7 +24,9 @@ _UNBATCHED = ("anthropic", "deepseek", "local")
 class Config(BaseModel):
     """What all configurations share: unknown keys are errors, values do not change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 class SamplingConfig(Config):

@@ -9,13 +9,13 @@ import sys
 from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from lf_longpo.errors import UserError, first_line
 from lf_longpo.faults import AT_ONCE, Faults
+from lf_longpo.text.halves import refuse_halves
 
 PlacedRows = Iterator[tuple[str, Any]]
-T = TypeVar("T")
 
 
 def places_and_rows(source: str, split: str = "train", faults: Faults = AT_ONCE, halves: bool = False) -> PlacedRows:
@@ -26,7 +26,7 @@ def places_and_rows(source: str, split: str = "train", faults: Faults = AT_ONCE,
             such as `org/name` or `org/name:subset`.
         split: the split of a hub data set.
         faults: takes the rows that cannot be read.
-        halves: whether rows may hold half characters, see `refuse_halves`.
+        halves: whether rows may hold half characters, see `text.halves`.
 
     Raises:
         UserError: the source is missing or cannot be read at all; the message names file, line and fix.
@@ -144,36 +144,17 @@ def _without_halves(rows: PlacedRows, faults: Faults) -> PlacedRows:
             yield place, row
 
 
-def refuse_halves(row: T, place: str) -> T:
-    r"""Gives a row back, or refuses it for half of a surrogate pair ("\ud83d" in JSON), which no UTF-8 text can hold.
+def check_halves(source: str) -> None:
+    """Refuses a JSON file with half characters, of which LLaMA-Factory's loader refuses some and drops others.
 
     Raises:
-        UserError: it names the field and the half.
+        UserError: it names the rows.
     """
-    for name, value in row.items() if isinstance(row, dict) else [("row", row)]:
-        if half := _half_in([name, value]):
-            field = name.encode("utf-8", "backslashreplace").decode()
-            raise UserError(
-                f"{place}: the field {field} holds \\u{ord(half):04x}, half of a character (a lone surrogate); replace "
-                "or remove it"
-            )
-    return row
-
-
-def _half_in(value: Any) -> str | None:
-    left = [value]
-    while left:  # no recursion: JSON may be nested deeply
-        value = left.pop()
-        if isinstance(value, str):
-            try:
-                value.encode()
-            except UnicodeEncodeError as error:
-                return value[error.start]
-        elif isinstance(value, dict):
-            left += [*value, *value.values()]
-        elif isinstance(value, list):
-            left += value
-    return None
+    if Path(source).suffix.lower() in (".jsonl", ".json"):
+        unreadable = Faults()  # longpo check reports those
+        with Faults() as faults:
+            for _ in _without_halves(places_and_rows(source, faults=unreadable, halves=True), faults):
+                pass
 
 
 def _decoded(raw: bytes, place: str) -> str:

@@ -16,7 +16,7 @@ from lf_longpo.journal import Row
 from lf_longpo.pair_sets import Viewed, find_viewed
 from lf_longpo.plugin.registry import check_registration, register_dataset
 from lf_longpo.review import Reviews, placed_pairs, reviewed_rows
-from lf_longpo.tables import refuse_halves
+from lf_longpo.text.halves import refuse_halves
 
 FORMS = {
     "pairs": "pairs as they are",

@@ -1,15 +1,13 @@
 """Describing a data set to LLaMA-Factory: which format its rows have and which columns hold what."""
 
 import os
-from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from lf_longpo.errors import UserError, first_line
-from lf_longpo.faults import Faults, parsed
 from lf_longpo.plugin.registry import RANKING_COLUMNS
-from lf_longpo.tables import FILE_TYPES, places_and_rows, refuse_halves
+from lf_longpo.tables import FILE_TYPES, places_and_rows
 
 Formatting = Literal["alpaca", "sharegpt"]
 # Columns that LLaMA-Factory reads where an entry names none.
@@ -82,18 +80,6 @@ def describe_dataset(
     if tags:
         entry["tags"] = tags
     return entry
-
-
-def check_characters(source: str) -> None:
-    """Refuses a JSON file with half characters, which LLaMA-Factory cannot load or loads without them.
-
-    Raises:
-        UserError: it names the rows.
-    """
-    if Path(source).suffix.lower() in (".jsonl", ".json"):
-        unreadable = Faults()  # longpo check reports those
-        with Faults() as faults:
-            deque(parsed(places_and_rows(source, faults=unreadable, halves=True), refuse_halves, faults), maxlen=0)
 
 
 def _first_row(path: Path) -> tuple[str, Any]:

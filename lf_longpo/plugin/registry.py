@@ -28,7 +28,7 @@ def load_dataset_info(dataset_dir: str | Path) -> dict[str, Any]:
         return {}
     try:
         info = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}; mend it by hand, nothing was written") from None
     if not isinstance(info, dict) or not all(isinstance(entry, dict) for entry in info.values()):
         raise UserError(
@@ -69,7 +69,9 @@ def register_dataset(dataset_dir: str | Path, name: str, entry: Mapping[str, Any
         check_registration(folder, name, entry, overwrite)
         info = load_dataset_info(folder)
         info[name] = dict(entry)
-        write_whole(folder / DATASET_INFO, [json.dumps(info, ensure_ascii=False, indent=2), "\n"])
+        text = json.dumps(info, ensure_ascii=False, indent=2)
+        # Half characters of entries that were there stay as JSON spells them.
+        write_whole(folder / DATASET_INFO, [text.encode("utf-8", "backslashreplace").decode(), "\n"])
 
 
 def check_registration(dataset_dir: str | Path, name: str, entry: Mapping[str, Any], overwrite: bool = False) -> None:
