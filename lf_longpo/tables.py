@@ -131,7 +131,8 @@ def _value(text: str, place: str, fix: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{place} is not JSON: {error}; {fix}") from None
+        fault = str(error).replace("line 1 column", "column")  # of a text that is one line of a file
+        raise UserError(f"{place} is not JSON: {fault}; {fix}") from None
 
 
 def _without_halves(rows: PlacedRows, faults: Faults) -> PlacedRows:
