@@ -120,7 +120,7 @@ def question_of(row: Any, place: str, needs_answers: bool) -> Question:
         UserError: it holds none.
     """
     if not isinstance(row, dict):
-        raise UserError(f"{place}: an object with {', '.join(FIELDS)} is needed")
+        raise UserError(f"{place}: an object with {', '.join(FIELDS)} is needed, not {type(row).__name__}")
     texts = {field: _text(row, field, place) for field in ("id", "question", "context")}
     answers = _answers(row, place) if needs_answers or filled_name(row, "answer") else ()
     return Question(answers=answers, **texts)

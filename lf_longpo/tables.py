@@ -16,6 +16,8 @@ from lf_longpo.faults import AT_ONCE, Faults
 from lf_longpo.text.halves import refuse_halves
 
 PlacedRows = Iterator[tuple[str, Any]]
+# What a clone without Git LFS has in the place of a large file.
+_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def places_and_rows(source: str, split: str = "train", faults: Faults = AT_ONCE, halves: bool = False) -> PlacedRows:
@@ -34,6 +36,7 @@ def places_and_rows(source: str, split: str = "train", faults: Faults = AT_ONCE,
     path = Path(source)
     known = path.suffix.lower() in FILE_TYPES
     if known and path.is_file():
+        _refuse_pointer(path)
         rows = _READERS[path.suffix.lower()](path, faults)
         return rows if halves else _without_halves(rows, faults)
     if path.exists():
@@ -41,6 +44,12 @@ def places_and_rows(source: str, split: str = "train", faults: Faults = AT_ONCE,
     if known or source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise UserError(f"no file {source}; check the path")
     return _hub(source, split)
+
+
+def _refuse_pointer(path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise UserError(f"{path} is a pointer of Git LFS and not the data; run git lfs pull")
 
 
 def _jsonl(path: Path, faults: Faults) -> PlacedRows:
@@ -59,14 +68,17 @@ def _jsonl(path: Path, faults: Faults) -> PlacedRows:
 
 
 def _json(path: Path, faults: Faults) -> PlacedRows:
-    with path.open("rb") as file:
-        start = file.read(1024).removeprefix(BOM_UTF8).lstrip()
-    if not start.startswith(b"["):  # many tools write JSON lines under this name
-        yield from _jsonl(path, faults)
-        return
-    text = _decoded(path.read_bytes().removeprefix(BOM_UTF8), str(path))
-    for number, row in enumerate(_value(text, str(path), "a .json file holds one list, or one object a line"), 1):
-        yield f"{path}, record {number}", row
+    raw = path.read_bytes().removeprefix(BOM_UTF8)
+    listed = raw.lstrip().startswith(b"[")
+    try:
+        value = _value(_decoded(raw, str(path)), str(path), "write one list, or one object a line")
+    except UserError:
+        if listed:
+            raise
+        yield from _jsonl(path, faults)  # many tools write JSON lines under this name
+    else:
+        for number, row in enumerate(value if listed else [value], 1):
+            yield f"{path}, record {number}", row
 
 
 def _parquet(path: Path, faults: Faults) -> PlacedRows:

@@ -1,11 +1,14 @@
 """Every command reports all bad rows of its input with file and line, before any call, and writes nothing."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import yaml
-from conftest import code_questions, run_settings, write_jsonl
+from conftest import REPOSITORY, code_questions, run_settings, write_jsonl
 from stub import MODEL
 
 from lf_longpo.cli import main
@@ -126,3 +129,22 @@ def test_all_bad_rows_are_reported_at_once(commands, stub, tmp_path, capsys, nam
     assert re.search(r"error: 13 (rows|pairs|documents) cannot be used:\n", said), said
     assert re.findall(r"in\.jsonl, line (\d+)", said)[:10] == [str(number) for number in range(2, 12)]
     assert "line 4 is not JSON" in said and "... and 3 more" in said
+
+
+def test_what_a_terminal_cannot_show_is_written_as_an_escape(tmp_path):
+    path = write_jsonl(tmp_path / "p.jsonl", pairs(1))
+    command = [
+        sys.executable,
+        "-m",
+        "lf_longpo.cli",
+        "register",
+        str(path),
+        "--name",
+        "河",
+        "--dataset-dir",
+        str(tmp_path),
+    ]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "registered \\u6cb3" in done.stdout, done.stderr
+    assert "河" in json.loads((tmp_path / "dataset_info.json").read_text(encoding="utf-8"))

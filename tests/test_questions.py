@@ -42,7 +42,7 @@ def test_json_and_parquet(tmp_path):
     ("line", "message"),
     [
         ("not json", r"line 2 is not JSON.*one object a line"),
-        ("[1]", r"line 2: an object with id"),
+        ("[1]", r"line 2: an object with id, question, answer, context is needed, not list"),
         (json.dumps(GOOD | {"id": "b", "question": " "}), r"line 2: the field question is empty"),
         (json.dumps({k: v for k, v in GOOD.items() if k != "context"}), r"line 2: the field context is missing"),
         (json.dumps(GOOD | {"id": "b", "answer": []}), r"line 2: the field answer is an empty list"),
@@ -106,6 +106,22 @@ def test_json_lines_in_a_json_file_and_endings_in_upper_case(tmp_path):
     for name in ("q.json", "q.JSON", "q.JSONL"):
         path = write_jsonl(tmp_path / name, [GOOD, GOOD | {"id": "b"}])
         assert [one.id for one in read_questions(Source(str(path)))] == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["q.jsonl", "q.json", "q.csv", "q.parquet"])
+def test_a_pointer_of_git_lfs_is_told_from_the_data(tmp_path, name):
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1e08\nsize 886\n")
+    with pytest.raises(UserError, match=f"{name} is a pointer of Git LFS and not the data; run git lfs pull"):
+        check_questions(Source(str(tmp_path / name)))
+
+
+def test_one_object_over_several_lines_is_one_row(tmp_path):
+    path = tmp_path / "q.json"
+    path.write_text(json.dumps(GOOD, indent=1))
+    assert [one.id for one in read_questions(Source(str(path)))] == ["a"]
+    path.write_text(json.dumps({"version": 1, "data": [GOOD]}, indent=1))
+    with pytest.raises(UserError, match=r"record 1: the field id .* is missing; .*\(the row has version, data\)"):
+        check_questions(Source(str(path)))
 
 
 @pytest.mark.parametrize(

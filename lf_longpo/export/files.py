@@ -6,10 +6,13 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lf_longpo.errors import UserError, first_line
 from lf_longpo.journal import Row, check_folder, write_whole
+
+if TYPE_CHECKING:
+    import pyarrow
 
 TYPES = (".jsonl", ".parquet")
 # Rows of a Parquet row group: with 64k tokens each some megabytes.
@@ -64,9 +67,8 @@ def _write_parquet(target: Path, lines: Iterator[str]) -> None:
             with plain.open("w", encoding="utf-8", newline="\n") as file:
                 for batch in _batches(lines):
                     file.writelines(batch)
-                    schema = pyarrow.unify_schemas(
-                        [schema, pyarrow.table(_columns(batch)).schema], promote_options="permissive"
-                    )
+                    found = pyarrow.schema([(name, _type_of(name, its)) for name, its in _columns(batch).items()])
+                    schema = pyarrow.unify_schemas([schema, found], promote_options="permissive")
             with (
                 plain.open(encoding="utf-8", newline="\n") as file,
                 parquet.ParquetWriter(made, schema, compression="zstd") as writer,
@@ -75,12 +77,21 @@ def _write_parquet(target: Path, lines: Iterator[str]) -> None:
                     columns = _columns(batch)
                     arrays = [pyarrow.array(columns.get(one.name, [None] * len(batch)), one.type) for one in schema]
                     writer.write_table(pyarrow.table(arrays, schema=schema))
-        except (pyarrow.ArrowException, OverflowError) as error:  # OverflowError: a number of more than 64 bits
+        except pyarrow.ArrowException as error:
             raise UserError(
-                f"{target}: Parquet cannot hold a column of these rows, such as one with values of several types "
+                f"{target}: Parquet cannot hold values of several types, or numbers of more than 64 bits "
                 f"({first_line(error)}); write .jsonl"
             ) from None
         os.replace(made, target)
+
+
+def _type_of(name: str, values: list[Any]) -> "pyarrow.DataType":
+    import pyarrow
+
+    try:
+        return pyarrow.array(values).type
+    except (pyarrow.ArrowException, OverflowError) as error:  # OverflowError: a number of more than 64 bits
+        raise pyarrow.ArrowInvalid(f"column {name}: {first_line(error)}") from None
 
 
 def _batches(lines: Iterable[str]) -> Iterator[list[str]]:
