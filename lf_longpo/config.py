@@ -273,7 +273,7 @@ class GenerateConfig(Config):
 
     method: Literal["longmab", "longreward"]
     input: str
-    """Questions: a .jsonl, .json or .parquet file, or a data set on the Hugging Face hub."""
+    """Questions: a .jsonl, .json, .parquet or .csv file, or a data set on the Hugging Face hub."""
     input_split: str = "train"
     """Split of a hub data set."""
     start: Annotated[int, Field(ge=0, strict=True)] = 0
@@ -375,7 +375,7 @@ class EvaluateConfig(Config):
     """What all evaluations share."""
 
     input: str | Annotated[list[str], Field(min_length=1)]
-    """Questions: a .jsonl, .json or .parquet file, a folder of such, or a data set on the Hugging Face hub (`org/name`,
+    """Questions: a .jsonl, .json, .parquet or .csv file, a folder of such, or a data set on the hub (`org/name`,
     `org/name:subset`); or a list of these. Each is a set of its own."""
     input_split: str = "test"
     """Split of a hub data set."""
