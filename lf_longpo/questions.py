@@ -4,6 +4,7 @@ Accepted are the names of LongMab-PO (`id`, `question` or `input`, `answer` or, 
 `context`), of LongReward (`idx`, `query`, `answer`, `context`) and of LongBench (`_id`, `input`, `answers`, `context`).
 """
 
+import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,8 @@ FIELDS = {
     "context": ("context",),
 }
 """The names that a question's fields may have; the first one that is filled counts."""
+# What a table program makes of a list of texts in a CSV file: as one text, no model's answer would match it.
+_WRITTEN_LIST = re.compile(r"""\[\s*(['"]).*\1\s*\]""", re.DOTALL)
 # Fields of HotpotQA, 2WikiMultiHopQA and MuSiQue, whose contexts are no text yet.
 _MULTIHOP = {"supporting_facts", "paragraphs"}
 
@@ -182,4 +185,8 @@ def _answers(row: dict[str, Any], place: str) -> tuple[str, ...]:
             raise UserError(f"{place}: the field {name} must be text or a list of texts, not {kind}; write it as text")
         if not answer.strip():
             raise UserError(f"{place}: the field {name} is empty; fill it or remove the question")
+        if _WRITTEN_LIST.fullmatch(answer.strip()):
+            raise UserError(
+                f"{place}: the field {name} holds a list as text; write the questions as .jsonl with a list"
+            )
     return tuple(answers)

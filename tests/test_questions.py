@@ -130,6 +130,7 @@ def test_one_object_over_several_lines_is_one_row(tmp_path):
         ({"context": ["One.", "Two."]}, "the field context must be text, not list; join its passages into one text"),
         ({"context": {"title": []}, "supporting_facts": []}, "not dict; longpo synthesize multihop makes questions"),
         ({"context": None, "paragraphs": [{}]}, "context is missing; .*; longpo synthesize multihop makes questions"),
+        ({"answer": "['Thun', 'in Thun']"}, "the field answer holds a list as text; write the questions as .jsonl"),
         ({"answer": 42}, "the field answer must be text or a list of texts, not int; write it as text"),
         (
             {"question": None},
