@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import partial
+from io import TextIOWrapper
 from pathlib import Path
 
 from lf_longpo import __version__
@@ -27,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # file names and terminals need not be UTF-8
+            stream.reconfigure(errors="backslashreplace")
     try:
         exit_code = options.run(options)
     except UserError as error:
@@ -471,9 +475,10 @@ def _train(options: argparse.Namespace) -> int:
 def _register(options: argparse.Namespace) -> int:
     if options.reviewed:
         return _register_reviewed(options)
-    from lf_longpo.plugin.dataset_files import first_rows
+    from lf_longpo.plugin.dataset_files import files_of, first_rows
     from lf_longpo.plugin.entries import describe_dataset, is_local, remarks
     from lf_longpo.plugin.registry import register_dataset
+    from lf_longpo.tables import check_halves
 
     entry = describe_dataset(
         options.source,
@@ -485,6 +490,9 @@ def _register(options: argparse.Namespace) -> int:
         subset=options.subset,
         split=options.split,
     )
+    if "file_name" in entry:
+        for file in files_of(Path(options.source)):
+            check_halves(str(file))
     register_dataset(options.dataset_dir, options.name, entry, overwrite=options.overwrite)
     print(f"registered {options.name} in {options.dataset_dir}/dataset_info.json: {entry}")
     if is_local(options.source):

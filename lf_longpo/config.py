@@ -24,7 +24,9 @@ _UNBATCHED = ("anthropic", "deepseek", "local")
 class Config(BaseModel):
     """What all configurations share: unknown keys are errors, values do not change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 class SamplingConfig(Config):
@@ -277,7 +279,7 @@ class GenerateConfig(Config):
 
     method: Literal["longmab", "longreward"]
     input: str
-    """Questions: a .jsonl, .json or .parquet file, or a data set on the Hugging Face hub."""
+    """Questions: a .jsonl, .json, .parquet or .csv file, or a data set on the Hugging Face hub."""
     input_split: str = "train"
     """Split of a hub data set."""
     start: Annotated[int, Field(ge=0, strict=True)] = 0
@@ -379,7 +381,7 @@ class EvaluateConfig(Config):
     """What all evaluations share."""
 
     input: str | Annotated[list[str], Field(min_length=1)]
-    """Questions: a .jsonl, .json or .parquet file, a folder of such, or a data set on the Hugging Face hub (`org/name`,
+    """Questions: a .jsonl, .json, .parquet or .csv file, a folder of such, or a data set on the hub (`org/name`,
     `org/name:subset`); or a list of these. Each is a set of its own."""
     input_split: str = "test"
     """Split of a hub data set."""

@@ -12,7 +12,13 @@ INTERRUPTED = 130
 
 
 class UserError(Exception):
-    """Bad input or settings. The message names the file, line or field and says how to mend it."""
+    """Bad input or settings. The message names the file, line or field and says how to fix it.
+
+    It can always be written: half characters (lone surrogates), as input may hold them, stand in it as escapes.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.encode("utf-8", "backslashreplace").decode())
 
 
 class CallFailed(Exception):

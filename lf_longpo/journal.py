@@ -226,6 +226,6 @@ def parsed(line: bytes, fields: set[str]) -> Row | None:
     """The row in a line; None where it is none, or lacks one of the fields."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) and fields <= set(row) else None

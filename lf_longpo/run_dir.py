@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from lf_longpo.config import Config
 from lf_longpo.errors import UserError, first_line
 from lf_longpo.journal import Row, read_rows, row_id, write_whole
+from lf_longpo.yaml_text import parse_yaml
 
 CONFIG, SUMMARY = "config.yaml", "summary.json"
 
@@ -60,8 +61,8 @@ def changed_settings(config: Config, output_dir: Path) -> dict[str, tuple[Any, A
     if not saved.is_file():
         return {}
     try:
-        data = yaml.safe_load(saved.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:
+        data = parse_yaml(saved.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise UserError(f"{saved} is not YAML ({first_line(error)}); set another output_dir or mend it") from None
     if not isinstance(data, dict):
         raise UserError(f"{saved} holds no settings; set another output_dir or mend it")

@@ -18,7 +18,10 @@ TEXTS = {
     "a cut-off line": (PAIR * 2 + PAIR[:-20], "line 3 is not JSON"),
     "a number for a text": (PAIR + PAIR.replace('"b"', "5"), "line 2: 'chosen' is a number, in earlier rows text"),
     "an object for a text": (PAIR + PAIR.replace('"b"', "{}"), "line 2: 'chosen' is an object, in earlier rows text"),
-    "half of a character": (PAIR + PAIR.replace('"b"', '"\\ud83d"'), "line 2 holds half of a character"),
+    "half of a character": (
+        PAIR + PAIR.replace('"b"', '"\\ud83d"'),
+        "line 2: the field chosen holds \\ud83d, half of a character",
+    ),
     "a row that is no object": (PAIR + "5\n", "line 2 is a number, not an object"),
     "a byte order mark": ("\ufeff[" + PAIR.strip() + "]", "begins with a byte order mark"),
     "in a list": ("[" + PAIR + "," + PAIR.replace('"b"', "5") + "]", "record 2: 'chosen' is a number"),

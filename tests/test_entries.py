@@ -11,10 +11,12 @@ from test_llamafactory import loaded_by_llamafactory
 from lf_longpo.cli import main
 from lf_longpo.errors import UserError, first_line
 from lf_longpo.export.formats import preference_rows, sharegpt_rows
+from lf_longpo.faults import Faults
 from lf_longpo.pair_sets import find_viewed
 from lf_longpo.plugin.entries import describe_dataset
 from lf_longpo.plugin.registry import load_dataset_info
 from lf_longpo.plugin.shape import DEFAULT_TAGS, drop_reason, shape_of, type_fault
+from lf_longpo.review import placed_pairs
 
 ALPACA = {"instruction": "Name a river.", "input": "", "output": "Aare"}
 ALPACA_COLUMNS = {"prompt": "instruction", "query": "input", "response": "output"}
@@ -343,5 +345,6 @@ def test_rows_of_any_form_are_described_or_refused(tmp_path):
         for form in (preference_rows, sharegpt_rows):
             with suppress(UserError):
                 viewed = find_viewed(str(path), tmp_path)
-                list(form(rows, viewed.columns, shape_of(viewed.entry).tags))
+                placed = placed_pairs(path, viewed.columns, faults := Faults())
+                list(form(placed, viewed.columns, shape_of(viewed.entry).tags, faults))
     assert 20 < described < 580

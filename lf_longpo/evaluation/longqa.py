@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lf_longpo.config import ChatConfig, LongQAConfig
 from lf_longpo.evaluation.benchmark import Row
 from lf_longpo.evaluation.items import Item, Placed, item_of, read_sets
+from lf_longpo.faults import AT_ONCE, Faults
 from lf_longpo.models.calls import Calls
 from lf_longpo.questions import question_of
 from lf_longpo.text.answers import (
@@ -64,9 +65,9 @@ class LongQA:
         self.template = load_prompt(config.prompt, QA_PROMPTS, QA_FIELDS, "prompt")
         self.asked = (self.template,)
 
-    def items(self) -> Placed:
+    def items(self, faults: Faults = AT_ONCE) -> Placed:
         """Questions in either paper's format; the set is the file they stand in."""
-        return read_sets(self._config.input, self._config.input_split, _item)
+        return read_sets(self._config.input, self._config.input_split, _item, faults)
 
     def equip(self, judge: Calls | None) -> None:
         """Nobody judges."""

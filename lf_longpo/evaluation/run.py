@@ -16,6 +16,7 @@ from lf_longpo.errors import UserError
 from lf_longpo.evaluation.benchmark import Benchmark
 from lf_longpo.evaluation.items import Item, key_of
 from lf_longpo.evaluation.results import FIELDS, PREDICTIONS, RESULTS, Scores, question_scores, summarise
+from lf_longpo.faults import Faults
 from lf_longpo.journal import Journal, Row, check_folder, read_rows, write_whole
 from lf_longpo.models.adapters import fingerprint
 from lf_longpo.models.cache import CALLS, CallCache
@@ -137,9 +138,10 @@ def _check(config: EvaluateConfig, benchmark: Benchmark) -> tuple[dict[str, str]
     asked = (*benchmark.asked, *(fingerprint(model.adapter) for model in _all_models(benchmark)))
     digests: dict[str, str] = {}
     sets: dict[str, dict[str, str]] = {}
-    for item in refuse_repeated_ids(benchmark.items()):
-        digests[item.key] = item.digest(*asked)
-        sets.setdefault(item.set, {})[item.id] = item.digest()
+    with Faults() as faults:
+        for _, item in refuse_repeated_ids(benchmark.items(faults), faults):
+            digests[item.key] = item.digest(*asked)
+            sets.setdefault(item.set, {})[item.id] = item.digest()
     if not digests:
         raise UserError(f"{config.input} holds no questions")
     return digests, sets

@@ -12,6 +12,7 @@ from lf_longpo.config import ChatConfig, WinRateConfig
 from lf_longpo.evaluation.benchmark import Row
 from lf_longpo.evaluation.items import Item, Placed, item_of, read_sets
 from lf_longpo.evaluation.referee import Referee, judge_prompt, verdict_usage
+from lf_longpo.faults import AT_ONCE, Faults
 from lf_longpo.judging.verdicts import find_verdict
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.tokenizers import chat_tokens
@@ -53,9 +54,9 @@ class WinRate:
         self.template = load_prompt(config.prompt, QA_PROMPTS, QA_FIELDS, "prompt")
         self.asked = (self.template, self._prompt)
 
-    def items(self) -> Placed:
+    def items(self, faults: Faults = AT_ONCE) -> Placed:
         """Questions in either paper's format, with or without reference answers."""
-        return read_sets(self._config.input, self._config.input_split, _item)
+        return read_sets(self._config.input, self._config.input_split, _item, faults)
 
     def equip(self, judge: Calls | None) -> None:
         """Takes the judge."""

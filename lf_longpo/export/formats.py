@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from lf_longpo.errors import UserError
 from lf_longpo.export.responses import Answered
+from lf_longpo.faults import Faults, parsed
 from lf_longpo.journal import Row
-from lf_longpo.plugin.shape import DEFAULT_TAGS, ROLE_TAGS, history_fault, kind_of
+from lf_longpo.plugin.shape import DEFAULT_TAGS, ROLE_TAGS, history_fault
 from lf_longpo.review import SIDES
 
 # Roles of several conventions, in LLaMA-Factory's words and in TRL's.
@@ -32,97 +33,115 @@ KTO_ENTRY = {"prompt": "prompt", "response": "completion", "kto_tag": "label"}
 """LLaMA-Factory's columns for rows of `kto_rows`."""
 
 
-def preference_rows(rows: Iterable[Row], columns: Mapping[str, str], tags: Mapping[str, str]) -> Iterator[Row]:
+def preference_rows(
+    placed: Iterable[tuple[str, Row]], columns: Mapping[str, str], tags: Mapping[str, str], faults: Faults
+) -> Iterator[tuple[str, Row]]:
     """TRL's preference form with an explicit prompt, conversational; what else a row has stays.
 
     Args:
-        rows: pairs.
+        placed: pairs, each after its place.
         columns: LLaMA-Factory's names of the columns prompt, query, system, history, tools, chosen and rejected to the
             rows'.
         tags: LLaMA-Factory's names of tags to those of the rows' messages.
-
-    Raises:
-        UserError: a message has a role that is not known, or no text.
+        faults: takes the pairs without texts, and those with a message of an unknown role.
     """
-    for prompt, sides, others in _turns(rows, columns, tags):
-        yield {
+
+    def preference(row: Row, place: str) -> Row:
+        prompt, sides, others = _turns(row, place, columns, tags)
+        return {
             "prompt": [{"role": _TRL_ROLES[turn.role], "content": turn.text} for turn in prompt],
             **{name: _message("assistant", turn.text) for name, turn in sides.items()},
             **others,
         }
 
+    return parsed(placed, preference, faults)
 
-def sharegpt_rows(rows: Iterable[Row], columns: Mapping[str, str], tags: Mapping[str, str]) -> Iterator[Row]:
+
+def sharegpt_rows(
+    placed: Iterable[tuple[str, Row]], columns: Mapping[str, str], tags: Mapping[str, str], faults: Faults
+) -> Iterator[tuple[str, Row]]:
     """LLaMA-Factory's sharegpt ranking form, which `longpo register` describes; what else a row has stays.
 
-    Arguments and errors as for `preference_rows`.
+    Arguments as for `preference_rows`.
     """
-    for prompt, sides, others in _turns(rows, columns, tags):
+
+    def shared(row: Row, place: str) -> Row:
+        prompt, sides, others = _turns(row, place, columns, tags)
         if others.get("tools") is not None and not isinstance(others["tools"], str):
             others["tools"] = json.dumps(others["tools"], ensure_ascii=False)
-        yield {
+        return {
             "conversations": [{"from": turn.role, "value": turn.text} for turn in prompt],
             **{name: {"from": turn.role, "value": turn.text} for name, turn in sides.items()},
             **others,
         }
 
+    return parsed(placed, shared, faults)
+
 
 def _turns(
-    rows: Iterable[Row], columns: Mapping[str, str], tags: Mapping[str, str]
-) -> Iterator[tuple[list[Turn], dict[str, Turn], Row]]:
-    """Prompt, chosen and rejected response, and the other columns of each row, with `tools` under that name."""
+    row: Row, place: str, columns: Mapping[str, str], tags: Mapping[str, str]
+) -> tuple[list[Turn], dict[str, Turn], Row]:
+    """Prompt, chosen and rejected response, and the other columns of a row, with `tools` under that name."""
     taken = {*columns.values(), "prompt", "conversations", *SIDES}
-    for number, row in enumerate(rows, 1):
-        try:
-            if not isinstance(row, dict):
-                raise UserError(f"it is {kind_of(row)}, not an object")
-            prompt = _prompt(row, columns, tags)
-            sides = {name: _response(row.get(columns[name]), tags) for name in SIDES}
-        except UserError as error:
-            raise UserError(f"row {number}: {error}") from None
-        others = {name: value for name, value in row.items() if name not in taken}
-        if "tools" in columns and row.get(columns["tools"]) is not None:
-            others["tools"] = row[columns["tools"]]
-        yield prompt, sides, others
+    try:
+        prompt = _prompt(row, columns, tags)
+        sides = {name: _response(columns[name], row[columns[name]], tags) for name in SIDES}
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
+    others = {name: value for name, value in row.items() if name not in taken}
+    if "tools" in columns and row.get(columns["tools"]) is not None:
+        others["tools"] = row[columns["tools"]]
+    return prompt, sides, others
 
 
 def _prompt(row: Row, columns: Mapping[str, str], tags: Mapping[str, str]) -> list[Turn]:
     known = {ours: row.get(theirs) for ours, theirs in columns.items()}
-    turns = [Turn("system", known["system"])] if known.get("system") else []
+    turns = [Turn("system", _text(columns["system"], known["system"]))] if known.get("system") else []
     if fault := history_fault(row, columns.get("history")):
-        raise UserError(fault)
+        raise UserError(f"{fault}; fix it or remove the pair")
     for asked, told in known.get("history") or []:
         turns += [Turn("human", asked), Turn("gpt", told)]
-    if isinstance(known["prompt"], list):
-        messages = [_turn(message, tags) for message in known["prompt"]]
+    if isinstance(known["prompt"], list) and known["prompt"]:
+        messages = [_turn(columns["prompt"], message, tags) for message in known["prompt"]]
         # As LLaMA-Factory, which takes a system message for the column's text.
-        return messages if messages and messages[0].role == "system" else turns + messages
-    texts = [text for text in (known["prompt"], known.get("query")) if text]
-    if not all(isinstance(text, str) for text in texts):
-        raise UserError("the prompt is neither text nor a list of messages")
+        return messages if messages[0].role == "system" else turns + messages
+    filled = [name for name in ("prompt", "query") if known.get(name)] or ["prompt"]
     # As LLaMA-Factory joins them.
-    return [*turns, Turn("human", "\n".join(texts))]
+    return [*turns, Turn("human", "\n".join(_text(columns[name], known[name]) for name in filled))]
 
 
-def _response(value: Any, tags: Mapping[str, str]) -> Turn:
+def _response(field: str, value: Any, tags: Mapping[str, str]) -> Turn:
     """A response; of several messages the last one."""
-    if isinstance(value, list):
-        value = value[-1] if value else None
-    return Turn("gpt", value) if isinstance(value, str) else _turn(value, tags)
+    if isinstance(value, list) and value:
+        value = value[-1]
+    return _turn(field, value, tags) if isinstance(value, dict) else Turn("gpt", _text(field, value))
 
 
-def _turn(message: Any, tags: Mapping[str, str]) -> Turn:
+def _turn(field: str, message: Any, tags: Mapping[str, str]) -> Turn:
     if not isinstance(message, dict):
-        raise UserError(f"a message is {kind_of(message)}; write an object with role and content")
+        raise _no_text(field, message)
     role = message.get(tags["role_tag"], message.get("role", message.get("from")))
     roles = _ROLES | {tags[tag]: DEFAULT_TAGS[tag] for tag in ROLE_TAGS if tag in tags}
     if not isinstance(role, str) or role not in roles:
-        raise UserError(f"a message has the role {role!r}; known are {', '.join(roles)}")
+        raise UserError(f"a message of the field {field} has the role {role!r:.60}; known are {', '.join(roles)}")
     text = message.get(tags["content_tag"], message.get("content", message.get("value")))
     if not isinstance(text, str):
-        calls = "; tool calls are not converted, write them as text" if message.get("tool_calls") else ""
-        raise UserError(f"the message of {role} has {kind_of(text)} as its content, not text{calls}")
+        raise _no_text(field, message)
     return Turn(roles[role], text)
+
+
+def _text(field: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise _no_text(field, value)
+    return value
+
+
+def _no_text(field: str, value: Any) -> UserError:
+    calls = isinstance(value, dict) and value.get("tool_calls")
+    return UserError(
+        f"the field {field} must be a text, or messages with texts, not {value!r:.60}; fill it or remove the pair"
+        + ("; tool calls are not converted, write them as text" if calls else "")
+    )
 
 
 def kto_rows(questions: Iterable[Answered], threshold: float | None, conversational: bool) -> Iterator[Row]:

@@ -151,7 +151,7 @@ class LongRewardRun:
         """Of a run from its beginning."""
         given: dict[str, list[str]] = {}
         if self._config.responses:
-            for _, id, response in read_responses(self._config.responses, self._asked):
+            for _, (id, response) in read_responses(self._config.responses, self._asked):
                 given.setdefault(id, []).append(response.answer)
         return estimate_longreward(self._config, self.source, self._prompts, tokenizer, given)
 

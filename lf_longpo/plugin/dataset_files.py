@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lf_longpo.errors import UserError, first_line
-from lf_longpo.tables import FILE_TYPES, places_and_rows
+from lf_longpo.tables import places_and_rows
 
-# The library `datasets` calls a format otherwise than its files end.
+# Read by the library `datasets`, as LLaMA-Factory does: it gives the cells of a .csv file types. It has its own names
+# for these formats.
 _OTHER_FORMATS = {".csv": "csv", ".arrow": "arrow", ".txt": "text"}
-TYPES = (*FILE_TYPES, *_OTHER_FORMATS)
+TYPES = (".jsonl", ".json", ".parquet", *_OTHER_FORMATS)
 """What LLaMA-Factory loads; it compares endings as they are written, in lower case."""
 # Rows that are looked at to see which columns and roles there are.
 _LOOKED_AT = 100
@@ -63,7 +64,8 @@ def first_rows(path: Path) -> FirstRows:
         UserError: there are no files, or the first row is missing or cannot be read.
     """
     file = files_of(path)[0]
-    rows = places_and_rows(str(file)) if file.suffix in FILE_TYPES else _rows_of_other_format(file)
+    other = file.suffix in _OTHER_FORMATS
+    rows = _rows_of_other_format(file) if other else places_and_rows(str(file), halves=True)
     place, row = next(rows, (str(file), None))
     if not isinstance(row, dict):
         raise UserError(f"{place}: no rows with named columns; a data set needs at least one")

@@ -112,7 +112,8 @@ def check_loadable(first: FirstRows, entry: Mapping[str, Any]) -> None:
     """
     sample, shape = sample_of(first.rows), shape_of(entry)
     fault = type_fault(sample, shape, answered="response" in shape.columns or shape.ranking)
-    if fault is None and (messages := sample.get(shape.columns.get("messages", ""))):
+    messages = sample.get(shape.columns.get("messages", "")) if shape.formatting != "alpaca" else None
+    if fault is None and messages:
         roles = {message[shape.tags["role_tag"]]: None for message in messages}
         if not set(roles) & {shape.tags.get(tag) for tag in ROLE_TAGS}:
             fault = f"the roles are {', '.join(map(repr, roles))}; name them: --tags user_tag=... assistant_tag=..."

@@ -28,7 +28,7 @@ def load_dataset_info(dataset_dir: str | Path) -> dict[str, Any]:
         return {}
     try:
         info = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}; mend it by hand, nothing was written") from None
     if not isinstance(info, dict) or not all(isinstance(entry, dict) for entry in info.values()):
         raise UserError(
@@ -72,7 +72,7 @@ def register_dataset(dataset_dir: str | Path, name: str, entry: Mapping[str, Any
         check_registration(folder, name, entry, overwrite)
         info = load_dataset_info(folder)
         info[name] = dict(entry)
-        write_whole(path, [json.dumps(info, ensure_ascii=False, indent=2), "\n"])
+        _write(path, info)
 
 
 def unregister_dataset(dataset_dir: str | Path, name: str) -> None:
@@ -81,11 +81,17 @@ def unregister_dataset(dataset_dir: str | Path, name: str) -> None:
     Raises:
         UserError: the file is broken.
     """
-    folder = Path(dataset_dir)
-    with FileLock(folder / f"{DATASET_INFO}.lock"):
-        info = load_dataset_info(folder)
+    path = (Path(dataset_dir) / DATASET_INFO).resolve()
+    with FileLock(path.with_name(f"{path.name}.lock")):
+        info = load_dataset_info(dataset_dir)
         if info.pop(name, None) is not None:
-            write_whole(folder / DATASET_INFO, [json.dumps(info, ensure_ascii=False, indent=2), "\n"])
+            _write(path, info)
+
+
+def _write(path: Path, info: Mapping[str, Any]) -> None:
+    text = json.dumps(info, ensure_ascii=False, indent=2)
+    # Half characters of entries that were there stay as JSON spells them.
+    write_whole(path, [text.encode("utf-8", "backslashreplace").decode(), "\n"])
 
 
 def check_registration(dataset_dir: str | Path, name: str, entry: Mapping[str, Any], overwrite: bool = False) -> None:

@@ -7,8 +7,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-import yaml
-
 from lf_longpo.config import GenerateConfig
 from lf_longpo.data_set import data_set_of
 from lf_longpo.errors import UserError, first_line
@@ -20,6 +18,7 @@ from lf_longpo.pipeline import FAILURES
 from lf_longpo.questions import Source
 from lf_longpo.records import PreferencePair, names
 from lf_longpo.run_dir import CONFIG, SUMMARY, started_in
+from lf_longpo.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -58,10 +57,10 @@ class RunFolder:
         self.path = path
         self._pairs: BinaryIO | None = None
         try:
-            self.config = GenerateConfig.model_validate(yaml.safe_load((path / CONFIG).read_text(encoding="utf-8")))
+            self.config = GenerateConfig.model_validate(parse_yaml((path / CONFIG).read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise UserError(f"{path} holds no run: {CONFIG} is missing; name the output_dir of a generation") from None
-        except (ValueError, yaml.YAMLError) as error:
+        except ValueError as error:
             raise UserError(f"{path / CONFIG} is no generation's: {first_line(error)}; name another folder") from None
         self._started_in = started_in(self.config.output_dir, path)
 

@@ -87,7 +87,7 @@ def _divided(
 ) -> Iterator[LongText]:
     """Documents in parts that are neither too long nor too short, without those that were there already."""
     kept = 0
-    for one in refuse_repeated_ids(_parts(config, tokenizer, left_out)):
+    for _, one in refuse_repeated_ids(_parts(config, tokenizer, left_out)):
         kept += 1
         yield one
     if not kept:

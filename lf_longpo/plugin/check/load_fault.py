@@ -1,6 +1,5 @@
 """Which row of a JSON file the library `datasets` cannot load; its own errors count rows within a block of the file."""
 
-import json
 from pathlib import Path
 
 from lf_longpo.errors import UserError
@@ -30,7 +29,7 @@ def _file_fault(file: Path, types: dict[str, str]) -> str | None:
     """As above; `types` has the type of each column in the rows before, and takes new ones.
 
     Raises:
-        UserError: a row is not JSON.
+        UserError: a row is not JSON, or holds half a character.
     """
     with file.open("rb") as start:
         if start.read(3) == _BYTE_ORDER_MARK:
@@ -38,10 +37,6 @@ def _file_fault(file: Path, types: dict[str, str]) -> str | None:
     for place, row in places_and_rows(str(file)):
         if not isinstance(row, dict):
             return f"{place} is {kind_of(row)}, not an object"
-        try:
-            json.dumps(row, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            return f"{place} holds half of a character (a lone surrogate); remove it"
         for name, value in row.items():
             kind = kind_of(value)
             if value is not None and types.setdefault(name, kind) != kind:
