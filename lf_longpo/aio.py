@@ -3,38 +3,46 @@ something once for all who need it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from lf_longpo.errors import CallFailed, Unfinished
+from lf_longpo.errors import CallFailed, Unfinished, UserError
 
 T = TypeVar("T")
 
+# Called as soon as an error is raised that ends the run; other calls of its question may still be under way.
+ON_FAULT: ContextVar[Callable[[], None]] = ContextVar("on_fault", default=lambda: None)
+# The errors that do.
+_FAULTS = (UserError, OSError)
+
 
 async def all_settled(*work: Awaitable[T]) -> list[T]:
-    """The results, in order. Where calls fail, the others end first: what finishes is kept and paid for.
+    """The results, in order. Where one fails, the others end first: a call under way is paid for, so its reply is kept.
 
     Raises:
-        Unfinished: the run makes no more calls, once all has ended.
-        CallFailed: the first that failed, once all has ended.
-        Exception: any other error, at once; the rest is cancelled.
+        Exception: once all have ended, the first error of the kind that matters most: one that ends the run, then
+            `Unfinished`, then one that nobody expects, then `CallFailed`.
     """
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
         pending = set(tasks)
         while pending:
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_EXCEPTION)
-            for task in done:
-                if not isinstance(_error(task), Unfinished | CallFailed | None):
-                    raise _error(task)
-    finally:
+            if any(isinstance(_error(task), _FAULTS) for task in done):
+                ON_FAULT.get()()
+    finally:  # where this call itself is cancelled
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    errors = [error for error in map(_error, tasks) if error is not None]
-    if errors:
-        raise next((error for error in errors if isinstance(error, Unfinished)), errors[0])
+    if errors := [error for error in map(_error, tasks) if error is not None]:
+        raise min(errors, key=_rank)
     return [task.result() for task in tasks]
+
+
+def _rank(error: BaseException) -> int:
+    kinds = {_FAULTS: 0, Unfinished: 1, CallFailed: 3}
+    return next((rank for kind, rank in kinds.items() if isinstance(error, kind)), 2)
 
 
 def _error(task: "asyncio.Future[Any]") -> BaseException | None:

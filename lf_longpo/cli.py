@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import partial
+from io import TextIOWrapper
 from pathlib import Path
 
 from lf_longpo import __version__
@@ -27,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # file names and terminals need not be UTF-8
+            stream.reconfigure(errors="backslashreplace")
     try:
         exit_code = options.run(options)
     except UserError as error:
@@ -156,12 +160,12 @@ def _parser() -> argparse.ArgumentParser:
         "export",
         help="pairs, or all responses of a run, for other trainers and for the hub",
         description="Writes a data set in another form: pairs as they are, TRL's preference or unpaired form, or "
-        "LLaMA-Factory's KTO. The file's name ends in .jsonl or .parquet.",
+        "LLaMA-Factory's sharegpt pairs or KTO. The file's name ends in .jsonl or .parquet.",
     )
     export.add_argument("name", help="output_dir of a generation, a .jsonl file of pairs, or a registered data set")
     export.add_argument("output", type=Path, help="the .jsonl or .parquet file to write")
     export.add_argument(
-        "--to", choices=["pairs", "trl-dpo", "trl-kto", "kto"], default="pairs", help="form (%(default)s)"
+        "--to", choices=["pairs", "trl-dpo", "sharegpt", "trl-kto", "kto"], default="pairs", help="form (%(default)s)"
     )
     export.add_argument(
         "--threshold",
@@ -252,11 +256,13 @@ def _parser() -> argparse.ArgumentParser:
     register = commands.add_parser(
         "register",
         help="add a data set to dataset_info.json",
-        description="Adds a file or a hub data set to LLaMA-Factory's dataset_info.json. Of a local file the format "
-        "is read from its first row where it is not told.",
+        description="Adds a file, a folder of files or a hub data set to LLaMA-Factory's dataset_info.json. The format "
+        "of a local file is read from its first rows where it is not given.",
     )
     register.add_argument(
-        "source", help="a .jsonl, .json, .parquet, .csv or .arrow file, or the name of a hub data set"
+        "source",
+        help="a .jsonl, .json, .parquet, .csv, .arrow or .txt file, a folder of such files of one type, an s3:// or "
+        "gs:// address, or the name of a hub data set",
     )
     register.add_argument("--name", required=True, help="what a recipe's `dataset` will say")
     register.add_argument("--dataset-dir", default="dataset_info", help="LLaMA-Factory's data folder (%(default)s)")
@@ -448,9 +454,7 @@ def _check(options: argparse.Namespace) -> int:
         from lf_longpo.reporting import stdout_console
 
         checked = check(options.recipe, options.overrides, options.gpus, options.gpu_memory)
-        copies = []
-        if options.fix_lengths:
-            copies = [fix_lengths(*dataset, checked.run, checked.encoding) for dataset in checked.datasets]
+        copies = fix_lengths(checked) if options.fix_lengths else []
     if options.json:
         print(as_json(options.recipe, checked.findings, copies))
     else:
@@ -471,8 +475,10 @@ def _train(options: argparse.Namespace) -> int:
 def _register(options: argparse.Namespace) -> int:
     if options.reviewed:
         return _register_reviewed(options)
-    from lf_longpo.plugin.entries import describe_dataset
+    from lf_longpo.plugin.dataset_files import files_of, first_rows
+    from lf_longpo.plugin.entries import describe_dataset, is_local, remarks
     from lf_longpo.plugin.registry import register_dataset
+    from lf_longpo.tables import check_halves
 
     entry = describe_dataset(
         options.source,
@@ -484,8 +490,14 @@ def _register(options: argparse.Namespace) -> int:
         subset=options.subset,
         split=options.split,
     )
+    if "file_name" in entry:
+        for file in files_of(Path(options.source)):
+            check_halves(str(file))
     register_dataset(options.dataset_dir, options.name, entry, overwrite=options.overwrite)
     print(f"registered {options.name} in {options.dataset_dir}/dataset_info.json: {entry}")
+    if is_local(options.source):
+        for remark in remarks(first_rows(Path(options.source)), entry):
+            print(remark)
     return 0
 
 

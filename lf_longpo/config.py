@@ -24,7 +24,9 @@ _UNBATCHED = ("anthropic", "deepseek", "local")
 class Config(BaseModel):
     """What all configurations share: unknown keys are errors, values do not change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 class SamplingConfig(Config):
@@ -210,6 +212,9 @@ class LongMabConfig(Config):
     """Roll-out and training prompt: `reasoning` (the paper's form), `brief` (small models), or a text file's path."""
     probe_prompt: str = "probe"
     """Probe prompt: `probe`, `brief_probe` (small models), or a text file's path."""
+    answer_form: Literal["published", "tolerant"] = "published"
+    """How the answer is found in an output. `published`: the paper's rule, after `Answer:`, `The answer is:` or `Final
+    answer is:`. `tolerant`: where that finds none, also after `**Answer**:`, `### Answer`, `Answer：` and `答案：`."""
     sampling: SamplingConfig = SamplingConfig()
     """For probes and roll-outs."""
 
@@ -264,6 +269,9 @@ class PairsConfig(Config):
     """LLaMA-Factory's template of the model to be trained (llama3, qwen, glm4, smollm2, ...)."""
     cutoff_len: Positive = 8500
     """The training recipe's cutoff_len: the context is cut in its middle until prompt and response fit."""
+    allow_truncated: Annotated[bool, Field(strict=True)] = False
+    """Whether responses that were cut off at `max_new_tokens` may become chosen or rejected. A model that is trained on
+    such responses learns not to end."""
 
 
 class GenerateConfig(Config):
@@ -271,7 +279,7 @@ class GenerateConfig(Config):
 
     method: Literal["longmab", "longreward"]
     input: str
-    """Questions: a .jsonl, .json or .parquet file, or a data set on the Hugging Face hub."""
+    """Questions: a .jsonl, .json, .parquet or .csv file, or a data set on the Hugging Face hub."""
     input_split: str = "train"
     """Split of a hub data set."""
     start: Annotated[int, Field(ge=0, strict=True)] = 0
@@ -373,7 +381,7 @@ class EvaluateConfig(Config):
     """What all evaluations share."""
 
     input: str | Annotated[list[str], Field(min_length=1)]
-    """Questions: a .jsonl, .json or .parquet file, a folder of such, or a data set on the Hugging Face hub (`org/name`,
+    """Questions: a .jsonl, .json, .parquet or .csv file, a folder of such, or a data set on the hub (`org/name`,
     `org/name:subset`); or a list of these. Each is a set of its own."""
     input_split: str = "test"
     """Split of a hub data set."""

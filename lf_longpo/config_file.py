@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import ValidationError
 
 from lf_longpo.config import Config
 from lf_longpo.errors import UserError
+from lf_longpo.text.halves import refuse_halves, texts_in
+from lf_longpo.yaml_text import parse_yaml
 
 C = TypeVar("C", bound=Config)
 
@@ -23,21 +24,28 @@ def load_config(kind: type[C], path: str | Path | None, overrides: Sequence[str]
         UserError: the file is missing or no YAML mapping, an override is malformed, or a key or value is wrong; one
             line for each fault, naming the file and the field.
     """
-    data = _read(Path(path)) if path is not None else {}
+    data = read_settings(Path(path)) if path is not None else {}
     for override in overrides:
         _apply(data, override)
     try:
-        return kind.model_validate(data)
+        config = kind.model_validate(data)
     except ValidationError as error:
         raise UserError("\n".join(_explain(path or "settings", kind, fault) for fault in error.errors())) from None
+    _check_texts(data, str(path or "settings"))
+    return config
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file, unchecked.
+
+    Raises:
+        UserError: the file cannot be read, or is no YAML mapping.
+    """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        data = parse_yaml(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that is none
+    except ValueError as error:  # also where it is not UTF-8
         raise UserError(f"{path} is not YAML: {error}") from None
     if not isinstance(data, dict):
         raise UserError(f"{path} must hold keys and values")
@@ -54,9 +62,21 @@ def _apply(data: dict[str, Any], override: str) -> None:
         if not isinstance(data, dict):
             raise UserError(f"override {override!r}: {parent} holds a value, not keys")
     try:
-        data[last] = yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError):
+        data[last] = parse_yaml(value)
+    except ValueError:
         raise UserError(f"override {override!r}: {value!r} is not a YAML value; quote it") from None
+
+
+def _check_texts(settings: dict[str, Any], place: str) -> None:
+    """Refuses what YAML can spell and no file, path or request can hold.
+
+    Raises:
+        UserError: it names the section.
+    """
+    refuse_halves(settings, place)
+    for name, value in settings.items():
+        if any("\0" in text for text in texts_in(value)):
+            raise UserError(f"{place}: {name} holds a null character; remove it")
 
 
 def _explain(path: str | Path, kind: type[Config], fault: Any) -> str:

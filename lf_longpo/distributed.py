@@ -9,6 +9,7 @@ started in.
 import asyncio
 import json
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -29,6 +30,9 @@ from lf_longpo.run_dir import SUMMARY, changed_settings, locked, save_settings
 _SHARDS_A_WORKER = 4
 # Seconds that a shard of a lost node waits for the file system to notice.
 _PATIENCE = 300.0
+# Holds where the shards begin and end; written before any of them is begun.
+_MANIFEST = "shards.json"
+_SHARD = re.compile(r"\d+-\d+")
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -57,7 +61,7 @@ def generate_on_ray(config: GenerateConfig, address: str, until: str = "pairs") 
     folder = config.output_dir / SHARDS
     if folder.is_dir():  # so that the check sees what an earlier start came to
         with locked(folder):
-            _merge(config.output_dir, sorted(folder.glob("*-*")))
+            _merge(config.output_dir, _shard_folders(folder))
     questions = asyncio.run(check(config, until))
     if not folder.is_dir() and any(config.output_dir.glob("*.jsonl")):
         raise UserError(
@@ -101,16 +105,14 @@ def _gpus(config: GenerateConfig) -> int:
 
 def _shards(config: GenerateConfig, folder: Path, questions: int, workers: int) -> list[GenerateConfig]:
     """The runs that make up this one: those that were begun, or new ones."""
-    begun = sorted(path.name for path in folder.glob("*-*"))
-    ends = [tuple(map(int, name.split("-"))) for name in begun]
-    if begun and (ends[0][0], ends[-1][1]) != (config.start, config.start + questions):
+    span = [config.start, config.start + questions]
+    edges = _begun(folder)
+    if edges and [edges[0], edges[-1]] != span:
         raise UserError(f"{folder} was begun for other questions; set another output_dir or put start and end back")
-    if not begun:
+    if not edges:
         number = min(questions, workers * (1 if _gpus(config) else _SHARDS_A_WORKER))
         edges = [config.start + questions * place // number for place in range(number + 1)]
-        ends = list(pairwise(edges))
-        for start, end in ends:
-            (folder / f"{start:08}-{end:08}").mkdir(parents=True)
+    write_whole(folder / _MANIFEST, [json.dumps({"edges": edges}), "\n"])
     shares = {
         name: _share(model, workers) for name in ("policy", "judge") if (model := getattr(config, name)) is not None
     }
@@ -124,8 +126,33 @@ def _shards(config: GenerateConfig, folder: Path, questions: int, workers: int) 
                 "dataset_dir": (folder / f"{start:08}-{end:08}" / "data").absolute(),
             }
         )
-        for start, end in ends
+        for start, end in pairwise(edges)
     ]
+
+
+def _begun(folder: Path) -> list[int]:
+    """The numbers of the questions at which the shards of an earlier start begin and end; none where none was begun.
+
+    Raises:
+        UserError: they cannot be read.
+    """
+    path = folder / _MANIFEST
+    if path.is_file():
+        try:
+            return [int(edge) for edge in json.loads(path.read_text(encoding="utf-8"))["edges"]]
+        except (ValueError, TypeError, LookupError):
+            raise UserError(f"{path} does not hold the edges of the shards; set another output_dir") from None
+    folders = _shard_folders(folder)  # of a version that had no such file
+    if not any(any(path.iterdir()) for path in folders):
+        return []
+    shards = [tuple(map(int, path.name.split("-"))) for path in folders]
+    if any(one[1] != other[0] for one, other in pairwise(shards)):
+        raise UserError(f"{folder} lacks some of its shards; set another output_dir")
+    return [*(start for start, _ in shards), shards[-1][1]]
+
+
+def _shard_folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if _SHARD.fullmatch(path.name))
 
 
 def _share(model: ChatConfig, workers: int) -> ChatConfig:
@@ -200,9 +227,11 @@ def _merge(output_dir: Path, folders: list[Path]) -> None:
         for folder in folders:
             if (folder / CALLS).is_file():
                 db.execute("ATTACH ? AS shard", (str(folder / CALLS),))
-                # By name: a shard of an earlier version may lack some.
-                columns = ", ".join(row[1] for row in db.execute("PRAGMA shard.table_info(calls)"))
-                if columns:
+                # By name: a shard of an earlier version may lack some, one of a later version have more.
+                there, ours = (
+                    [row[1] for row in db.execute(f"PRAGMA {name}.table_info(calls)")] for name in ("shard", "main")
+                )
+                if columns := ", ".join(name for name in there if name in ours):
                     db.execute(f"INSERT OR IGNORE INTO main.calls ({columns}) SELECT {columns} FROM shard.calls")
                 db.execute("DETACH shard")
 

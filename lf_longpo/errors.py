@@ -5,12 +5,20 @@ A `CallFailed` is one model call that failed for good; it costs its question, no
 may not go on.
 """
 
+# The library `datasets` says this of every failure; the row is named in the cause.
+_EMPTY_WORDS = "An error occurred while generating the dataset"
 # What shells report of a command that Ctrl-C ended.
 INTERRUPTED = 130
 
 
 class UserError(Exception):
-    """Bad input or settings. The message names the file, line or field and says how to mend it."""
+    """Bad input or settings. The message names the file, line or field and says how to fix it.
+
+    It can always be written: half characters (lone surrogates), as input may hold them, stand in it as escapes.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.encode("utf-8", "backslashreplace").decode())
 
 
 class CallFailed(Exception):
@@ -24,6 +32,14 @@ class CallFailed(Exception):
     def __init__(self, message: str, used: tuple[int, int] = (0, 0)) -> None:
         super().__init__(message)
         self.used = used
+
+
+class Refused(CallFailed):
+    """A call that the server refuses as it is; where every call is refused so, none can work.
+
+    Args:
+        message: what happened, in the server's words.
+    """
 
 
 class TryAgain(CallFailed):
@@ -72,6 +88,10 @@ class TextTooLong(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its kind where it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    """The first line that says something in the message of an error or of what caused it, or the error's kind."""
+    told: BaseException | None = error
+    while told is not None:
+        if lines := [line for line in str(told).splitlines() if line.strip() and line != _EMPTY_WORDS]:
+            return lines[0]
+        told = told.__cause__
+    return type(error).__name__

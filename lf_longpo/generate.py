@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lf_longpo.config import GenerateConfig
+from lf_longpo.data_set import check_data_set, register_pairs
 from lf_longpo.errors import UserError, first_line
 from lf_longpo.journal import Row, check_folder, write_whole
 from lf_longpo.longmab.run import LongMabRun
@@ -23,7 +24,6 @@ from lf_longpo.models.tokenizers import load_counting_tokenizer
 from lf_longpo.pairs import PAIRS, Pairs
 from lf_longpo.pipeline import FAILURES, Failures, Tally, run_questions
 from lf_longpo.plugin.encoding import TemplateEncoder
-from lf_longpo.plugin.registry import check_registration, ranking_entry, register_dataset
 from lf_longpo.progress import Progress
 from lf_longpo.questions import check_questions, read_questions
 from lf_longpo.report.write import REPORT, write_report
@@ -35,8 +35,19 @@ if TYPE_CHECKING:
 
 # Where a run on a cluster has its parts.
 SHARDS = "shards"
-# What a summary counts beside pairs and calls.
-_COUNTED = ("questions", "failed", "unfinished", "left_out", "all_equal", "too_few_responses", "not_scored")
+# What a summary counts, apart from pairs and calls.
+_COUNTED = (
+    "questions",
+    "failed",
+    "unfinished",
+    "unfit",
+    "left_out",
+    "all_equal",
+    "cut_off",
+    "too_few_responses",
+    "not_scored",
+    "gold_in_every_text",
+)
 _METHODS = {"longmab": LongMabRun, "longreward": LongRewardRun}
 
 
@@ -133,8 +144,8 @@ async def collect(
             pairs = Pairs(config.output_dir, run.encoder)
             try:
                 run.method.open(pairs, failures)
-                pairs.take_over()
                 sums = {name: sum(part.get(name, 0) for part in parts) for name in _COUNTED}
+                pairs.unfit = sums["unfit"]
                 progress.counts.update({name.replace("_", " "): number for name, number in sums.items()})
                 done = sums["questions"] - sums["failed"] - sums["unfinished"]
                 tally = Tally(done, sums["failed"], sums["unfinished"], any(part["interrupted"] for part in parts))
@@ -170,7 +181,8 @@ def _prepare(config: GenerateConfig, until: str) -> _Run:
     changed = changed_settings(config, config.output_dir)
     refuse_changes(_not_about_pairs(changed, method), config.output_dir)
     steps = method.check(digests)
-    _check_targets(config)
+    check_folder(config.output_dir, "output_dir")
+    check_data_set(config)
     name, trust = config.tokenizer or config.policy.model, _trusts(config)
     tokenizer = load_counting_tokenizer(config.tokenizer, config.policy, "policy")
     encoder = TemplateEncoder(config.pairs.template, name, config.pairs.cutoff_len, trust)
@@ -213,15 +225,6 @@ def _not_about_pairs(changed: dict[str, tuple[Any, Any]], method: Method) -> dic
     }
 
 
-def _check_targets(config: GenerateConfig) -> None:
-    """Finds before any work what would keep its result from being written."""
-    check_folder(config.output_dir, "output_dir")
-    check_registration(config.dataset_dir, config.dataset_name, ranking_entry(_file_name(config)))
-    target = config.dataset_dir / _file_name(config)
-    if target.resolve() in {Path(source).resolve() for source in (config.input, config.responses) if source}:
-        raise UserError(f"the pairs would be written over the input {target}; set another dataset_name or dataset_dir")
-
-
 def _announce(config: GenerateConfig, total: int, pairs: Pairs, announced: list[str], progress: Progress) -> None:
     if pairs.skipped:
         progress.note(f"{pairs.skipped} lines of {PAIRS} cannot be read; their pairs are made again")
@@ -242,11 +245,12 @@ def _finish(
     tally: Tally,
     seconds: float,
 ) -> Result:
-    if len(pairs):
-        # In the input's order, in the run's folder and in the data folder.
-        write_whole(config.dataset_dir / _file_name(config), pairs.lines(ids))
-        write_whole(config.output_dir / PAIRS, pairs.lines(ids))
-        register_dataset(config.dataset_dir, config.dataset_name, ranking_entry(_file_name(config)))
+    made = len(pairs.ids(ids))
+    whole = until == method.stages[-1]
+    registration = "none"
+    if whole:
+        registration = register_pairs(config, ids, pairs, tally)
+        write_whole(config.output_dir / PAIRS, pairs.lines(ids))  # in the input's order, as in the data folder
     summary = {
         "method": config.method,
         "questions": len(ids),
@@ -254,7 +258,9 @@ def _finish(
         "failed": tally.failed,
         "unfinished": tally.unfinished,
         "interrupted": tally.interrupted,
-        "pairs": len(pairs),
+        "pairs": made,
+        "unfit": pairs.unfit,
+        "data_set": registration,
         **method.summary(),
         "calls": {stage: totals._asdict() for stage, totals in ledger.stages.items()},
         "cost": ledger.spent,
@@ -262,8 +268,7 @@ def _finish(
     }
     write_whole(config.output_dir / SUMMARY, [json.dumps(summary, indent=2, ensure_ascii=False), "\n"])
     _report(config.output_dir)
-    made = len(pairs) if until == method.stages[-1] else tally.done
-    return Result(summary, tally.exit_code(made, config.max_failure_rate))
+    return Result(summary, tally.exit_code(made if whole else tally.done, config.max_failure_rate))
 
 
 def _report(output_dir: Path) -> None:
@@ -272,7 +277,3 @@ def _report(output_dir: Path) -> None:
         write_report(output_dir)
     except Exception as error:
         print(f"no {REPORT}: {first_line(error)}; longpo report {output_dir} tries again", file=sys.stderr, flush=True)
-
-
-def _file_name(config: GenerateConfig) -> str:
-    return f"{config.dataset_name}.jsonl"

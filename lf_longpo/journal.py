@@ -7,12 +7,13 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from lf_longpo.errors import UserError
+from lf_longpo.text.differences import whole_letters
 
 Row = dict[str, Any]
 
@@ -63,7 +64,7 @@ class Journal:
         return found
 
     def append(self, row: Row) -> None:
-        """Writes one row; when this returns, a kill of the process cannot lose it.
+        """Writes one row; when this returns, a kill of the process cannot lose it. Lone surrogates become U+FFFD.
 
         Raises:
             OSError: it cannot be written; the next opening cuts off what is there of it.
@@ -71,7 +72,7 @@ class Journal:
         self._file.seek(0, os.SEEK_END)
         place = self._file.tell()
         try:
-            self._file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            self._file.write(whole_letters(json.dumps(row, ensure_ascii=False)).encode() + b"\n")
             self._file.flush()
         except OSError as error:  # a full disk
             self._broken = True
@@ -182,18 +183,34 @@ def check_folder(folder: Path, what: str) -> None:
 
 
 def write_whole(path: Path, parts: Iterator[str] | list[str]) -> None:
-    """Writes a text file that appears complete or not at all, replacing an older one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    """Writes a text file that appears complete or not at all, see `replacing`."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(parts)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives an empty file to write; it replaces `path` at once when the block ends, and is removed where it fails.
+
+    Where `path` is a symbolic link, the file that it points to is replaced and the link stays. A file that was there
+    keeps its permissions.
+
+    Raises:
+        OSError: the file cannot be written; it names `path`.
+    """
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    os.close(handle)
+    temporary = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.writelines(parts)
-            file.flush()
+        yield temporary
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
+        temporary.chmod(target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask())
+        temporary.replace(target)
     except BaseException as error:
-        os.unlink(name)
+        temporary.unlink()
         if isinstance(error, OSError):
             error.filename = error.filename or str(path)
         raise
@@ -209,6 +226,6 @@ def parsed(line: bytes, fields: set[str]) -> Row | None:
     """The row in a line; None where it is none, or lacks one of the fields."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) and fields <= set(row) else None

@@ -8,13 +8,14 @@ from typing import Any
 from lf_longpo.errors import UserError
 from lf_longpo.journal import Row
 from lf_longpo.pairs import PAIRS
-from lf_longpo.plugin.entries import describe_dataset
+from lf_longpo.plugin.dataset_files import first_rows
+from lf_longpo.plugin.entries import guess_entry
 from lf_longpo.plugin.registry import DATASET_INFO, RANKING_COLUMNS, load_dataset_info, ranking_entry
 from lf_longpo.report.run_folder import RunFolder
 from lf_longpo.review import decisions_of, text_of
 from lf_longpo.run_dir import CONFIG
 
-_KNOWN = ("prompt", "query", "system", "history", "chosen", "rejected")
+_KNOWN = ("prompt", "query", "system", "history", "tools", "chosen", "rejected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Viewed:
     entry: dict[str, Any]
     """How LLaMA-Factory is told to read it, but for its place."""
     columns: dict[str, str]
-    """LLaMA-Factory's names of the columns (prompt, query, system, history, chosen, rejected) to the file's."""
+    """LLaMA-Factory's names of the columns (prompt, query, system, history, tools, chosen, rejected) to the file's."""
     decisions: Path
     """Where people's decisions about it are."""
     run: RunFolder | None
@@ -47,7 +48,7 @@ def find_viewed(name: str, dataset_dir: Path) -> Viewed:
     folder = Path(name)
     if (folder / CONFIG).is_file():
         run = RunFolder(folder)
-        registered = run.config.dataset_dir / f"{run.config.dataset_name}.jsonl"
+        registered = run.data_set
         # Decisions are about what training reads; while the run goes on there may be pairs that are not registered yet.
         path = registered if registered.is_file() and run.summary() else folder / PAIRS
         if not path.is_file():
@@ -63,7 +64,7 @@ def find_viewed(name: str, dataset_dir: Path) -> Viewed:
     path = folder if entry is None else dataset_dir / str(entry.get("file_name"))
     if path.suffix != ".jsonl" or not path.is_file():
         raise UserError(f"{name}: {path} is no .jsonl file here; only such data sets can be viewed")
-    entry = entry or describe_dataset(str(path), path.parent)
+    entry = entry or guess_entry(first_rows(path), path.parent)
     if not entry.get("ranking"):
         raise UserError(f"{name} is no data set of pairs: it has no chosen and rejected responses")
     columns = dict(entry.get("columns") or {})

@@ -2,14 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from lf_longpo.errors import CallFailed, TextTooLong
 from lf_longpo.journal import Journal
-from lf_longpo.records import PreferencePair, Question, names
+from lf_longpo.records import PreferencePair, Question, names, record_of
 
 PAIRS = "pairs.jsonl"
 
@@ -30,8 +30,13 @@ class Side(NamedTuple):
     index: int
 
 
+def may_train(text: str, truncated: bool, allow_truncated: bool) -> bool:
+    """Whether a response may become chosen or rejected: it has text, and it is whole unless cut-off ones may, too."""
+    return bool(text.strip()) and (allow_truncated or not truncated)
+
+
 class Pairs:
-    """Collects pairs; one that an earlier start made of the same responses is taken over.
+    """Collects pairs. The pair that an earlier start made stays until its question gets another one, or none.
 
     Args:
         output_dir: the run's folder.
@@ -39,9 +44,11 @@ class Pairs:
     """
 
     def __init__(self, output_dir: Path, fitter: PairFitter) -> None:
+        self.unfit = 0
+        """Questions that have no pair because no training prompt fits the cutoff length."""
         self._journal = Journal(output_dir / PAIRS, names(PreferencePair))
         self._fitter = fitter
-        self._made: set[str] = set()
+        self._without: set[str] = set()
 
     @property
     def skipped(self) -> int:
@@ -69,6 +76,8 @@ class Pairs:
             try:
                 context = await asyncio.to_thread(self._fitter.fit, question.context, render, responses)
             except TextTooLong as error:
+                self.drop(question.id)
+                self.unfit += 1
                 raise CallFailed(f"no training prompt fits pairs.cutoff_len: {error}") from None
             pair = PreferencePair(
                 id=question.id,
@@ -83,14 +92,15 @@ class Pairs:
                 rejected_index=rejected.index,
             )
             self._journal.append(asdict(pair))
-        self._made.add(question.id)
+        self._without.discard(question.id)
 
-    def take_over(self) -> None:
-        """Counts all pairs of the journal as made."""
-        self._made.update(self._journal.ids())
+    def drop(self, id: str) -> None:
+        """Notes that a question has no pair, whatever an earlier start made."""
+        self._without.add(id)
 
-    def __len__(self) -> int:
-        return len(self._made)
+    def ids(self, question_ids: Iterable[str]) -> list[str]:
+        """Those of the questions that have a pair, in order."""
+        return [id for id in question_ids if id in self._journal and id not in self._without]
 
     def lines(self, question_ids: Sequence[str]) -> Iterator[str]:
         """The pairs in the order of `question_ids`, as JSON lines.
@@ -98,7 +108,7 @@ class Pairs:
         `answer` is a text throughout, or a list throughout where any question has several: Arrow, which LLaMA-Factory
         loads files with, wants one type a column.
         """
-        ids = [id for id in question_ids if id in self._made]
+        ids = self.ids(question_ids)
         single = all(len(self._pair(id)["answer"]) <= 1 for id in ids)
         for id in ids:
             pair = self._pair(id)
@@ -111,5 +121,5 @@ class Pairs:
         self._journal.close()
 
     def _pair(self, id: str) -> dict[str, Any]:
-        pair = self._journal.rows(id)[-1]
-        return pair | {"answer": [pair["answer"]] if isinstance(pair["answer"], str) else pair["answer"]}
+        pair = record_of(PreferencePair, self._journal.rows(id)[-1])
+        return asdict(pair) | {"answer": [pair.answer] if isinstance(pair.answer, str) else pair.answer}

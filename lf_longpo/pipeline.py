@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from lf_longpo.aio import ON_FAULT
 from lf_longpo.errors import INTERRUPTED, CallFailed, Interrupted, Unfinished, UserError
 from lf_longpo.journal import Journal, Row
 from lf_longpo.models.ledger import Ledger
@@ -32,15 +33,24 @@ class Tally:
     done: int = 0
     failed: int = 0
     unfinished: int = 0
-    """Stopped because the budget is spent or the run was interrupted."""
+    """Stopped, or not begun, because the budget is spent or the run ended early."""
     interrupted: bool = False
+    """Whether the run was to end early: somebody interrupted it, or there is a fault."""
+    fault: UserError | OSError | None = None
+    """What ended the run early: no further call could work, or no journal be written."""
 
     def exit_code(self, made: int, max_failure_rate: float) -> int:
-        """How the run came out.
+        """How the run came out, once its results are written.
 
         130 where it was interrupted; 1 where nothing was made, the budget ended it, or too large a share of the
         questions failed; else 0.
+
+        Raises:
+            UserError: the fault that ended the run early.
+            OSError: likewise.
         """
+        if self.fault:
+            raise self.fault
         if self.interrupted:
             return INTERRUPTED
         total = self.done + self.failed
@@ -96,7 +106,7 @@ async def run_questions(
     """Runs `work` for every question, at most `in_flight` at once.
 
     Ctrl-C, or the end of a job's time (SIGTERM), lets calls under way come back and makes no others; a second one stops
-    at once.
+    at once. An error after which no call can work (no credit, a full disk) ends the run in the same way.
 
     Args:
         questions: read only as fast as they are taken up.
@@ -108,19 +118,43 @@ async def run_questions(
         progress: told of every question that ends.
         ledger: told of an interruption.
 
-    Raises:
-        UserError: as soon as one piece of work or the reading raises it; the rest is cancelled.
-        OSError: likewise.
+    Returns:
+        What came of them; the first `UserError` or `OSError` of the work or the reading is its `fault`.
     """
     tally = Tally()
     slots = asyncio.Semaphore(in_flight)
+    source = enumerate(questions)
+
+    def end(fault: UserError | OSError) -> None:
+        if tally.fault is None:
+            progress.note("an error ends the run: calls under way come back first; Ctrl-C stops at once")
+            tally.fault = fault
+        tally.interrupted = True
+        ledger.interrupt()
+
+    async def read() -> tuple[int, Question] | None:
+        try:  # in a thread, since reading may wait for a disk or a hub
+            return await asyncio.to_thread(next, source, None)
+        except (UserError, OSError) as error:
+            end(error)
+            return None
 
     async def one(question: Question, place: int) -> None:
         PLACE.set(min(place, number - in_flight))
+        ON_FAULT.set(ledger.interrupt)
+        try:
+            await settle(question)
+        except (UserError, OSError) as error:  # OSError: a journal cannot be written; going on would lose work
+            end(error)
+        finally:
+            slots.release()
+        progress.question_ended(failed=tally.failed)
+
+    async def settle(question: Question) -> None:
         try:
             await work(question)
             tally.done += 1
-        except (UserError, OSError):  # OSError: a journal cannot be written; going on would lose work
+        except (UserError, OSError):
             raise
         except Unfinished as error:
             tally.unfinished += 1
@@ -128,16 +162,11 @@ async def run_questions(
         except Exception as error:
             tally.failed += 1
             failures.record(question.key, error)
-        finally:
-            slots.release()
-        progress.question_ended(failed=tally.failed)
 
     try:
         with _interruptible(ledger, progress):
             async with asyncio.TaskGroup() as group:
-                source = enumerate(questions)
-                # In a thread, since reading may wait for a disk or a hub.
-                while (numbered := await asyncio.to_thread(next, source, None)) is not None:
+                while (numbered := await read()) is not None:
                     place, question = numbered
                     await slots.acquire()
                     if tally.interrupted:
@@ -145,6 +174,8 @@ async def run_questions(
                     group.create_task(one(question, place))
     except* Exception as errors:
         raise _first(errors) from None
+    if tally.interrupted:
+        tally.unfinished = number - tally.done - tally.failed
     return tally
 
 

@@ -164,4 +164,6 @@ def totals_line(totals: StageTotals) -> str:
     line = f"{totals.calls:,} calls, {totals.prompt_tokens:,} prompt + {totals.completion_tokens:,} new tokens"
     if totals.cached_tokens:
         line += f", {totals.cached_tokens / totals.prompt_tokens:.0%} of the prompt cached"
+    if totals.truncated:
+        line += f", {totals.truncated:,} replies cut off at their most tokens"
     return line + (f", cost {totals.cost:,.4f}" if totals.cost else "")

@@ -2,7 +2,11 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, TypeVar
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,8 @@ class Rollout:
     reward: float
     values: list[float]
     """All arm values after this round."""
+    truncated: bool = False
+    """Whether the output was cut off at the most tokens it may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,11 @@ class PreferencePair:
     rejected_index: int
 
 
+def record_of(kind: type[R], row: Mapping[str, Any]) -> R:
+    """The record in a row of a journal, without the fields that a later version has added to it."""
+    return kind(**{field.name: row[field.name] for field in fields(kind) if field.name in row})
+
+
 def names(row: type) -> list[str]:
-    """The fields of a kind of row."""
-    return [field.name for field in fields(row)]
+    """The fields that a kind of row must have: those that came later have a default."""
+    return [field.name for field in fields(row) if field.default is MISSING]

@@ -2,18 +2,22 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from lf_longpo.config import EvaluateConfig, GenerateConfig, ScoreConfig
+from lf_longpo.config_file import read_settings
+from lf_longpo.data_set import data_set_of
+from lf_longpo.errors import UserError
 from lf_longpo.longreward.files import SCORES
 from lf_longpo.models.cache import StageTotals
 from lf_longpo.progress import totals_line
+from lf_longpo.report.advice import answer_advice, gold_advice, truncation_advice
 from lf_longpo.report.write import REPORT
 from lf_longpo.usage import Expected, Usage
 
@@ -37,6 +41,12 @@ _METRICS = {
     "loss": "losses",
     "agreed": "orders agreed",
 }
+_NOT_WRITTEN = {
+    "none": "No pairs: nothing was registered.",
+    "kept": "The registered data set {} was not changed: it has pairs that this run has not recreated. Start the same "
+    "command again.",
+    "removed": "No pairs: the registered data set {} was out of date and has been removed.",
+}
 _METHODS = {"longmab": "LongMab-PO", "longreward": "LongReward"}
 
 
@@ -57,16 +67,17 @@ def print_generation(config: GenerateConfig, summary: dict[str, Any]) -> None:
     table.add_row("report", escape(str(config.output_dir / REPORT)))
     if summary["failed"] or summary.get("not_scored"):
         table.add_row("failures", escape(str(config.output_dir / "failures.jsonl")))
-    if summary["pairs"]:
-        table.add_row("data set", escape(str(config.dataset_dir / f"{config.dataset_name}.jsonl")))
+    if summary["data_set"] == "written":
+        table.add_row("data set", escape(str(data_set_of(config))))
     console.print(table)
     _tell_budget(console, config.max_cost, summary)
+    _advise(console, config, summary)
     if summary["stage"] != "pairs":
         console.print(f"Stopped after the stage {summary['stage']}; the same command with a later --stage carries on.")
-    elif summary["pairs"]:
+    elif summary["data_set"] == "written":
         console.print(f"Next: longpo train {_recipe_of(config)}", markup=False)
     else:
-        console.print("No pairs: nothing was registered.")
+        console.print(_NOT_WRITTEN[summary["data_set"]].format(data_set_of(config)), markup=False)
 
 
 def method_title(config: GenerateConfig) -> str:
@@ -105,6 +116,17 @@ def print_scores(summary: dict[str, Any], config: ScoreConfig) -> None:
         table.add_row("failures", escape(str(config.output_dir / "failures.jsonl")))
     console.print(table)
     _tell_budget(console, config.max_cost, summary)
+    _advise(console, config, summary)
+
+
+def _advise(console: Console, config: GenerateConfig | ScoreConfig, summary: dict[str, Any]) -> None:
+    calls = {stage: (told["calls"], told["truncated"]) for stage, told in summary["calls"].items()}
+    told = truncation_advice(config, calls)
+    if isinstance(config, GenerateConfig) and config.method == "longmab":
+        told += answer_advice(config.longmab.answer_form, summary["rollouts"], summary["unread_answers"])
+        told += gold_advice(summary["gold_in_every_text"])
+    for advice in told:
+        console.print(advice, markup=False)
 
 
 def _tell_budget(console: Console, max_cost: float | None, summary: dict[str, Any], things: str = "questions") -> None:
@@ -136,7 +158,7 @@ def _longmab_rows(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
         "pairs",
         f"{summary['pairs']} pairs from {summary['questions']} questions "
         f"({summary['left_out']} left out by their probe, {summary['all_equal']} with all rewards equal, "
-        f"{summary['failed']} failed)",
+        f"{summary['cut_off']} with too few whole responses, {summary['failed']} failed)",
     )
     yield "roll-outs", str(summary["rollouts"])
     if summary["rollouts"]:
@@ -144,6 +166,7 @@ def _longmab_rows(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
         means = (summary[f"mean_reward_{third}_third"] for third in ("first", "last"))
         first, last = ("none" if mean is None else f"{mean:.3f}" for mean in means)
         yield "reward", f"mean {summary['mean_reward']:.3f} (first third of the rounds {first}, last {last})"
+        yield "answers", f"{summary['unread_answers']} of the outputs have one in Markdown only (longmab.answer_form)"
         yield "rewards", _histogram(summary["reward_histogram"], ("0-0.2", "0.2-0.4", "0.4-0.6", "0.6-0.8", "0.8-1"))
         yield "arms", f"{summary['mean_arms']:.1f} chunks a question, {summary['mean_arms_tried']:.1f} of them tried"
 
@@ -153,7 +176,7 @@ def _longreward_rows(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
         "pairs",
         f"{summary['pairs']} pairs from {summary['questions']} questions "
         f"({summary['all_equal']} with all rewards equal, {summary['too_few_responses']} with too few responses, "
-        f"{summary['failed']} failed)",
+        f"{summary['cut_off']} with too few whole responses, {summary['failed']} failed)",
     )
     yield from _score_rows(summary)
 
@@ -179,8 +202,10 @@ def _recipe_of(config: GenerateConfig) -> str:
         "template": config.pairs.template,
         "cutoff_len": config.pairs.cutoff_len,
     }
-    files = sorted(Path("yaml").glob("*_dpo.yaml"))
-    recipes = {path: yaml.safe_load(path.read_text(encoding="utf-8")) for path in files}
+    recipes: dict[Path, dict[str, Any]] = {}
+    for path in sorted(Path("yaml").glob("*_dpo.yaml")):
+        with suppress(UserError):  # of whatever else lies there
+            recipes[path] = read_settings(path)
     for key in ("dataset", "template"):
         for path, recipe in recipes.items():
             if recipe.get(key) == wanted[key]:
@@ -212,6 +237,14 @@ def print_evaluation(results: Sequence[Mapping[str, Any]], config: EvaluateConfi
         console.print(f"{own['unjudged']} answers without a readable verdict; their rows hold the judge's words.")
     if own["failed"]:
         console.print(f"{own['failed']} questions failed: {config.output_dir / 'failures.jsonl'}", markup=False)
+    for advice in gold_advice(own["gold_in_every_text"]):
+        console.print(advice, markup=False)
+    if own["unread_answers"]:
+        console.print(
+            f"{own['unread_answers']} outputs give their answer in Markdown (such as **Answer**: X), where the "
+            "published rule finds none.",
+            markup=False,
+        )
     for stage, totals in own["calls"].items():
         console.print(f"{stage}: {totals_line(StageTotals(**totals))}", markup=False)
     if own["cost"]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from lf_longpo.errors import UserError
+from lf_longpo.faults import Faults, parsed
 from lf_longpo.journal import Journal, Row, read_rows
 from lf_longpo.tables import places_and_rows
 
@@ -81,7 +82,27 @@ def decisions_of(dataset: Path) -> Path:
     return dataset.with_suffix(".review.jsonl")
 
 
-def reviewed_rows(dataset: Path, reviews: Reviews, columns: Mapping[str, str], told: Counter[str]) -> Iterator[Row]:
+def placed_pairs(dataset: Path, columns: Mapping[str, str], faults: Faults) -> Iterator[tuple[str, Row]]:
+    """Streams the rows of a file of pairs, each after its place; they may hold half characters.
+
+    Args:
+        dataset: the file.
+        columns: LLaMA-Factory's names of the columns prompt, chosen and rejected to the data set's.
+        faults: takes the rows that are no pairs.
+    """
+
+    def pair(row: Any, place: str) -> Row:
+        missing = [columns[name] for name in PAIR if not isinstance(row, dict) or columns[name] not in row]
+        if missing:
+            raise UserError(f"{place}: the field {missing[0]} is missing; add it or remove the pair")
+        return row
+
+    return parsed(places_and_rows(str(dataset), faults=faults, halves=True), pair, faults)
+
+
+def reviewed_rows(
+    dataset: Path, reviews: Reviews, columns: Mapping[str, str], told: Counter[str], faults: Faults
+) -> Iterator[tuple[str, Row]]:
     """Streams a data set without the pairs that were rejected, and with the texts that were edited.
 
     Args:
@@ -90,6 +111,7 @@ def reviewed_rows(dataset: Path, reviews: Reviews, columns: Mapping[str, str], t
         columns: LLaMA-Factory's names of the columns prompt, chosen and rejected to the data set's.
         told: counts pairs by what was decided about them; `undecided` ones stay in, `gone` are decisions about pairs
             that are not there any more.
+        faults: takes the rows that are no pairs.
 
     Raises:
         UserError: nothing was decided, nothing stays, or the data set cannot be read.
@@ -98,7 +120,7 @@ def reviewed_rows(dataset: Path, reviews: Reviews, columns: Mapping[str, str], t
     if not decisions:
         raise UserError(f"{reviews.path} holds no decision; review the pairs with longpo view first")
     met, stay = set[str](), 0
-    for _, row in places_and_rows(str(dataset)):
+    for place, row in placed_pairs(dataset, columns, faults):
         digest = pair_digest(row, columns)
         decision = decisions.get(digest)
         met.add(digest)
@@ -109,9 +131,9 @@ def reviewed_rows(dataset: Path, reviews: Reviews, columns: Mapping[str, str], t
             for side, text in (("chosen", decision.chosen), ("rejected", decision.rejected)):
                 row[columns[side]] = _put(row[columns[side]], text)
         stay += 1
-        yield row
+        yield place, row
     told["gone"] = len(decisions.keys() - met)
-    if not stay:
+    if not (stay or faults):
         raise UserError(f"all pairs of {dataset} were rejected; nothing was written")
 
 

@@ -1,5 +1,6 @@
 """A run's folder: one run at a time works in it, and only ever with the settings it was begun with."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from lf_longpo.config import Config
 from lf_longpo.errors import UserError, first_line
 from lf_longpo.journal import Row, read_rows, row_id, write_whole
+from lf_longpo.yaml_text import parse_yaml
 
 CONFIG, SUMMARY = "config.yaml", "summary.json"
 
@@ -59,8 +61,8 @@ def changed_settings(config: Config, output_dir: Path) -> dict[str, tuple[Any, A
     if not saved.is_file():
         return {}
     try:
-        data = yaml.safe_load(saved.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:
+        data = parse_yaml(saved.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise UserError(f"{saved} is not YAML ({first_line(error)}); set another output_dir or mend it") from None
     if not isinstance(data, dict):
         raise UserError(f"{saved} holds no settings; set another output_dir or mend it")
@@ -126,9 +128,32 @@ def locked(output_dir: Path, patience: float = 0.0) -> Iterator[None]:
 
 
 def save_settings(config: Config, output_dir: Path) -> None:
-    """Writes the resolved configuration, from now on the one that the folder was begun with."""
-    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    write_whole(output_dir / CONFIG, [text])
+    """Writes the resolved configuration, from now on the one that the folder was begun with.
+
+    Where the folder's own place does not show where the run was started (see `started_in`), paths are written in full.
+    """
+    data = config.model_dump(mode="json")
+    if started_in(Path(data["output_dir"]), output_dir) is None:
+        for name in ("input", "responses", "dataset_dir"):
+            value = data.get(name)
+            if isinstance(value, str) and (name == "dataset_dir" or Path(value).exists()):  # not a name on the hub
+                data[name] = str(Path(value).absolute())
+    write_whole(output_dir / CONFIG, [yaml.safe_dump(data, sort_keys=False, allow_unicode=True)])
+
+
+def started_in(saved: Path, folder: Path) -> Path | None:
+    """The directory that a run was started in, from which the relative paths of its configuration count.
+
+    Args:
+        saved: the `output_dir` of the configuration.
+        folder: where that is now.
+
+    Returns:
+        None where `saved` is an absolute path, or leads out of the directory.
+    """
+    if saved.is_absolute() or ".." in saved.parts:
+        return None
+    return Path(os.path.normpath(folder.absolute().joinpath(*[".."] * len(saved.parts))))
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:

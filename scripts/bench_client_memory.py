@@ -56,7 +56,7 @@ def main() -> None:
     from lf_longpo.config import GenerateConfig
     from lf_longpo.generate import generate
 
-    questions.places_and_rows = lambda name, split: rows(options.questions)
+    questions.places_and_rows = lambda *_: rows(options.questions)
     with tempfile.TemporaryDirectory() as name:
         config = GenerateConfig(
             method="longmab",

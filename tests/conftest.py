@@ -1,8 +1,6 @@
 import json
 import os
 import re
-import subprocess
-import tempfile
 import zlib
 from pathlib import Path
 
@@ -23,21 +21,6 @@ def tokenizer():
     return load_tokenizer("smollm2-135m", "tokenizer")
 
 
-def torchrun(processes):
-    """The environment of a run on so many processes of this machine; see gloo/sitecustomize.py for its path."""
-    path = str(Path(__file__).parent / "gloo")
-    return os.environ | {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": str(processes), "PYTHONPATH": path}
-
-
-def spawn(command, folder):
-    """A process whose stderr can be read while it writes, out of a file that is searched for keys in the end."""
-    number, path = tempfile.mkstemp(".log", dir=folder)
-    with open(number, "w") as file:
-        process = subprocess.Popen(command, cwd=REPOSITORY, stderr=file)
-    process.stderr = open(path)  # noqa: SIM115 as subprocess.PIPE would
-    return process
-
-
 @pytest.fixture(scope="session")
 def models(tmp_path_factory):
     """Folders of the tiny models, made when first asked for."""
@@ -45,10 +28,11 @@ def models(tmp_path_factory):
 
     made = {}
 
-    def model(family, small_tokenizer=False):
-        if (family, small_tokenizer) not in made:
-            made[family, small_tokenizer] = tiny_model(family, tmp_path_factory.mktemp(family), small_tokenizer)
-        return made[family, small_tokenizer]
+    def model(family, **tokenizer):
+        key = (family, *tokenizer.items())
+        if key not in made:
+            made[key] = tiny_model(family, tmp_path_factory.mktemp(family), **tokenizer)
+        return made[key]
 
     return model
 

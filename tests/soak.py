@@ -19,7 +19,8 @@ from pathlib import Path
 
 import yaml
 from aiohttp import web
-from conftest import REPOSITORY, code_questions, run_settings, write_jsonl
+from conftest import code_questions, run_settings, write_jsonl
+from prepared import Prepared
 from stub import KEY, MODEL, Stub
 
 JOURNALS = ("probes.jsonl", "rollouts.jsonl", "pairs.jsonl")
@@ -96,11 +97,11 @@ _FAULTS = {
 }
 
 
-def settings(stub: Stub, folder: Path, questions: Path, rounds: int) -> Path:
+def settings(stub: Stub, folder: Path, questions: Path, rounds: int, timeout: float) -> Path:
     """Writes the configuration of a run into `folder`."""
     data = run_settings(stub, folder, questions)
     data["longmab"] |= {"rounds": rounds, "init": "random"}
-    data["policy"] |= {"max_concurrency": 64, "max_retries": 12, "timeout": 2.0}
+    data["policy"] |= {"max_concurrency": 64, "max_retries": 12, "timeout": timeout}
     data["max_failure_rate"] = 0.2
     del data["embedder"]
     path = folder / "c.yaml"
@@ -108,12 +109,11 @@ def settings(stub: Stub, folder: Path, questions: Path, rounds: int) -> Path:
     return path
 
 
-def start(config: Path, log: Path) -> subprocess.Popen:
+def start(config: Path) -> Prepared:
     """One start of the run."""
     environment = os.environ | {"STUB_KEY": KEY}
     command = [sys.executable, "-m", "lf_longpo.cli", "generate", str(config)]
-    with log.open("ab") as file:
-        return subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=file, stderr=file)
+    return Prepared(command, config.parent, environment)
 
 
 def soak(folder: Path, questions: int, rounds: int, kill_every: float, share: float = 0.3) -> dict[str, object]:
@@ -131,21 +131,22 @@ def soak(folder: Path, questions: int, rounds: int, kill_every: float, share: fl
     for one in (quiet, rough):
         one.mkdir()
     with FaultyStub(0.0) as stub:
-        assert start(settings(stub, quiet, rows, rounds), quiet / "log").wait(3600) == 0, (quiet / "log").read_text()
+        run = start(settings(stub, quiet, rows, rounds, timeout=60.0))
+        assert run.wait(3600) == 0, run.stderr.read()
         needed = dict(stub.answered)
     assert set(needed.values()) == {1}
 
     kills = owed = 0
     with FaultyStub(share) as stub:
-        config = settings(stub, rough, rows, rounds)
+        config = settings(stub, rough, rows, rounds, timeout=2.0)
         while True:
-            run = start(config, rough / "log")
+            run = start(config)
             before = sum(stub.answered.values())
             try:
                 # The clock runs from its first answers on, so that every start gets somewhere.
                 while run.poll() is None and sum(stub.answered.values()) < before + 20:
                     time.sleep(0.02)
-                assert run.wait(draw.uniform(0.5, 1.5) * kill_every) == 0, (rough / "log").read_text()[-3000:]
+                assert run.wait(draw.uniform(0.5, 1.5) * kill_every) == 0, run.stderr.read()[-3000:]
                 break
             except subprocess.TimeoutExpired:
                 run.send_signal(signal.SIGKILL)

@@ -42,6 +42,7 @@ class Stub:
         self.seeded = 0
         self.in_flight = self.most_in_flight = 0
         self.fail: Callable[[dict], web.Response | None] = lambda body: None
+        self.fail_embedding: Callable[[dict], web.Response | None] = lambda body: None
         self.models_text: str | None = None
         self.weights: Callable[[str, str], dict[str, float]] | None = None
         """Probabilities of what may follow the brackets, given the prompt and the reply so far."""
@@ -154,6 +155,8 @@ class Stub:
         if rejection := self._rejects(request):
             return rejection
         body = await request.json()
+        if (failure := self.fail_embedding(body)) is not None:
+            return failure
         self.embedded_texts += len(body["input"])
         data = [
             {"object": "embedding", "index": index, "embedding": _vector(text)}

@@ -12,7 +12,8 @@ import pytest
 import yaml
 from aiohttp import web
 from batch_stub import BatchStub
-from conftest import code_questions, judged, run_settings, spawn, write_jsonl
+from conftest import code_questions, judged, run_settings, write_jsonl
+from prepared import Prepared
 from pydantic import ValidationError
 from stub import KEY
 
@@ -220,6 +221,7 @@ async def test_faults_cost_what_the_provider_charges_and_no_more(quick, tmp_path
             1: lambda: web.json_response({"error": {"message": "busy"}}, status=429),
             2: lambda: web.Response(text="<html>"),
             3: lambda: web.json_response({"code": 500, "msg": "busy"}),
+            4: lambda: web.json_response({"error": {"message": "busy", "code": 503}}),
         }.get(draw.randrange(10))
         return answer and answer()
 
@@ -245,7 +247,7 @@ def start(config):
     code = "import sys, lf_longpo.cli; from lf_longpo.models import batch_chat, batches; "
     code += f"{changes}; sys.exit(lf_longpo.cli.main())"
     command = [sys.executable, "-c", code, "generate", str(config)]
-    return spawn(command, config.parent)
+    return Prepared(command, config.parent)
 
 
 def wait_until(run, there):

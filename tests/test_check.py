@@ -173,7 +173,7 @@ DATA = {
     ),
     "null response": (
         lambda p: p.rows[3].update(chosen=None),
-        "warning dataset lamps: row 4 cannot be used; row 4: turns or responses",
+        "warning dataset lamps: row 4 cannot be used; row 4: LLaMA-Factory drops it: 'chosen' is null",
     ),
     "duplicate": (lambda p: p.rows.append(p.rows[0]), "warning dataset lamps: row 25 say the same"),
     "length bias": (
@@ -245,8 +245,7 @@ def test_the_count_of_lost_questions_is_what_llamafactory_encodes(models, tmp_pa
     assert facts["examples"] == len(prompts) > 100
     assert 10 < facts["lose their question"] == lost("codes") < 80
 
-    ((dataset, measured),) = checked.datasets
-    fixed = fix_lengths(dataset, measured, checked.run, checked.encoding)
+    (fixed,) = fix_lengths(checked)
     assert fixed.cut == facts["longer than cutoff_len"] and not fixed.left_out
     assert load_dataset_info(tmp_path)[fixed.name] == entry | {"file_name": f"{fixed.name}.jsonl"}
     assert lost(fixed.name) == 0

@@ -75,6 +75,23 @@ def test_bad_files(tmp_path):
         load_config(LongQAConfig, broken)
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("seed: !!bool x", r"c\.yaml is not YAML: odd value or tag \(KeyError\('x'\)\)"),
+        ('seed: !!int ""', r"c\.yaml is not YAML"),
+        ("seed: " + "[" * 400, r"c\.yaml is not YAML"),
+        ("max_failure_rate: .nan", r"c\.yaml: max_failure_rate: .*finite number"),
+        ('tokenizer: "a\\uD83D"', r"c\.yaml: the field tokenizer holds \\ud83d, half of a character"),
+        ('tokenizer: "a\\0b"', r"c\.yaml: tokenizer holds a null character; remove it"),
+    ],
+)
+def test_what_yaml_can_spell_and_nothing_can_use_is_refused(path, line, message):
+    path.write_text(f"{GOOD}{line}\n")
+    with pytest.raises(UserError, match=message):
+        load_config(GenerateConfig, path)
+
+
 def test_several_greedy_samples_are_refused(tmp_path):
     file = tmp_path / "e.yaml"
     file.write_text("{input: q, output_dir: o, samples: 3, model: {backend: openai, model: m}}")

@@ -201,5 +201,10 @@ def test_the_server_that_a_config_expects():
     assert (told["--host"], told["--port"], told["--max-num-seqs"], told["--max-model-len"]) == (
         "gpu1", "8001", "64", "4096",
     )  # fmt: skip
+    for url, port in (("http://gpu2/v1", "80"), ("https://gpu2/v1", "443"), ("http://gpu2:8000/v1", "8000")):
+        arguments = server_arguments(ChatConfig(model="m", base_url=url))
+        assert arguments[arguments.index("--port") + 1] == port  # where the client looks for it
+    with pytest.raises(UserError, match=r"base_url 'http://gpu2:80a/v1' is no address"):
+        server_arguments(ChatConfig(model="m", base_url="http://gpu2:80a/v1"))
     with pytest.raises(UserError, match="base_url names no server"):
         server_arguments(ChatConfig(model="m"))

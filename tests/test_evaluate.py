@@ -254,6 +254,19 @@ def test_inputs_of_one_name_are_refused(stub, tmp_path, capsys):
     assert "are sets of one name" in capsys.readouterr().err
 
 
+def test_published_rows_of_longmab_and_longbench_are_read(stub, tmp_path, capsys):
+    published = [
+        {"id": 7, "input": "Where?", "context": "The ferry was built in Thun.", "answers": ["Thun", "in Thun"]}
+    ]
+    longbench = [{"_id": "a1", "input": "Where?", "context": "In Bern.", "answers": ["Bern"], "dataset": "qasper"}]
+    stub.answer = lambda prompt, seed: "Answer: Thun" if "ferry" in prompt else "Answer: Bern"
+    files = [str(write_jsonl(tmp_path / f"{name}.jsonl", rows)) for name, rows in
+             (("musique", published), ("qasper", longbench))]  # fmt: skip
+    assert main(["evaluate", "longqa", write_config(stub, tmp_path, input=files)]) == 0
+    assert results_of(tmp_path)["em"] == 1.0
+    assert {row["id"] for row in rows_of(tmp_path)} == {"7", "a1"}
+
+
 def test_what_is_not_said_of_the_sampling_stays_greedy(stub, tmp_path):
     for kind, prompt in ((LongBenchConfig, "plain"), (LongQAConfig, "reasoning")):
         data = {"input": "x", "output_dir": "y", "model": stub_model(stub), "sampling": {"max_new_tokens": 512}}

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from lf_longpo.errors import UserError
+from lf_longpo.export.files import write_rows
 from lf_longpo.journal import Journal, write_whole
 from lf_longpo.models.cache import CallCache, CallKey
 from lf_longpo.plugin.entries import describe_dataset
@@ -59,7 +60,7 @@ def test_the_call_cache_outlives_its_process(tmp_path):
         cache.put(key, {"text": "x", "prompt_tokens": 5, "completion_tokens": 2}, cost=0.5)
         assert cache.get(key)["text"] == "x"
         assert cache.get(key._replace(round=4)) is None
-        assert cache.totals()["rollout"] == (1, 5, 2, 0.5, 0)
+        assert cache.totals()["rollout"] == (1, 5, 2, 0.5, 0, 0)
         cache.close()
 
 
@@ -75,7 +76,7 @@ def test_a_call_cache_from_before_costs_were_kept_goes_on(tmp_path):
     cache = CallCache(path)
     cache.open()
     cache.put(CallKey("score", "q", 1, "h"), {"prompt_tokens": 8, "completion_tokens": 2, "cached_tokens": 4}, cost=0.5)
-    assert cache.totals()["score"] == (2, 15, 3, 0.5, 4)
+    assert cache.totals()["score"] == (2, 15, 3, 0.5, 4, 0)
     cache.close()
 
 
@@ -108,6 +109,27 @@ def test_an_entry_of_another_shape_is_kept_unless_told_otherwise(tmp_path):
     assert load_dataset_info(tmp_path) == {"d": {"file_name": "d.json"}}
     register_dataset(tmp_path, "d", ranking_entry("d.jsonl"), overwrite=True)
     assert load_dataset_info(tmp_path)["d"]["ranking"]
+
+
+def test_a_link_stays_a_link_to_the_file_that_is_written(tmp_path):
+    shared = tmp_path / "shared/registry.json"
+    write_whole(shared, ['{"theirs": {"file_name": "x.json"}}'])
+    shared.chmod(0o664)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "dataset_info.json").symlink_to(shared)
+        register_dataset(tmp_path / folder, folder, {"file_name": f"{folder}.json"})
+        assert (tmp_path / folder / "dataset_info.json").is_symlink()
+    assert list(json.loads(shared.read_text())) == ["theirs", "a", "b"]
+    assert shared.stat().st_mode & 0o777 == 0o664
+    # One lock for all folders that link to the file, so that they wait for each other.
+    assert sorted(path.name for path in shared.parent.iterdir()) == ["registry.json", "registry.json.lock"]
+    (tmp_path / "later.json").symlink_to(tmp_path / "shared/later.json")
+    write_whole(tmp_path / "later.json", ["x"])
+    assert (tmp_path / "shared/later.json").read_text() == "x"
+    (tmp_path / "rows.parquet").symlink_to(tmp_path / "shared/rows.parquet")
+    assert write_rows(tmp_path / "rows.parquet", [{"a": 1}]) == 1
+    assert (tmp_path / "rows.parquet").is_symlink() and (tmp_path / "shared/rows.parquet").stat().st_size
 
 
 def test_registering_at_the_same_time_loses_nothing(tmp_path):
@@ -155,6 +177,8 @@ def test_a_broken_registry_is_named_and_left_alone(tmp_path):
                     "content_tag": "content",
                     "user_tag": "user",
                     "assistant_tag": "assistant",
+                    "observation_tag": "tool",
+                    "function_tag": "function_call",
                     "system_tag": "system",
                 },
             },
@@ -200,6 +224,7 @@ def test_a_row_that_finds_no_room_is_told_with_its_file_and_cut_off_again(tmp_pa
     code = f"""
 import resource
 from pathlib import Path
+from lf_longpo.export.files import write_rows
 from lf_longpo.journal import Journal
 with Journal(Path({str(path)!r})) as journal:
     resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))

@@ -248,6 +248,22 @@ def test_the_command_line_end_to_end(stub, tmp_path, capsys):
         assert not file.is_file() or KEY.encode() not in file.read_bytes(), f"{file} holds the key"
 
 
+def test_a_recipe_that_cannot_be_read_does_not_spoil_the_end_of_a_run(stub, tmp_path, capsys, monkeypatch):
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        yaml.safe_dump(run_settings(stub, tmp_path, write_jsonl(tmp_path / "q.jsonl", code_questions(2))))
+    )
+    recipes = tmp_path / "yaml"
+    (recipes / "folder_dpo.yaml").mkdir(parents=True)
+    odd = {"empty": b"", "list": b"- dataset\n", "broken": b"dataset: [", "text": b"dataset", "bytes": b"\xff\xfe\x00"}
+    for name, text in odd.items():
+        (recipes / f"{name}_dpo.yaml").write_bytes(text)
+    (recipes / "zzz_dpo.yaml").write_text("dataset: codes\ntemplate: smollm2\ncutoff_len: 512\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["generate", str(config)]) == 0
+    assert f"Next: longpo train yaml/zzz_dpo.yaml dataset_dir={tmp_path / 'data'}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

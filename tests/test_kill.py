@@ -10,7 +10,8 @@ import sys
 
 import pytest
 import yaml
-from conftest import code_questions, judged, run_settings, spawn, write_jsonl
+from conftest import code_questions, judged, run_settings, write_jsonl
+from prepared import Prepared
 from stub import MODEL, Stub
 
 from lf_longpo.cli import main
@@ -41,7 +42,7 @@ def start(config, largest_file=None, command=("generate",)):
     if largest_file:
         limit = f"import resource as r; r.setrlimit(r.RLIMIT_FSIZE, ({largest_file}, {largest_file}))"
         command[1:3] = ["-c", f"{limit}; import sys; from lf_longpo.cli import main; sys.exit(main())"]
-    return spawn(command, config.parent)
+    return Prepared(command, config.parent)
 
 
 def write_config(stub, folder, settings=longmab_settings):

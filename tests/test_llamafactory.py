@@ -1,13 +1,14 @@
 """What the real LLaMA-Factory makes of the data: its own loader, and its own trainer on a tiny model."""
 
 import json
-import subprocess
 import sys
 
 import pytest
 import yaml
 from conftest import REPOSITORY, code_questions, judged, run_settings, write_jsonl
+from prepared import Prepared
 
+from lf_longpo.cli import main
 from lf_longpo.config import GenerateConfig
 from lf_longpo.generate import generate
 from lf_longpo.models.embedded import model_path
@@ -128,7 +129,7 @@ def test_a_pair_data_set_trains_a_lora_adapter(tmp_path):
     pair = {"prompt": "Text. Question: why?", "chosen": "Answer: so.", "rejected": "I cannot tell."}
     write_jsonl(tmp_path / "pairs.jsonl", [pair] * 8)
     register = ["register", str(tmp_path / "pairs.jsonl"), "--name", "tiny", "--dataset-dir", str(tmp_path)]
-    subprocess.run([sys.executable, "-m", "lf_longpo.cli", *register], check=True)
+    assert main(register) == 0
 
     recipe = yaml.safe_load((REPOSITORY / "yaml/smollm2_dpo.yaml").read_text())
     recipe |= {
@@ -141,8 +142,8 @@ def test_a_pair_data_set_trains_a_lora_adapter(tmp_path):
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     command = [sys.executable, "-m", "llamafactory.cli", "train", str(tmp_path / "recipe.yaml")]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr[-3000:]
+    run = Prepared(command, tmp_path)
+    assert run.wait(300) == 0, run.stderr.read()[-3000:]
     assert (tmp_path / "saved/adapter_model.safetensors").is_file()
     state = json.loads((tmp_path / "saved/trainer_state.json").read_text())
     assert state["global_step"] == 4

@@ -539,7 +539,7 @@ async def test_what_was_paid_for_counts_though_it_is_lost(stub):
     async with judge_on(stub, price={"prompt": 1.0, "completion": 2.0}) as longreward:
         with pytest.raises(CallFailed, match="content filter"):
             await longreward.score(EN, "Who lit the lamp?", "Mara.")
-        assert longreward.ledger.stages["helpfulness"] == (1, 70, 5, pytest.approx(80e-6), 0)
+        assert longreward.ledger.stages["helpfulness"] == (1, 70, 5, pytest.approx(80e-6), 0, 0)
 
 
 @pytest.mark.parametrize("told", [{"prompt_tokens_details": {"cached_tokens": 60}}, {"prompt_cache_hit_tokens": 60}])
@@ -628,7 +628,7 @@ async def test_once_makes_once_and_lets_go():
     assert len(asyncio.all_tasks()) == 1  # nobody waited for it any more
 
 
-async def test_a_fatal_error_cancels_what_failed_calls_wait_for():
+async def test_the_worst_error_is_raised_once_all_calls_have_come_back():
     async def fail(error, delay=0.0):
         await asyncio.sleep(delay)
         raise error
@@ -643,7 +643,8 @@ async def test_a_fatal_error_cancels_what_failed_calls_wait_for():
         await all_settled(fail(CallFailed("x")), slow(0.02))
     assert ended == [0.02]
     with pytest.raises(UserError):
-        await all_settled(fail(CallFailed("x")), fail(UserError("disk"), 0.01), slow(30))
+        await all_settled(fail(CallFailed("x")), fail(UserError("disk"), 0.01), slow(0.03))
+    assert ended == [0.02, 0.03]
     with pytest.raises(BudgetSpent):
         await all_settled(fail(CallFailed("x")), fail(BudgetSpent("y")))
 

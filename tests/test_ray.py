@@ -1,6 +1,7 @@
 """A run on a Ray cluster of two nodes on this machine, one of which is lost on the way."""
 
 import asyncio
+import json
 import threading
 import time
 
@@ -8,7 +9,7 @@ import pytest
 from stub import Stub
 from test_engine import a_run
 
-from lf_longpo.distributed import generate_on_ray
+from lf_longpo.distributed import _shards, generate_on_ray
 from lf_longpo.errors import UserError
 from lf_longpo.generate import generate
 
@@ -67,3 +68,33 @@ def test_what_a_cluster_cannot_keep_is_refused(key, tmp_path):
         asyncio.run(generate(config))
         with pytest.raises(UserError, match="begun without --ray"):
             generate_on_ray(config, "local")
+
+
+def ranges(shards):
+    return [(shard.start, shard.end) for shard in shards]
+
+
+def test_a_kill_before_the_first_shard_leaves_a_run_that_can_be_resumed(stub, tmp_path):
+    config, folder = a_run(stub, tmp_path, questions=40), tmp_path / "run/shards"
+    folder.mkdir(parents=True)  # killed right after that
+    shards = _shards(config, folder, 40, workers=2)
+    assert ranges(shards) == [(number * 5, number * 5 + 5) for number in range(8)]
+    assert json.loads((folder / "shards.json").read_text()) == {"edges": list(range(0, 41, 5))}
+    # Killed after that, and the cluster has another size now.
+    assert ranges(_shards(config, folder, 40, workers=5)) == ranges(shards)
+    with pytest.raises(UserError, match="begun for other questions"):
+        _shards(config, folder, 39, workers=2)
+    (folder / "shards.json").write_text("[]")
+    with pytest.raises(UserError, match=r"shards\.json does not hold the edges of the shards"):
+        _shards(config, folder, 40, workers=2)
+
+
+def test_shards_that_an_earlier_version_began_are_resumed(stub, tmp_path):
+    config, folder = a_run(stub, tmp_path, questions=40), tmp_path / "run/shards"
+    for name in ("00000000-00000020", "00000020-00000030"):
+        (folder / name).mkdir(parents=True)  # killed before the last one was made
+    assert len(_shards(config, folder, 40, workers=1)) == 4
+    (folder / "shards.json").unlink()
+    (folder / "00000030-00000040").mkdir()
+    (folder / "00000020-00000030/probes.jsonl").touch()
+    assert ranges(_shards(config, folder, 40, workers=1)) == [(0, 20), (20, 30), (30, 40)]

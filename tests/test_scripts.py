@@ -99,3 +99,15 @@ def test_training_steps_hand_on_recipe_and_variables(tmp_path, family):
     ).stdout
     assert told.split(" ", 2)[2] == f"yaml/{family}_dpo.yaml model_name_or_path=my model max_steps=3\n"
     assert Path(REPOSITORY / f"yaml/{family}_dpo.yaml").is_file()
+
+
+def test_linked_folders_of_a_checkout_are_ignored(tmp_path):
+    """Environments, models and runs may lie on another disk."""
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    (tmp_path / ".gitignore").write_text((REPOSITORY / ".gitignore").read_text())
+    (tmp_path / "disk").mkdir()
+    links = [".venv", "models", "runs", "saves"]
+    for name in links:
+        (tmp_path / name).symlink_to("disk")
+    command = ["git", "-C", str(tmp_path), "check-ignore", *links, "lf_longpo/models/calls.py"]
+    assert subprocess.run(command, capture_output=True, text=True).stdout.split() == links

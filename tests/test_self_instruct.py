@@ -142,7 +142,7 @@ def test_what_is_no_good_is_left_out(tmp_path, stub, capsys):
         "open": "What did the council decide about the harvest in winter?",
         "summary": "**Question:** What, did the council decide about the harvest in winter!",
         "reasoning": "Who sold the engine?",
-        "extraction": "   ",
+        "extraction": '"?"',
         "multi_part": "1. When did the voyage begin? 2. Why did the painter not come along?\nAnswer: In May.",
     }
     kinds = {"paragraph to answer": "open", "Ask for a summary": "summary", "stands nowhere": "reasoning"}
@@ -268,7 +268,7 @@ def test_documents_that_cannot_be_used_are_named_together(tmp_path, stub, capsys
     assert main(write_config(tmp_path, stub)) == 2
     said = capsys.readouterr().err
     for fault in (
-        "9 of the documents cannot be used",
+        "9 documents cannot be used",
         "empty.txt holds no text; fill it or move it away",
         "secret.pdf is encrypted; decrypt it or move it away",
         "scan.pdf holds no text; recognise its pages if they are pictures, or move it away",
@@ -276,8 +276,8 @@ def test_documents_that_cannot_be_used_are_named_together(tmp_path, stub, capsys
         "latin.txt is not UTF-8",
         "rows.jsonl, line 2: the field text must be a text that is not empty",
         "rows.jsonl, line 3: the field text must be",
-        "rows.jsonl, line 4: the field text holds letters that are none",
-        "data.JSONL is none of .jsonl",
+        "rows.jsonl, line 4: the field text holds \\ud800, half of a character",
+        "data.JSONL, line 1: the field text must be",
     ):
         assert fault in said
     assert not stub.chats and not (tmp_path / "data").exists() and not (tmp_path / "run/documents.jsonl").exists()

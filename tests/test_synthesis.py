@@ -147,39 +147,92 @@ def test_a_corpus_gives_articles_and_distractors(tmp_path):
     assert index.stat().st_mtime_ns != stamp
 
 
-@pytest.mark.parametrize(
-    ("row", "said"),
-    [
-        ({"id": "x", "question": "Q?"}, "line 61: neither the field paragraphs (MuSiQue) nor context"),
-        (
-            hotpot(99, supporting_facts=[["Another", 0]]),
-            "line 61: the supporting title 'Another' is not in the field context",
-        ),
-        (hotpot(99, context=[["T", ["  "]]]), "line 61, paragraph 1: a title and a text that is not empty"),
-        (hotpot(99, supporting_facts=None), "line 61: the field supporting_facts must hold pairs of title and sent_id"),
-        (hotpot(99, answer_aliases="x", answer=""), "line 61: the field answer must be a text that is not empty"),
-        (hotpot(3), "line 61: id 'h3' stands already in"),
-        (
-            {"id": "m", "question": "Q?", "answer": "A", "paragraphs": [{"title": "T", "paragraph_text": "x"}]},
-            "line 61: no paragraph supports question 'm'",
-        ),
-    ],
-)
-def test_what_cannot_be_used_is_named(tmp_path, capsys, row, said):
-    config = small(tmp_path, [*(hotpot(number) for number in range(60)), row])
-    assert main(["synthesize", "multihop", config]) == 2
-    assert said in capsys.readouterr().err
+PARAGRAPH = {"title": "T", "paragraph_text": "x", "is_supporting": True}
+MUSIQUE_ROW = {"id": "m", "question": "Q?", "answer": "A", "paragraphs": [PARAGRAPH]}
+ODD = [
+    ({"id": "x", "question": "Q?"}, "neither the field paragraphs (MuSiQue) nor context and supporting_facts"),
+    (hotpot(99, supporting_facts=[["Another", 0]]), "the supporting title 'Another' is not in the field context"),
+    (hotpot(99, supporting_facts=[[["T"], 0]]), "the field supporting_facts must hold pairs of title and sent_id"),
+    (hotpot(99, context=[["Title 99.1", [" "]], ["Title 99.3", ["x"]]]), "paragraph 1: it supports the answer and is"),
+    (hotpot(99, context=[["T", ["x", None]]]), "paragraph 1: title and text must be texts"),
+    (hotpot(99, supporting_facts=None), "the field supporting_facts must hold pairs of title and sent_id"),
+    (hotpot(99, answer_aliases="x", answer=""), "the field answer must be a text that is not empty"),
+    (MUSIQUE_ROW | {"paragraphs": [PARAGRAPH | {"is_supporting": False}]}, "no paragraph supports question 'm'"),
+    (MUSIQUE_ROW | {"paragraphs": [{"title": "T", "text": "x"}]}, "paragraph 1: the field paragraph_text is missing; "),
+    (MUSIQUE_ROW | {"paragraphs": ["x"]}, "paragraph 1: an object with title, paragraph_text and is_supporting is"),
+    (MUSIQUE_ROW | {"paragraphs": [PARAGRAPH | {"paragraph_text": FILL * 99}]}, "the supporting documents alone take"),
+    ("x", "an object of MuSiQue, HotpotQA or 2WikiMultiHopQA is needed"),
+]
+
+
+def test_odd_questions_are_passed_over_counted_and_named(tmp_path, capsys):
+    rows = [hotpot(number) for number in range(60)]
+    config = small(tmp_path, [*rows, *(row for row, _ in ODD)])
+    assert main(["synthesize", "multihop", config]) == 0
+    assert [row["id"] for row in made(tmp_path)] == [f"h{number}" for number in range(60)]
+    told = capsys.readouterr().out.replace("\n", " ")
+    assert f"questions that were passed over: {len(ODD)}" in told and f"... and {len(ODD) - 10} more" in told
+    for number, (_, said) in enumerate(ODD[:10], 61):
+        assert re.search(rf"line {number}[:,] {re.escape(said)}", told), (number, said)
+
+
+@pytest.mark.parametrize("odd", range(len(ODD)))
+def test_a_file_without_any_usable_question_is_refused_with_the_reason(tmp_path, capsys, odd):
+    row, said = ODD[odd]
+    other = {"title": "Other", "paragraph_text": FILL * 200, "is_supporting": False}
+    if odd == 10:
+        row = row | {"paragraphs": [*row["paragraphs"], other]}
+    assert main(["synthesize", "multihop", small(tmp_path, [row])]) == 2
+    err = capsys.readouterr().err
+    assert re.search(rf"hotpot\.jsonl, line 1[:,] {re.escape(said)}", err), err
     assert not (tmp_path / "out/questions.jsonl").exists()
+
+
+def test_titles_are_found_in_other_spellings_and_empty_distractors_left_out(tmp_path):
+    rows = [hotpot(number) for number in range(60)]
+    context = rows[0]["context"]
+    context[1][0], context[3][0] = "AT&amp;T_in  Bern", "TITLE 0.3"
+    context[0][1] = []
+    rows[0]["supporting_facts"] = [["at&t in Bern", 0], ["Title 0.3", 0]]
+    assert main(["synthesize", "multihop", small(tmp_path, rows)]) == 0
+    row = made(tmp_path)[0]
+    assert {row["documents"][number - 1] for number in row["supporting"]} == {"AT&amp;T_in  Bern", "TITLE 0.3"}
+    assert "Title 0.0" not in row["documents"]
+    # Where one spelling is the very one, the other is another document.
+    rows[0]["context"] = [*context, ["at&t in Bern", ["The very one."]]]
+    assert main(["synthesize", "multihop", small(tmp_path, rows)]) == 0
+    row = made(tmp_path)[0]
+    assert {row["documents"][number - 1] for number in row["supporting"]} == {"at&t in Bern", "TITLE 0.3"}
+
+
+def test_lines_that_cannot_be_read_and_repeated_ids_are_refused_together(tmp_path, capsys):
+    config = small(tmp_path, [hotpot(0), hotpot(1), hotpot(0), hotpot(2, question="\ud83d?")])
+    with (tmp_path / "hotpot.jsonl").open("a") as file:
+        file.write('{"_id": \n')
+    assert main(["synthesize", "multihop", config]) == 2
+    err = capsys.readouterr().err
+    assert "3 rows cannot be used" in err and "line 3: id 'h0' stands already in" in err
+    assert "line 4: the field question holds \\ud83d" in err and "line 5 is not JSON" in err
 
 
 def test_too_little_to_fill_a_context_is_told(tmp_path, capsys):
     config = small(tmp_path, [hotpot(number) for number in range(3)], min_tokens=5000, max_tokens=6000)
     assert main(["synthesize", "multihop", config]) == 2
     assert "all passages together reach" in capsys.readouterr().err
-    corpus = write_jsonl(tmp_path / "corpus.jsonl", [{"title": "T", "text": "x"}, {"text": "no title"}])
-    assert main(["synthesize", "multihop", config, f"corpus={corpus}"]) == 2
-    assert f"{corpus}, line 2: the field title" in capsys.readouterr().err
     assert not (tmp_path / "out/questions.jsonl").exists()
+
+
+def test_articles_without_title_or_text_are_passed_over(tmp_path, capsys):
+    config = small(tmp_path, [hotpot(0)])
+    empty = [{"text": "no title"}, {"title": "Empty", "text": " "}, 7]
+    articles = [{"title": f"A{number}", "text": f"Article {number} says it. " * 20} for number in range(40)]
+    corpus = write_jsonl(tmp_path / "corpus.jsonl", [*empty, *articles])
+    assert main(["synthesize", "multihop", config, f"corpus={corpus}"]) == 0
+    told = capsys.readouterr().err
+    assert "articles that were passed over: 3" in told and f"{corpus}, line 2: the field text" in told
+    write_jsonl(corpus, empty)
+    assert main(["synthesize", "multihop", config, f"corpus={corpus}"]) == 2
+    assert f"corpus: 3 articles cannot be used:\n{corpus}, line 1: the field title" in capsys.readouterr().err
 
 
 def test_needles_stand_where_they_are_wanted(tmp_path, tokenizer):

@@ -3,14 +3,14 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import REPOSITORY, torchrun
+from conftest import REPOSITORY
+from prepared import Prepared, torchrun
 from test_train import history, other_model, recipe  # noqa: F401  recipe is the fixture
 
 from lf_longpo.cli import main
@@ -24,20 +24,18 @@ def start(settings, folder, processes=1):
     folder.mkdir(exist_ok=True)
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(settings | {"output_dir": str(folder / "out")}))
-    environment = (torchrun(processes) if processes > 1 else os.environ) | {"LLAMAFACTORY_VERBOSITY": "WARN"}
+    environment = os.environ | {"LLAMAFACTORY_VERBOSITY": "WARN"}
     command = [sys.executable, "-m", "lf_longpo.cli", "train", str(path)]
     if settings.get("deepspeed"):  # as the launcher starts it, without waiting for its look at the recipe
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        command += ["-m", "lf_longpo.plugin.train.worker", str(path)]
-    return subprocess.Popen(
-        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True,
-    )  # fmt: skip
+        command = torchrun(processes, "lf_longpo.plugin.train.worker", [str(path)])
+    elif processes > 1:
+        environment |= {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": str(processes)}
+    return Prepared(command, folder, environment, merged=True)
 
 
 def finish(process):
-    output, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, output[-4000:]
+    exit_code, output = process.wait(600), process.stdout.read()
+    assert exit_code == 0, output[-4000:]
     return output
 
 

@@ -10,6 +10,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lf_longpo.config import ChatConfig, SamplingConfig
+from lf_longpo.errors import CallFailed
 from lf_longpo.models.batching import Batch, Waiting, choose_batch
 from lf_longpo.models.chat import ChatRequest
 from lf_longpo.models.embedded import model_path
@@ -136,6 +137,47 @@ def test_batches_share_beginnings_then_go_by_length():
     assert choose_batch([long, *[long] * 9], 8, 120, 320) == Batch([0, 1, 2], 104)
     assert choose_batch([long, others[0]], 8, 1000, 1000) == Batch([0, 1], 0)
     assert choose_batch([long, others[0]], 8, 10, 10) == Batch([0], 0)
+
+
+def test_a_beginning_that_the_model_cannot_share_counts_for_each_row():
+    """Sixteen samples of a prompt of 4,000 tokens are 64,000 tokens to read."""
+    samples = [Waiting(np.ones(4000, np.int32), 8)] * 16
+    assert choose_batch(samples, 16, 4_096, 65_536) == Batch(list(range(16)), 3999)
+    assert choose_batch(samples, 16, 4_096, 65_536, shares=False) == Batch([0], 0)
+    assert choose_batch(samples, 16, 16_000, 65_536, shares=False) == Batch([0, 1, 2, 3], 0)
+
+
+@pytest.mark.parametrize("words", ["CUDA out of memory. Tried to allocate 2 GiB", "can't allocate memory: you tried"])
+async def test_a_memory_shortage_halves_the_batch_and_loses_nothing(tiny, monkeypatch, words):
+    sizes, plain = [], TransformersChat._generate
+
+    def generate(self, batch, shared):
+        sizes.append(len(batch))
+        if len(batch) > 2:
+            raise RuntimeError(words)
+        return plain(self, batch, shared)
+
+    monkeypatch.setattr(TransformersChat, "_generate", generate)
+    found = await answers(tiny, [request("word", seed=seed, temperature=1.0) for seed in range(8)])
+    assert len(found) == 8 and sizes[:3] == [8, 4, 2] and max(sizes[2:]) == 2 and sum(sizes[2:]) == 8
+
+
+async def test_a_row_that_does_not_fit_alone_is_lost_and_the_next_is_answered(tiny, monkeypatch):
+    plain = TransformersChat._generate
+
+    def generate(self, batch, shared):
+        if any("huge" in waiting.request.prompt for waiting in batch):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return plain(self, batch, shared)
+
+    monkeypatch.setattr(TransformersChat, "_generate", generate)
+    chat = TransformersChat(ChatConfig(backend="transformers", model=str(tiny)))
+    await chat.start()
+    asked = [request("huge"), request("word"), request("more")]
+    told = await asyncio.gather(*map(chat.complete, asked), return_exceptions=True)
+    await chat.close()
+    assert isinstance(told[0], CallFailed) and "out of memory" in str(told[0])
+    assert [completion.completion_tokens for completion in told[1:]] == [8, 8]
 
 
 async def test_seeds_differ_and_greedy_does_not(tiny):

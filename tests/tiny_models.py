@@ -5,6 +5,8 @@ stands in for it, with GLM-4's special tokens.
 """
 
 import importlib.util
+import tempfile
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -46,15 +48,18 @@ _SIZES = {
 }
 
 
-def tiny_model(family: str, folder: Path, small_tokenizer: bool = False) -> Path:
+def tiny_model(family: str, folder: Path, small_tokenizer: bool = False, most_byte_pairs: int | None = None) -> Path:
     """Saves a tiny random model of `llama3`, `qwen2` or `glm4` into `folder`, with its own or a very small tokenizer.
 
-    The small one is for where only the architecture matters: its model trains in a fraction of the time.
+    Args:
+        family: which.
+        folder: where to.
+        small_tokenizer: for where only the architecture matters; the model trains in a fraction of the time.
+        most_byte_pairs: how much of the family's own tokenizer to keep. With all of it, each process of a training
+            run takes ten seconds to load tokenizer and embeddings.
     """
-    make = {"llama3": _llama3, "qwen2": _qwen2, "glm4": _glm4}[family]
-    tokenizer, kind, config = make()
-    if small_tokenizer:
-        tokenizer = _small_tokenizer()
+    kind, config = _ARCHITECTURES[family]
+    tokenizer = _small_tokenizer() if small_tokenizer else _TOKENIZERS[family](most_byte_pairs)
     torch.manual_seed(0)
     sizes = _SIZES | {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
     model = kind(config(**sizes, pad_token_id=tokenizer.pad_token_id)).to(torch.float32)
@@ -76,28 +81,38 @@ def _small_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>")
 
 
-def _llama3() -> tuple:
-    backend = _byte_pairs("llama_models", "llama3/tokenizer.model", "{1,3}", _LLAMA3_SPECIAL)
-    tokenizer = PreTrainedTokenizerFast(
+def _llama3(most: int | None) -> PreTrainedTokenizerFast:
+    backend = _byte_pairs("llama_models", "llama3/tokenizer.model", "{1,3}", _LLAMA3_SPECIAL, most)
+    return PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token="<|begin_of_text|>", eos_token="<|eot_id|>", pad_token="<|eot_id|>"
     )
-    return tokenizer, LlamaForCausalLM, LlamaConfig
 
 
-def _qwen2() -> tuple:
-    backend = _byte_pairs("dashscope", "resources/qwen.tiktoken", "", _QWEN2_SPECIAL)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>")
-    return tokenizer, Qwen2ForCausalLM, Qwen2Config
+def _qwen2(most: int | None) -> PreTrainedTokenizerFast:
+    backend = _byte_pairs("dashscope", "resources/qwen.tiktoken", "", _QWEN2_SPECIAL, most)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>")
 
 
-def _glm4() -> tuple:
+def _glm4(most: int | None) -> PreTrainedTokenizerFast:
+    """Whole in any case: the embedded model's is small."""
     tokenizer = AutoTokenizer.from_pretrained(model_path("smollm2-135m"))
     tokenizer.add_special_tokens({"additional_special_tokens": _GLM4_SPECIAL})
     tokenizer.eos_token = tokenizer.pad_token = "<|endoftext|>"
-    return tokenizer, GlmForCausalLM, lambda **sizes: GlmConfig(**sizes, head_dim=8)
+    return tokenizer
 
 
-def _byte_pairs(package: str, file: str, digits: str, special: list[str]):
+def _byte_pairs(package: str, file: str, digits: str, special: list[str], most: int | None) -> Tokenizer:
     folder = importlib.util.find_spec(package).submodule_search_locations[0]
     pattern = _SPLIT.format(digits=digits)
-    return TikTokenConverter(str(Path(folder) / file), pattern=pattern, extra_special_tokens=special).converted()
+    with tempfile.NamedTemporaryFile() as first:  # one byte pair a line, the most frequent first
+        first.writelines((Path(folder) / file).read_bytes().splitlines(keepends=True)[:most])
+        first.flush()
+        return TikTokenConverter(first.name, pattern=pattern, extra_special_tokens=special).converted()
+
+
+_TOKENIZERS = {"llama3": _llama3, "qwen2": _qwen2, "glm4": _glm4}
+_ARCHITECTURES = {
+    "llama3": (LlamaForCausalLM, LlamaConfig),
+    "qwen2": (Qwen2ForCausalLM, Qwen2Config),
+    "glm4": (GlmForCausalLM, partial(GlmConfig, head_dim=8)),
+}

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lf_longpo.config import ChatConfig
 from lf_longpo.evaluation.items import Item, Placed
+from lf_longpo.faults import AT_ONCE, Faults
 from lf_longpo.models.calls import Calls
 from lf_longpo.usage import Usage
 
@@ -32,11 +33,14 @@ class Benchmark(Protocol):
     asked: Sequence[str]
     """All that determines what models and judge are asked beside the items; goes into their digests."""
 
-    def items(self) -> Placed:
+    def items(self, faults: Faults = AT_ONCE) -> Placed:
         """Streams the items.
 
+        Args:
+            faults: takes the rows that cannot be used.
+
         Raises:
-            UserError: the input cannot be used.
+            UserError: the input cannot be read.
         """
         ...
 

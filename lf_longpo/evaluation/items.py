@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lf_longpo.errors import UserError
+from lf_longpo.faults import Faults, parsed
 from lf_longpo.questions import Source
 from lf_longpo.records import Question
 from lf_longpo.tables import FILE_TYPES
@@ -40,21 +42,22 @@ def item_of(question: Question, set: str, examples: tuple[tuple[str, float], ...
     return Item(question.id, question.question, question.answers, question.context, set, examples)
 
 
-def read_sets(inputs: str | Sequence[str], split: str, item: Callable[[Any, str, str], Item | None]) -> Placed:
+def read_sets(
+    inputs: str | Sequence[str], split: str, item: Callable[[Any, str, str], Item | None], faults: Faults
+) -> Placed:
     """Streams the items of files, folders and hub data sets, in order.
 
     Args:
         inputs: each a file, a folder of files, or a hub name, with `:SUBSET` behind it where it has several.
         split: of hub data sets.
         item: makes an item of a row, its place and the name of what it was read from; None for one to pass over.
+        faults: takes the rows that cannot be used.
 
     Raises:
-        UserError: an input or a row that cannot be used, or two inputs of one name.
+        UserError: an input that cannot be read, or two inputs of one name.
     """
     for stem, name in set_names(inputs).items():
-        for place, row in Source(name, split).rows():
-            if made := item(row, place, stem):
-                yield place, made
+        yield from parsed(Source(name, split).rows(faults), partial(item, stem=stem), faults)
 
 
 def set_names(inputs: str | Sequence[str]) -> dict[str, str]:
@@ -72,7 +75,7 @@ def set_names(inputs: str | Sequence[str]) -> dict[str, str]:
 
 
 def _set_name(name: str) -> str:
-    if Path(name).suffix in FILE_TYPES:
+    if Path(name).suffix.lower() in FILE_TYPES:
         return Path(name).stem
     return name.rpartition(":" if ":" in name else "/")[2]
 
@@ -81,7 +84,7 @@ def _files(name: str) -> list[str]:
     folder = Path(name)
     if not folder.is_dir():
         return [name]
-    files = sorted(str(path) for path in folder.iterdir() if path.suffix in FILE_TYPES)
+    files = sorted(str(path) for path in folder.iterdir() if path.suffix.lower() in FILE_TYPES)
     if not files:
         raise UserError(f"{name} holds no {', '.join(FILE_TYPES)} file; name another folder")
     return files

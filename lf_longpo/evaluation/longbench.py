@@ -16,9 +16,10 @@ from lf_longpo.evaluation.automatic import best, qa_f1, qa_f1_zh, rouge_l, rouge
 from lf_longpo.evaluation.benchmark import Row
 from lf_longpo.evaluation.items import Item, Placed, item_of, read_sets, set_names
 from lf_longpo.evaluation.referee import Referee, Scale, judge_prompt, verdict_usage
+from lf_longpo.faults import AT_ONCE, Faults
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.tokenizers import chat_tokens
-from lf_longpo.questions import question_of
+from lf_longpo.questions import filled_name, question_of
 from lf_longpo.text.prompts import QA_FIELDS, QA_PROMPTS, fill, load_prompt
 from lf_longpo.usage import Usage
 
@@ -54,13 +55,6 @@ _OTHERS = {
     *("triviaqa", "samsum", "lsht", "trec", "passage_count", "passage_retrieval_en", "passage_retrieval_zh"),
     *("lcc", "repobench-p"),
 }
-# LongBench's names, and those of LongReward's file.
-_FIELDS = {
-    "id": ("_id", "idx", "id"),
-    "question": ("input", "query"),
-    "answer": ("answers", "answer"),
-    "context": ("context",),
-}
 _SCALES = {SINGLE: Scale(3), MULTI: Scale(3), SUMMARY: Scale(5)}
 
 
@@ -88,10 +82,10 @@ class LongBench:
         self._prompts = {SINGLE: answers, MULTI: answers, SUMMARY: summaries}
         self.asked = (self.template, *((answers, summaries) if config.judge else ()))
 
-    def items(self) -> Placed:
+    def items(self, faults: Faults = AT_ONCE) -> Placed:
         """Rows as LongBench or LongReward published them."""
         stems = set_names(self._config.input)
-        return read_sets(self._config.input, self._config.input_split, partial(_item, stems=stems))
+        return read_sets(self._config.input, self._config.input_split, partial(_item, stems=stems), faults)
 
     def equip(self, judge: Calls | None) -> None:
         """Takes the judge, if there is one."""
@@ -151,8 +145,7 @@ def _item(row: Any, place: str, stem: str, stems: Collection[str]) -> Item | Non
         return None
     if name not in _SETS:
         raise UserError(f"{place}: {name!r} is no set of LongBench; set the field dataset to one of {', '.join(_SETS)}")
-    if isinstance(row, dict):
-        told = [text for field in _FIELDS["question"] if isinstance(text := row.get(field), str) and text.strip()]
-        if asked := next(iter(told), _SETS[name].query):
-            row = row | {"query": asked, "input": None}
-    return item_of(question_of(row, place, needs_answers=True, fields=_FIELDS), name)
+    query = _SETS[name].query
+    if query and isinstance(row, dict) and filled_name(row, "question") is None:
+        row = row | {"query": query}
+    return item_of(question_of(row, place, needs_answers=True), name)

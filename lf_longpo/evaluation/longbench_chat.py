@@ -14,10 +14,12 @@ from lf_longpo.errors import UserError
 from lf_longpo.evaluation.benchmark import Row
 from lf_longpo.evaluation.items import Item, Placed, item_of, read_sets
 from lf_longpo.evaluation.referee import Referee, judge_prompt, verdict_usage
+from lf_longpo.faults import AT_ONCE, Faults
 from lf_longpo.judging.verdicts import rating_between
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.tokenizers import chat_tokens
 from lf_longpo.questions import question_of
+from lf_longpo.text.halves import refuse_halves
 from lf_longpo.text.prompts import QA_FIELDS, QA_PROMPTS, fill, load_prompt
 from lf_longpo.usage import Usage
 
@@ -49,9 +51,9 @@ class LongBenchChat:
         self.template = load_prompt(config.prompt, QA_PROMPTS, QA_FIELDS, "prompt")
         self.asked = (self.template, self._prompt, json.dumps(self._shots))
 
-    def items(self) -> Placed:
+    def items(self, faults: Faults = AT_ONCE) -> Placed:
         """Rows as published: idx from 1, query, answer, and a prompt that is the document and the query."""
-        return read_sets(self._config.input, self._config.input_split, self._item)
+        return read_sets(self._config.input, self._config.input_split, self._item, faults)
 
     def equip(self, judge: Calls | None) -> None:
         """Takes the judge."""
@@ -105,7 +107,7 @@ def _document(prompt: str, query: Any, place: str) -> str:
 def _read_shots(path: Path) -> list[tuple[tuple[str, float], ...]]:
     try:
         lists = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"few_shots: {path} cannot be read as JSON: {error}") from None
     if not isinstance(lists, list) or not lists:
         raise UserError(f"few_shots: {path} must hold a list with one list of rated answers for each question")
@@ -123,5 +125,6 @@ def _shots(given: Any, place: str) -> list[tuple[str, float]]:
             raise UserError(
                 f'{place}: each rated answer must be {{"answer": text, "score": {_WORST} to {_BEST}}}, not {shot!r:.80}'
             )
+        refuse_halves(shot, place)
         shots.append((text, float(rating)))
     return shots

@@ -10,9 +10,17 @@ from typing import TYPE_CHECKING, Any
 from lf_longpo.config import ChatConfig, LongQAConfig
 from lf_longpo.evaluation.benchmark import Row
 from lf_longpo.evaluation.items import Item, Placed, item_of, read_sets
+from lf_longpo.faults import AT_ONCE, Faults
 from lf_longpo.models.calls import Calls
 from lf_longpo.questions import question_of
-from lf_longpo.text.answers import exact_match, extract_answer, f1, sub_exact_match
+from lf_longpo.text.answers import (
+    exact_match,
+    extract_answer,
+    f1,
+    has_unread_answer,
+    is_in_every_text,
+    sub_exact_match,
+)
 from lf_longpo.text.prompts import QA_FIELDS, QA_PROMPTS, load_prompt
 from lf_longpo.usage import Usage
 
@@ -57,9 +65,9 @@ class LongQA:
         self.template = load_prompt(config.prompt, QA_PROMPTS, QA_FIELDS, "prompt")
         self.asked = (self.template,)
 
-    def items(self) -> Placed:
+    def items(self, faults: Faults = AT_ONCE) -> Placed:
         """Questions in either paper's format; the set is the file they stand in."""
-        return read_sets(self._config.input, self._config.input_split, _item)
+        return read_sets(self._config.input, self._config.input_split, _item, faults)
 
     def equip(self, judge: Calls | None) -> None:
         """Nobody judges."""
@@ -67,7 +75,11 @@ class LongQA:
     async def score(self, item: Item, answers: Sequence[str]) -> Row:
         """By its gold answers."""
         (prediction,) = answers
-        return {"prediction": prediction, **score(prediction, item.answers)}
+        remarks = {
+            "unread_answer": has_unread_answer(prediction),
+            "gold_in_every_text": is_in_every_text(item.answers),
+        }
+        return {"prediction": prediction, **score(prediction, item.answers), **remarks}
 
     def estimate(self, item: Item, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Usage]:
         """Nothing."""

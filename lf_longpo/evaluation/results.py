@@ -80,7 +80,7 @@ def load_results(folder: Path, asker: str, benchmark: str | None = None) -> dict
     """
     try:
         results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{asker}: {folder} holds no {RESULTS} that can be read ({error})") from None
     if not isinstance(results, dict) or not {
         "benchmark",

@@ -16,6 +16,7 @@ from lf_longpo.errors import UserError
 from lf_longpo.evaluation.benchmark import Benchmark
 from lf_longpo.evaluation.items import Item, key_of
 from lf_longpo.evaluation.results import FIELDS, PREDICTIONS, RESULTS, Scores, question_scores, summarise
+from lf_longpo.faults import Faults
 from lf_longpo.journal import Journal, Row, check_folder, read_rows, write_whole
 from lf_longpo.models.adapters import fingerprint
 from lf_longpo.models.cache import CALLS, CallCache
@@ -137,9 +138,10 @@ def _check(config: EvaluateConfig, benchmark: Benchmark) -> tuple[dict[str, str]
     asked = (*benchmark.asked, *(fingerprint(model.adapter) for model in _all_models(benchmark)))
     digests: dict[str, str] = {}
     sets: dict[str, dict[str, str]] = {}
-    for item in refuse_repeated_ids(benchmark.items()):
-        digests[item.key] = item.digest(*asked)
-        sets.setdefault(item.set, {})[item.id] = item.digest()
+    with Faults() as faults:
+        for _, item in refuse_repeated_ids(benchmark.items(faults), faults):
+            digests[item.key] = item.digest(*asked)
+            sets.setdefault(item.set, {})[item.id] = item.digest()
     if not digests:
         raise UserError(f"{config.input} holds no questions")
     return digests, sets
@@ -206,12 +208,14 @@ def _results(
     config: EvaluateConfig, benchmark: Benchmark, sets: Mapping[str, Mapping[str, str]], predictions: Journal
 ) -> dict[str, Any]:
     scores: dict[str, dict[str, Scores]] = {}
-    unjudged = 0
+    unjudged = unread = odd_golds = 0
     for name, digests in sets.items():
         for id in digests:
             rows = {row["sample"]: row for row in predictions.rows(key_of(name, id))}
             if len(rows) == config.samples:
                 scores.setdefault(name, {})[id] = question_scores(rows.values(), benchmark.metrics)
+                unread += sum(row.get("unread_answer", False) for row in rows.values())
+                odd_golds += any(row.get("gold_in_every_text", False) for row in rows.values())
                 unjudged += sum(None in (row[metric] for metric in benchmark.metrics) for row in rows.values())
     first, *others = benchmark.models.values()
     return {
@@ -224,6 +228,8 @@ def _results(
         "samples": config.samples,
         "metrics": list(benchmark.metrics),
         "unjudged": unjudged,
+        "unread_answers": unread,
+        "gold_in_every_text": odd_golds,
         **summarise(scores, benchmark.metrics, benchmark.groups),
         "by_question": {
             name: {id: {"digest": sets[name][id]} | one for id, one in its.items()} for name, its in scores.items()

@@ -3,6 +3,7 @@
 A judge is heard in both orders, so that one which favours what stands first comes to a tie.
 """
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from lf_longpo.config import ChatConfig, WinRateConfig
 from lf_longpo.evaluation.benchmark import Row
 from lf_longpo.evaluation.items import Item, Placed, item_of, read_sets
 from lf_longpo.evaluation.referee import Referee, judge_prompt, verdict_usage
+from lf_longpo.faults import AT_ONCE, Faults
 from lf_longpo.judging.verdicts import find_verdict
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.tokenizers import chat_tokens
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _VERDICTS = {"1": 1.0, "2": 0.0, "tie": 0.5}
+# As the prompt asks for it, or with a word before it.
+_WRITTEN_VERDICT = re.compile(r"(?:verdict\s*:\s*)?(?:(?:answer|assistant|response|回答|答案)\s*)?(1|2|tie)")
 # Tokens of an answer, assumed where a question has no reference.
 _ANSWER = 200
 
@@ -50,9 +54,9 @@ class WinRate:
         self.template = load_prompt(config.prompt, QA_PROMPTS, QA_FIELDS, "prompt")
         self.asked = (self.template, self._prompt)
 
-    def items(self) -> Placed:
+    def items(self, faults: Faults = AT_ONCE) -> Placed:
         """Questions in either paper's format, with or without reference answers."""
-        return read_sets(self._config.input, self._config.input_split, _item)
+        return read_sets(self._config.input, self._config.input_split, _item, faults)
 
     def equip(self, judge: Calls | None) -> None:
         """Takes the judge."""
@@ -103,7 +107,8 @@ def _side(score: float) -> int:
 
 
 def _parse(text: str) -> float | None:
-    return _VERDICTS.get(find_verdict(text) or "")
+    found = _WRITTEN_VERDICT.fullmatch(find_verdict(text) or "")
+    return _VERDICTS[found[1]] if found else None
 
 
 def _item(row: Any, place: str, stem: str) -> Item:

@@ -1,15 +1,17 @@
 """Writing rows as JSONL or Parquet, whole or not at all, however many they are."""
 
 import json
-import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lf_longpo.errors import UserError, first_line
-from lf_longpo.journal import Row, check_folder, write_whole
+from lf_longpo.journal import Row, check_folder, replacing, write_whole
+
+if TYPE_CHECKING:
+    import pyarrow
 
 TYPES = (".jsonl", ".parquet")
 # Rows of a Parquet row group: with 64k tokens each some megabytes.
@@ -27,22 +29,27 @@ def write_rows(target: Path, rows: Iterable[Row]) -> int:
     check_folder(target.parent, "output")
     number = 0
 
-    def counted() -> Iterator[Row]:
+    def lines() -> Iterator[str]:
         nonlocal number
         for row in rows:
             number += 1
-            yield row
+            line = json.dumps(row, ensure_ascii=False) + "\n"
+            try:
+                line.encode()
+            except UnicodeEncodeError as error:  # from a journal of another program
+                half = f"\\u{ord(line[error.start]):04x}"
+                raise UserError(
+                    f"{target}: row {number} holds {half}, half of a character (a lone surrogate); replace it in the "
+                    "run's files or remove the row"
+                ) from None
+            yield line
         if not number:
             raise UserError(f"there are no rows to write; {target} was not written")
 
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in counted())
-    try:
-        if target.suffix == ".jsonl":
-            write_whole(target, lines)
-        else:
-            _write_parquet(target, lines)
-    except UnicodeEncodeError:
-        raise UserError(f"{target}: row {number} holds half of a letter; mend or reject it") from None
+    if target.suffix == ".jsonl":
+        write_whole(target, lines())
+    else:
+        _write_parquet(target, lines())
     return number
 
 
@@ -51,30 +58,37 @@ def _write_parquet(target: Path, lines: Iterator[str]) -> None:
     from pyarrow import parquet
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+    schema = pyarrow.schema([])
+    try:
         # Twice: what a column holds is only known when all rows were seen.
-        plain, made = Path(folder) / "rows.jsonl", Path(folder) / target.name
-        schema = pyarrow.schema([])
-        try:
-            with plain.open("w", encoding="utf-8") as file:
-                for batch in _batches(lines):
-                    file.writelines(batch)
-                    schema = pyarrow.unify_schemas(
-                        [schema, pyarrow.table(_columns(batch)).schema], promote_options="permissive"
-                    )
-            with (
-                plain.open(encoding="utf-8") as file,
-                parquet.ParquetWriter(made, schema, compression="zstd") as writer,
-            ):
-                for batch in _batches(file):
+        with (
+            tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n", dir=target.parent) as plain,
+            replacing(target) as made,
+        ):
+            for batch in _batches(lines):
+                plain.writelines(batch)
+                found = pyarrow.schema([(name, _type_of(name, its)) for name, its in _columns(batch).items()])
+                schema = pyarrow.unify_schemas([schema, found], promote_options="permissive")
+            plain.seek(0)
+            with parquet.ParquetWriter(made, schema, compression="zstd") as writer:
+                for batch in _batches(plain):
                     columns = _columns(batch)
                     arrays = [pyarrow.array(columns.get(one.name, [None] * len(batch)), one.type) for one in schema]
                     writer.write_table(pyarrow.table(arrays, schema=schema))
-        except pyarrow.ArrowException as error:
-            raise UserError(
-                f"{target}: a column holds values of several types ({first_line(error)}); write .jsonl"
-            ) from None
-        os.replace(made, target)
+    except pyarrow.ArrowException as error:
+        raise UserError(
+            f"{target}: Parquet cannot hold values of several types, or numbers of more than 64 bits "
+            f"({first_line(error)}); write .jsonl"
+        ) from None
+
+
+def _type_of(name: str, values: list[Any]) -> "pyarrow.DataType":
+    import pyarrow
+
+    try:
+        return pyarrow.array(values).type
+    except (pyarrow.ArrowException, OverflowError) as error:  # OverflowError: a number of more than 64 bits
+        raise pyarrow.ArrowInvalid(f"column {name}: {first_line(error)}") from None
 
 
 def _batches(lines: Iterable[str]) -> Iterator[list[str]]:

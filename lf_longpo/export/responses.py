@@ -9,6 +9,7 @@ from lf_longpo.journal import RowsById
 from lf_longpo.longmab.method import ROLLOUTS, Prompts
 from lf_longpo.longreward.files import SCORES, Keys, Response, reward_of
 from lf_longpo.longreward.method import PROMPT
+from lf_longpo.pairs import may_train
 from lf_longpo.plugin.encoding import TemplateEncoder
 from lf_longpo.questions import read_questions
 from lf_longpo.records import Question, Rollout, names
@@ -36,7 +37,7 @@ class Answered(NamedTuple):
 def answered(run: RunFolder) -> Iterator[Answered]:
     """Streams the questions of a run that have responses, in the input's order.
 
-    A response that leaves no room for a prompt is left out.
+    A response that leaves no room for a prompt is left out, and so is one that may not train (`may_train`).
 
     Raises:
         UserError: the run's input or its template is not to be had any more.
@@ -44,7 +45,7 @@ def answered(run: RunFolder) -> Iterator[Answered]:
     config = run.config
     trust = bool(config.policy and config.policy.trust_remote_code)
     encoder = TemplateEncoder(
-        config.pairs.template, config.tokenizer or config.policy.model, config.pairs.cutoff_len, trust
+        config.pairs.template, run.found(config.tokenizer or config.policy.model), config.pairs.cutoff_len, trust
     )
     responses_of, render_of = (_longmab if config.method == "longmab" else _longreward)(run, config)
     for question in read_questions(run.questions):
@@ -68,9 +69,14 @@ def _longmab(run: RunFolder, config: GenerateConfig) -> _Run:
 
     def responses(id: str) -> list[Scored]:
         by_round = {row["round"]: row for row in rollouts.rows(id)}
-        return [Scored(row["output"], row["reward"], round) for round, row in sorted(by_round.items())]
+        return [
+            Scored(row["output"], row["reward"], round)
+            for round, row in sorted(by_round.items())
+            if may_train(row["output"], row.get("truncated") is True, config.pairs.allow_truncated)
+        ]
 
-    return responses, Prompts(config.longmab).rollout
+    prompts = {name: run.found(getattr(config.longmab, name)) for name in ("prompt", "probe_prompt")}
+    return responses, Prompts(config.longmab.model_copy(update=prompts)).rollout
 
 
 def _longreward(run: RunFolder, config: GenerateConfig) -> _Run:
@@ -79,7 +85,11 @@ def _longreward(run: RunFolder, config: GenerateConfig) -> _Run:
 
     def responses(id: str) -> list[Scored]:
         by_idx = {row["idx"]: row for row in scores.rows(id)}
-        scored = [Scored(row["answer"], reward_of(row["scores"]), Response.of(row).number) for row in by_idx.values()]
+        scored = [
+            Scored(row["answer"], reward_of(row["scores"]), response.number)
+            for row in by_idx.values()
+            if may_train((response := Response.of(row)).answer, response.truncated, config.pairs.allow_truncated)
+        ]
         return sorted(scored, key=lambda one: one.index)
 
     return responses, lambda question: around_context(PROMPT, question=question.question)

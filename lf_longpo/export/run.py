@@ -3,23 +3,28 @@
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lf_longpo.errors import UserError, first_line
 from lf_longpo.export.card import data_card
 from lf_longpo.export.files import write_rows
-from lf_longpo.export.formats import KTO_ENTRY, both_labels, kto_rows, preference_rows
+from lf_longpo.export.formats import KTO_ENTRY, both_labels, kto_rows, preference_rows, sharegpt_rows
 from lf_longpo.export.responses import answered
+from lf_longpo.faults import Faults, parsed, together
 from lf_longpo.journal import Row
 from lf_longpo.pair_sets import Viewed, find_viewed
+from lf_longpo.plugin.dataset_files import first_rows
+from lf_longpo.plugin.entries import check_loadable
 from lf_longpo.plugin.registry import check_registration, register_dataset
-from lf_longpo.review import Reviews, reviewed_rows
-from lf_longpo.tables import places_and_rows
+from lf_longpo.plugin.shape import shape_of
+from lf_longpo.review import Reviews, placed_pairs, reviewed_rows
+from lf_longpo.text.halves import refuse_halves
 
 FORMS = {
     "pairs": "pairs as they are",
     "trl-dpo": "pairs in TRL's preference form (prompt, chosen, rejected as messages)",
+    "sharegpt": "pairs in LLaMA-Factory's sharegpt form (conversations, chosen, rejected as messages)",
     "trl-kto": "all scored responses in TRL's unpaired form (prompt and completion as messages, label)",
     "kto": "all scored responses for LLaMA-Factory's KTO (prompt, completion, label)",
 }
@@ -70,9 +75,12 @@ def register_reviewed(source: str, dataset_dir: Path, name: str, overwrite: bool
         raise UserError(f"--name: {target} is the data set itself; choose another name")
     if target.exists() and not overwrite:
         raise UserError(f"--name: {target} is there already; choose another name or pass --overwrite")
+    check_loadable(first_rows(viewed.path), entry)
     check_registration(dataset_dir, name, entry, overwrite)
     told: Counter[str] = Counter()
-    write_rows(target, reviewed_rows(viewed.path, Reviews(viewed.decisions), viewed.columns, told))
+    faults = Faults("pairs")
+    rows = reviewed_rows(viewed.path, Reviews(viewed.decisions), viewed.columns, told, faults)
+    write_rows(target, _writable(rows, faults))
     register_dataset(dataset_dir, name, entry, overwrite)
     return target, told
 
@@ -86,15 +94,20 @@ def _rows(viewed: Viewed, form: str, threshold: float | None, reviewed: bool) ->
         return both_labels(kto_rows(answered(viewed.run), threshold, form == "trl-kto"))
     if threshold is not None:
         raise UserError("--threshold goes with kto and trl-kto")
-    told: Counter[str] = Counter()
-    rows = (
-        reviewed_rows(viewed.path, Reviews(viewed.decisions), viewed.columns, told) if reviewed else _all(viewed.path)
-    )
-    return preference_rows(rows, viewed.columns) if form == "trl-dpo" else rows
+    faults = Faults("pairs")
+    if reviewed:
+        placed = reviewed_rows(viewed.path, Reviews(viewed.decisions), viewed.columns, Counter(), faults)
+    else:
+        placed = placed_pairs(viewed.path, viewed.columns, faults)
+    makers = {"trl-dpo": preference_rows, "sharegpt": sharegpt_rows}
+    if form in makers:
+        placed = makers[form](placed, viewed.columns, shape_of(viewed.entry).tags, faults)
+    return _writable(placed, faults)
 
 
-def _all(path: Path) -> Iterator[Row]:
-    return (row for _, row in places_and_rows(str(path)))
+def _writable(placed: Iterable[tuple[str, Row]], faults: Faults) -> Iterator[Row]:
+    """The rows; in the end one error for all pairs that cannot be used."""
+    return together(parsed(placed, refuse_halves, faults), faults)
 
 
 def register_kto(dataset_dir: Path, name: str, target: Path) -> None:

@@ -196,6 +196,6 @@ class Judge:
 
 def _verdict_in(completion: Completion, asked: Asked) -> str:
     """The part of a reply to look for the verdict in; one that was cut short may end in a quote."""
-    if completion.finish_reason == "length" and OPENING in asked.material:
+    if completion.truncated and OPENING in asked.material:
         return ""
     return own_verdict(completion.text, asked.material)

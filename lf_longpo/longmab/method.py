@@ -20,10 +20,10 @@ from lf_longpo.longmab.pairs import best_and_worst
 from lf_longpo.longmab.probe import FIELDS, arm_values, arrives_at
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.embedders import Embedder
-from lf_longpo.pairs import Pairs, Side
+from lf_longpo.pairs import Pairs, Side, may_train
 from lf_longpo.progress import Progress
-from lf_longpo.records import Probe, Question, Rollout, names
-from lf_longpo.text.answers import rollout_reward
+from lf_longpo.records import Probe, Question, Rollout, names, record_of
+from lf_longpo.text.answers import has_unread_answer, is_in_every_text, rollout_reward
 from lf_longpo.text.chunking import chunk_sentences
 from lf_longpo.text.prompts import QA_FIELDS, QA_PROMPTS, around_context, load_prompt
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 PROBES, ROLLOUTS = "probes.jsonl", "rollouts.jsonl"
 
+# A pair has two sides.
+_SIDES = 2
 _PROMPTS = Path(__file__).parent / "prompts"
 
 
@@ -66,7 +68,7 @@ class Journals:
     def finished_rounds(self, question_id: str, rounds: int) -> dict[int, Rollout]:
         """The first `rounds` roll-outs of a question, as far as they were made, by round."""
         rows = self.rollouts.rows(question_id)
-        return {row["round"]: Rollout(**row) for row in rows if row["round"] < rounds}
+        return {row["round"]: record_of(Rollout, row) for row in rows if row["round"] < rounds}
 
     def skipped(self) -> int:
         """Lines of both that were no rows; their work is done again."""
@@ -92,6 +94,7 @@ class LongMab:
         pairs: where pairs go.
         progress: told of every round; its counts end in the summary.
         until: the stage after which to stop: `probe`, `rollout` or `pairs`.
+        allow_truncated: whether outputs that were cut off may become chosen or rejected.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class LongMab:
         pairs: Pairs,
         progress: Progress,
         until: str = "pairs",
+        allow_truncated: bool = False,
     ) -> None:
         self._config = config
         self._seed = seed
@@ -117,6 +121,7 @@ class LongMab:
         self._pairs = pairs
         self._progress = progress
         self._until = until
+        self._allow_truncated = allow_truncated
 
     async def work(self, question: Question) -> None:
         """Takes one question from wherever it stands to its pair, or to the knowledge that it gives none.
@@ -125,6 +130,8 @@ class LongMab:
             CallFailed: a call was lost, or the responses do not fit the cutoff length.
             UserError: no call can work.
         """
+        if is_in_every_text(question.answers):
+            self._progress.count("gold in every text")
         known = self._journals.probes.rows(question.id)
         finished = self._journals.finished_rounds(question.id, self._config.rounds)
         chunks: list[str] = []
@@ -133,12 +140,13 @@ class LongMab:
                 chunk_sentences, question.context, self._tokenizer, self._config.chunk_size, self._config.chunk_overlap
             )
         if known:
-            probe = Probe(**known[-1])
+            probe = record_of(Probe, known[-1])
             self._progress.skip(1)
         else:
             probe = await self._probe(question, chunks)
             self._progress.step()
         if not probe.kept:
+            self._pairs.drop(question.id)
             self._progress.count("left out")
             self._progress.skip(0 if self._until == "probe" else self._config.rounds)
         if not probe.kept or self._until == "probe":
@@ -220,16 +228,20 @@ class LongMab:
             "\n".join(chunks[arm] for arm in arms),
             behind=behind,
         )
-        reward = rollout_reward(completion.text, question.answers)
-        rollout = Rollout(question.id, round, arms, completion.text, reward, learn(reward))
+        reward = rollout_reward(completion.text, question.answers, self._config.answer_form)
+        rollout = Rollout(question.id, round, arms, completion.text, reward, learn(reward), completion.truncated)
         self._journals.rollouts.append(asdict(rollout))
         self._progress.step()
         return rollout
 
     async def _pair(self, question: Question, rollouts: list[Rollout]) -> None:
-        picked = best_and_worst(question.id, rollouts, question.answers, self._seed)
+        usable = [one for one in rollouts if may_train(one.output, one.truncated, self._allow_truncated)]
+        picked = None
+        if usable:
+            picked = best_and_worst(question.id, usable, question.answers, self._seed, self._config.answer_form)
         if picked is None:
-            self._progress.count("all equal")
+            self._pairs.drop(question.id)
+            self._progress.count("all equal" if len(usable) >= _SIDES else "cut off")
             return
         chosen, rejected, best, worst = picked
         await self._pairs.add(
@@ -263,7 +275,8 @@ def bandit_summary(journals: Journals, question_ids: Sequence[str], rounds: int)
 
     Returns:
         `rollouts`, `mean_reward` and its mean in the first and last third of the rounds, `reward_histogram` (counts
-        in five equal bins of [0, 1]), `mean_arms` a question and `mean_arms_tried`. Means are None without roll-outs.
+        in five equal bins of [0, 1]), `unread_answers` (outputs for which `has_unread_answer` holds), `mean_arms` a
+        question and `mean_arms_tried`. Means are None without roll-outs.
     """
     histogram: Counter[int] = Counter()
     all_rewards: list[float] = []
@@ -271,6 +284,7 @@ def bandit_summary(journals: Journals, question_ids: Sequence[str], rounds: int)
     last: list[float] = []
     arms: list[int] = []
     tried: list[int] = []
+    unread = 0
     third = max(rounds // 3, 1)
     for question_id in question_ids:
         rollouts = journals.finished_rounds(question_id, rounds).values()
@@ -278,6 +292,7 @@ def bandit_summary(journals: Journals, question_ids: Sequence[str], rounds: int)
             continue
         for rollout in rollouts:
             all_rewards.append(rollout.reward)
+            unread += has_unread_answer(rollout.output)
             histogram[min(int(rollout.reward * 5), 4)] += 1
             if rollout.round < third:
                 first.append(rollout.reward)
@@ -291,6 +306,7 @@ def bandit_summary(journals: Journals, question_ids: Sequence[str], rounds: int)
         "mean_reward_first_third": _mean(first),
         "mean_reward_last_third": _mean(last),
         "reward_histogram": [histogram[bin] for bin in range(5)],
+        "unread_answers": unread,
         "mean_arms": _mean(arms),
         "mean_arms_tried": _mean(tried),
     }

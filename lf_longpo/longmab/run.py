@@ -84,6 +84,7 @@ class LongMabRun:
             pairs,
             tools.progress,
             self._until,
+            config.pairs.allow_truncated,
         )
         skipped = self._journals.skipped()
         lost = [f"{skipped} lines of the journals cannot be read; their work is done again"] if skipped else []
@@ -104,6 +105,8 @@ class LongMabRun:
         return {
             "left_out": counts["left out"],
             "all_equal": counts["all equal"],
+            "cut_off": counts["cut off"],
+            "gold_in_every_text": counts["gold in every text"],
             **bandit_summary(self._journals, self._ids, self._config.longmab.rounds),
         }
 

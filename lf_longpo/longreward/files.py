@@ -6,10 +6,12 @@ the published fields, which tells whether the question or the prompts have chang
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lf_longpo.errors import UserError
+from lf_longpo.faults import AT_ONCE, Faults, parsed
 from lf_longpo.journal import Journal, Row, read_rows
 from lf_longpo.longreward.parsing import BEST_RATING
 from lf_longpo.longreward.scorer import DIMENSIONS, Score
@@ -23,6 +25,10 @@ _FIELDS = {
 }
 
 
+# Digits of the largest number of a response; Python refuses to convert more than some thousands.
+_DIGITS = 18
+
+
 @dataclass(frozen=True, slots=True)
 class Response:
     """One response to a question."""
@@ -30,17 +36,24 @@ class Response:
     idx: str
     query: str
     answer: str
+    truncated: bool = False
+    """Whether the answer was cut off at the most tokens it may have."""
 
     @classmethod
     def of(cls, row: Row) -> "Response":
         """The response that a row is about."""
-        return cls(row["idx"], row["query"], row["answer"])
+        return cls(row["idx"], row.get("query", ""), row["answer"], row.get("truncated") is True)
+
+    def row(self) -> Row:
+        """The row of it, in the published scripts' form where it is whole."""
+        row = {"idx": self.idx, "query": self.query, "answer": self.answer}
+        return row | {"truncated": True} if self.truncated else row
 
     @property
     def number(self) -> int:
         """Which of its question's responses it is; -1 where its idx does not end in a number."""
         number = self.idx.rpartition("-")[2]
-        return int(number) if number.isdecimal() else -1
+        return int(number) if number.isdecimal() and len(number) <= _DIGITS else -1
 
 
 class Files:
@@ -82,13 +95,12 @@ class Files:
 
     def add_response(self, response: Response, digest: str | None = None) -> None:
         """Keeps a response; with the question's digest if it was sampled here."""
-        self._samples.append(asdict(response) | ({"digest": digest} if digest else {}))
+        self._samples.append(response.row() | ({"digest": digest} if digest else {}))
 
     def add_score(self, response: Response, score: Score, digest: str) -> None:
         """Keeps a response's scores, reward and details."""
-        row = {"idx": response.idx, "query": response.query, "answer": response.answer}
         scored = {"scores": score.scores, "reward": score.reward, "details": score.details}
-        self._scores.append(row | scored | {"digest": digest})
+        self._scores.append(response.row() | scored | {"digest": digest})
 
     def close(self) -> None:
         """Closes all three."""
@@ -144,14 +156,22 @@ def look_into(output_dir: Path, name: str, ids: Collection[str]) -> Iterator[tup
         yield key(row), row
 
 
-def read_responses(source: str, ids: Collection[str]) -> Iterator[tuple[str, str, Response]]:
-    """Streams responses from a file or hub data set: place, question's id and response.
+def read_responses(
+    source: str, ids: Collection[str], faults: Faults = AT_ONCE
+) -> Iterator[tuple[str, tuple[str, Response]]]:
+    """Streams responses from a file or hub data set: the place, then the question's id and the response.
+
+    Args:
+        source: the file or data set.
+        ids: the questions' ids.
+        faults: takes the rows that are no responses.
 
     Raises:
-        UserError: on the first fault, naming the file, the line, the field and the mend.
+        UserError: the source cannot be read at all.
     """
     keys = Keys(ids)
-    for place, row in places_and_rows(source):
+
+    def parse(row: Any, place: str) -> tuple[str, Response]:
         if not isinstance(row, dict):
             raise UserError(f"{place}: an object with idx, query and answer is needed")
         for field in ("idx", "answer"):
@@ -165,7 +185,9 @@ def read_responses(source: str, ids: Collection[str]) -> Iterator[tuple[str, str
         id = keys.of_response(row)
         if id is None:
             raise UserError(f"{place}: the idx {row['idx']!r} must have the form <question's id>-<number>")
-        yield place, id, Response(row["idx"], query, row["answer"])
+        return id, Response.of(row)
+
+    return parsed(places_and_rows(source, faults=faults), parse, faults)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,18 +231,23 @@ def check_files(output_dir: Path, responses: str | None, asked: Mapping[str, Ask
                 known[row["idx"]] = _hash(row["answer"])
     given: dict[str, list[Response]] = {}
     seen: dict[str, str] = {}
-    for place, id, response in read_responses(responses, asked) if responses else ():
+
+    def check(found: tuple[str, Response], place: str) -> tuple[str, Response]:
+        id, response = found
         if id in asked:
             _refuse_other(place, asked[id].query, response.query)
-        if response.idx in seen:
-            raise UserError(f"{place}: the idx {response.idx!r} stands already in {seen[response.idx]}; make it unique")
+        if (first := seen.setdefault(response.idx, place)) is not place:
+            raise UserError(f"{place}: the idx {response.idx!r} stands already in {first}; make it unique")
         if known.get(response.idx, _hash(response.answer)) != _hash(response.answer):
             raise UserError(
                 f"{place}: the response {response.idx!r} has changed since the run in {output_dir} began; set another "
                 "output_dir"
             )
-        seen[response.idx] = place
-        given.setdefault(id, []).append(Response(response.idx, "", _hash(response.answer)))
+        return found
+
+    with Faults() as faults:
+        for _, (id, response) in parsed(read_responses(responses, asked, faults), check, faults) if responses else ():
+            given.setdefault(id, []).append(Response(response.idx, "", _hash(response.answer)))
     if responses and not any(id in asked for id in given):
         raise UserError(
             f"{responses}: no response belongs to a question of the input; an idx is <question's id>-<number>"
@@ -237,7 +264,7 @@ def unscored(output_dir: Path, given: Mapping[str, Sequence[Response]]) -> bool:
 def import_responses(files: Files, source: str, ids: Collection[str]) -> None:
     """Takes given responses, which `check_files` has seen, into a run's files."""
     known: dict[str, set[str]] = {}
-    for _, id, response in read_responses(source, ids):
+    for _, (id, response) in read_responses(source, ids):
         if id not in ids:
             continue
         if id not in known:

@@ -14,7 +14,7 @@ from lf_longpo.longreward.files import Files, Response
 from lf_longpo.longreward.pairs import best_and_worst
 from lf_longpo.longreward.scorer import Scorer
 from lf_longpo.models.calls import Calls
-from lf_longpo.pairs import Pairs, Side
+from lf_longpo.pairs import Pairs, Side, may_train
 from lf_longpo.pipeline import Failures
 from lf_longpo.progress import Progress
 from lf_longpo.records import Question
@@ -126,6 +126,7 @@ class LongReward:
         failures: told of responses that are lost.
         progress: told of every step; its counts end in the summary.
         until: the stage after which to stop: `sample`, `extract`, `score` or `pairs`.
+        allow_truncated: whether responses that were cut off may become chosen or rejected.
     """
 
     def __init__(
@@ -138,6 +139,7 @@ class LongReward:
         failures: Failures,
         progress: Progress,
         until: str = "pairs",
+        allow_truncated: bool = False,
     ) -> None:
         self._config = config
         self._policy = policy
@@ -147,6 +149,7 @@ class LongReward:
         self._failures = failures
         self._progress = progress
         self._until = until
+        self._allow_truncated = allow_truncated
 
     async def work(self, question: Question) -> None:
         """Takes one question from wherever it stands to its pair, or to the knowledge that it gives none.
@@ -182,15 +185,20 @@ class LongReward:
                     f"only {len(rewarded)} of {len(wanted)} responses have a score; longreward.min_responses is "
                     f"{self._config.min_responses}"
                 )
+            self._pairs.drop(question.id)
             self._progress.count("too few responses")
             return
-        picked = best_and_worst([reward for _, reward in rewarded])
+        usable = [
+            one for one in rewarded if may_train(one.response.answer, one.response.truncated, self._allow_truncated)
+        ]
+        enough = len(usable) >= self._config.min_responses
+        picked = best_and_worst([reward for _, reward in usable]) if enough else None
         if picked is None:
-            self._progress.count("all equal")
+            self._pairs.drop(question.id)
+            self._progress.count("all equal" if enough else "cut off")
             return
         chosen, rejected = (
-            Side(rewarded[place].response.answer, rewarded[place].reward, rewarded[place].response.number)
-            for place in picked
+            Side(usable[place].response.answer, usable[place].reward, usable[place].response.number) for place in picked
         )
         await self._pairs.add(question, around_context(PROMPT, question=question.question), chosen, rejected)
         self._progress.count("pairs")
@@ -206,7 +214,7 @@ class LongReward:
             self._failures.record(idx, error)
             self._progress.skip(2 if self._until in ("score", "pairs") else 1)
             return None
-        response = Response(idx, question.question, completion.text)
+        response = Response(idx, question.question, completion.text, completion.truncated)
         self._files.add_response(response, question.digest())
         self._progress.step()
         return response

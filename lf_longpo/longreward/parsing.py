@@ -2,9 +2,9 @@
 
 import re
 
-from lf_longpo.judging.verdicts import find_rating, rating_between
+from lf_longpo.judging.verdicts import find_rating, find_verdict, rating_between
 
-__all__ = ["find_information", "find_rating", "find_statements", "find_support", "rating_in_range"]
+__all__ = ["find_information", "find_rating", "find_statements", "find_support", "rating_in_range", "support_level"]
 
 NO_INFORMATION = "No relevant information"
 
@@ -13,10 +13,20 @@ _STATEMENT = re.compile(r"<statement>(.*?)</statement>", re.DOTALL)
 _TAG = re.compile(r"</?statement>")
 _WHOLE_LINE = re.compile(r"<statement>(.*)</statement>")
 BEST_RATING = 10.0
+# The levels that judges write, behind a label at most. As in the published rule, N/A is no support.
+_SUPPORT = {
+    1.0: "full|fully|fully supported|full support|completely supported|supported|fully/partially|完全支持|支持",
+    0.5: "partial|partially|partially supported|partial support|partly supported|部分支持",
+    0.0: "no|none|no support|not supported|unsupported|n/a|不支持|没有支持|无支持|完全不支持",
+}
+_LABEL = re.compile(r"[^\W\d][^:=]{0,39}[:=]\s*")
 
 
 def find_support(text: str) -> float | None:
-    """1, 0.5 or 0 from the last words in double brackets: fully, partially, or anything else; None without any."""
+    """1, 0.5 or 0 from the last words in double brackets: fully, partially, or anything else; None without any.
+
+    The rule of the published code, to which `Supported` and `Full support` are anything else; see `support_level`.
+    """
     levels = _LEVEL.findall(text)
     if not levels:
         return None
@@ -24,8 +34,14 @@ def find_support(text: str) -> float | None:
     return 1 if "fully" in level else 0.5 if "partially" in level else 0
 
 
+def support_level(text: str) -> float | None:
+    """1, 0.5 or 0 from the last double brackets of a reply; None where they hold no level, whatever stands before."""
+    level = _LABEL.sub("", find_verdict(text) or "", count=1)
+    return next((value for value, forms in _SUPPORT.items() if level in forms.split("|")), None)
+
+
 def rating_in_range(text: str) -> float | None:
-    """`find_rating`, but None for a rating above 10."""
+    """`rating_between` 0 and 10."""
     return rating_between(text, 0.0, BEST_RATING)
 
 

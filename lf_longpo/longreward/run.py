@@ -125,7 +125,15 @@ class LongRewardRun:
             import_responses(self._files, config.responses, self._asked)
         scoring = Scoring(self._scorer, self.asked, self._files, failures, progress)
         self._chain = LongReward(
-            config.longreward, self._policy, scoring, self._files, pairs, failures, progress, self._until
+            config.longreward,
+            self._policy,
+            scoring,
+            self._files,
+            pairs,
+            failures,
+            progress,
+            self._until,
+            config.pairs.allow_truncated,
         )
         skipped = self._files.skipped
         lost = [f"{skipped} lines of the journals cannot be used; their work is done again"] if skipped else []
@@ -143,7 +151,7 @@ class LongRewardRun:
         """Of a run from its beginning."""
         given: dict[str, list[str]] = {}
         if self._config.responses:
-            for _, id, response in read_responses(self._config.responses, self._asked):
+            for _, (id, response) in read_responses(self._config.responses, self._asked):
                 given.setdefault(id, []).append(response.answer)
         return estimate_longreward(self._config, self.source, self._prompts, tokenizer, given)
 
@@ -156,6 +164,7 @@ class LongRewardRun:
         counts = self._tools.progress.counts
         return {
             "all_equal": counts["all equal"],
+            "cut_off": counts["cut off"],
             "too_few_responses": counts["too few responses"],
             "not_scored": counts["not scored"],
             **score_summary(self._files, self._asked),

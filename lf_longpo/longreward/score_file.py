@@ -8,6 +8,7 @@ from typing import Any
 from lf_longpo.aio import all_settled
 from lf_longpo.config import ScoreConfig
 from lf_longpo.errors import UserError
+from lf_longpo.faults import AT_ONCE, Faults, parsed
 from lf_longpo.journal import check_folder, write_whole
 from lf_longpo.longreward.files import SCORES, Asked, Files, Keys, Response, check_files, import_responses, unscored
 from lf_longpo.longreward.method import Scoring
@@ -22,7 +23,7 @@ from lf_longpo.models.ledger import Ledger
 from lf_longpo.models.tokenizers import load_counting_tokenizer
 from lf_longpo.pipeline import FAILURES, Failures, run_questions
 from lf_longpo.progress import Progress
-from lf_longpo.questions import Source, check_questions, read_questions
+from lf_longpo.questions import Source, placed_questions, refuse_repeated_ids
 from lf_longpo.records import Question
 from lf_longpo.run_dir import changed_settings, locked, refuse_changes, save_settings
 from lf_longpo.tables import places_and_rows
@@ -41,8 +42,9 @@ async def score_file(config: ScoreConfig) -> tuple[dict[str, Any], int]:
     output_dir = config.output_dir
     prompts = prompts_for(config.longreward, config.judge)
     asked: dict[str, Asked] = {}
-    for question in _questions(config):
-        asked[question.id] = Asked(question.question, question.digest(), question.digest(*prompts.texts))
+    with Faults() as faults:
+        for question in _questions(config, faults):
+            asked[question.id] = Asked(question.question, question.digest(), question.digest(*prompts.texts))
     refuse_changes(changed_settings(config, output_dir), output_dir)
     check_folder(output_dir, "output_dir")
     given = check_files(output_dir, config.responses, asked)
@@ -102,25 +104,36 @@ async def score_file(config: ScoreConfig) -> tuple[dict[str, Any], int]:
         cache.close()
 
 
-def _questions(config: ScoreConfig) -> Iterator[Question]:
-    """What the responses answer, each once: from the contexts' file, or from the responses' own contexts."""
+def _questions(config: ScoreConfig, faults: Faults = AT_ONCE) -> Iterator[Question]:
+    """What the responses answer, each once: from the contexts' file, or from the responses' own contexts.
+
+    Args:
+        config: the command's.
+        faults: takes the rows that cannot be used.
+    """
     if config.contexts:
-        source = Source(config.contexts, needs_answers=False)
-        check_questions(source)  # for duplicates
-        yield from read_questions(source)
+        placed = placed_questions(Source(config.contexts, needs_answers=False), faults)
+        yield from (question for _, question in refuse_repeated_ids(placed, faults))
         return
     seen: dict[str, str] = {}
-    keys = Keys(())
-    for place, row in places_and_rows(config.responses):
-        for field in ("idx", "query", "answer", "context"):
-            if not isinstance(row, dict) or not isinstance(row.get(field), str):
-                hint = "; or set contexts to the file that has it" if field == "context" else ""
-                raise UserError(f"{place}: an object with the text {field} is needed{hint}")
-        id = keys.of_response(row)
-        if id is None:
-            raise UserError(f"{place}: the idx {row['idx']!r} must have the form <context's idx>-<number>")
-        question = Question(id, row["query"], (), row["context"])
-        if id not in seen:
+    for place, question in parsed(places_and_rows(config.responses, faults=faults), _own_question, faults):
+        if question.id not in seen:
             yield question
-        if seen.setdefault(id, question.digest()) != question.digest():
-            raise UserError(f"{place}: its context or query is not that of the responses {id}-... before it")
+        if seen.setdefault(question.id, question.digest()) != question.digest():
+            faults.add(
+                UserError(
+                    f"{place}: its context or query is not that of the responses {question.id}-... before it; give "
+                    "responses to one question the same context and query"
+                )
+            )
+
+
+def _own_question(row: Any, place: str) -> Question:
+    """The question of a response that has its context."""
+    for field in ("idx", "query", "answer", "context"):
+        if not isinstance(row, dict) or not isinstance(row.get(field), str):
+            hint = "; or set contexts to the file that has it" if field == "context" else ""
+            raise UserError(f"{place}: an object with the text {field} is needed{hint}")
+    if (id := Keys(()).of_response(row)) is None:
+        raise UserError(f"{place}: the idx {row['idx']!r} must have the form <context's idx>-<number>")
+    return Question(id, row["query"], (), row["context"])

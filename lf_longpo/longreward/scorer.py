@@ -18,8 +18,8 @@ from lf_longpo.longreward.parsing import (
     BEST_RATING,
     find_information,
     find_statements,
-    find_support,
     rating_in_range,
+    support_level,
 )
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.chat import Completion
@@ -180,7 +180,7 @@ class Scorer:
             render = self._prompts.render("faithfulness", language, statement=statement)
             limit = self._config.analysis_tokens
             asked = Asked("faithfulness", id, render, limit, shown + statement, context=shown)
-            verdict = await self._judge.verdict(asked, LEVELS, find_support)
+            verdict = await self._judge.verdict(asked, LEVELS, support_level)
             texts = [{"c_idx": place, "content": text} for place, text in evidence]
             return {"fact": statement, **verdict, "evidences": texts}
 

@@ -19,7 +19,7 @@ from lf_longpo.models.cache import request_hash
 from lf_longpo.models.chat import ChatRequest, Completion
 from lf_longpo.models.ledger import Ledger
 from lf_longpo.models.openai_chat import OpenAIChat
-from lf_longpo.models.openai_client import plain_errors, refused
+from lf_longpo.models.openai_client import plain_errors, refuse_error, refused
 from lf_longpo.models.openai_wire import read_reply, request_body
 from lf_longpo.providers import OPENAI_URL
 
@@ -116,10 +116,11 @@ class BatchChat:
             response = row.get("response") or {}
             status, body = response.get("status_code") or _SERVER_ERROR, response.get("body") or {}
             if status == _OK:
+                refuse_error(self._url or OPENAI_URL, body)
                 return read_reply(body, request)
             error: dict[str, Any] = row.get("error") or body.get("error") or {}
             code, words = str(error.get("code") or ""), str(error.get("message") or "it does not say why")
-            raise refused(self._url or OPENAI_URL, status, code, words[:500])
+            raise refused(self._url or OPENAI_URL, status, code, words)
 
 
 class _Group:

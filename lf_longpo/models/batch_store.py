@@ -57,8 +57,9 @@ class BatchStore:
 
     def uploaded(self, file: str, requests: Iterable[str]) -> None:
         """A file with these requests is at the provider; nothing is paid yet."""
-        self._run("INSERT INTO files VALUES (?, NULL, ?, 0)", file, time.time())
-        self._run_many("INSERT OR REPLACE INTO requests VALUES (?, ?, NULL)", ((one, file) for one in requests))
+        self._run("INSERT INTO files (file, since, tried) VALUES (?, ?, 0)", file, time.time())
+        rows = ((one, file) for one in requests)
+        self._run_many("INSERT OR REPLACE INTO requests (request, file) VALUES (?, ?)", rows)
 
     def tries(self, file: str) -> None:
         """A batch is being asked for."""

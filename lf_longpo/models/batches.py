@@ -17,8 +17,9 @@ from lf_longpo.config import ChatConfig
 from lf_longpo.errors import CallFailed, TryAgain, UserError
 from lf_longpo.models.batch_store import BatchStore
 from lf_longpo.models.ledger import Ledger
-from lf_longpo.models.openai_client import make_client, plain_errors
+from lf_longpo.models.openai_client import make_client, plain_errors, refuse_error
 from lf_longpo.providers import OPENAI_URL
+from lf_longpo.text.differences import whole_letters
 
 if TYPE_CHECKING:
     from openai.types import Batch
@@ -87,8 +88,9 @@ class Batches:
 
         async def put() -> str:
             lines.seek(0)
+            upload = ("requests.jsonl", lines)
             with self._unknown(f"{self._name} has no Batch API of OpenAI's form; remove batch"):
-                return _known((await self._client.files.create(file=("requests.jsonl", lines), purpose="batch")).id)
+                return _known(self._told(await self._client.files.create(file=upload, purpose="batch")).id)
 
         file = await self._patiently(put)
         self._ours.add(file)
@@ -175,7 +177,7 @@ class Batches:
                 f"; use the key it was handed in with, or remove {self._store.path}: what it waits for is paid again"
             )
             with self._unknown(f"{self._name} does not know the batch {known}{where}"):
-                return _state_of(await self._client.batches.retrieve(known))
+                return _state_of(self._told(await self._client.batches.retrieve(known)))
         state = await self._find(file, since)
         if state is None:
             if time.time() - tried < _SETTLING:  # that one may not be listed yet
@@ -186,7 +188,7 @@ class Batches:
 
     async def _find(self, file: str, since: float) -> _State | None:
         """A batch whose creation was not noted, since this process, an earlier one or the connection died over it."""
-        page = await self._client.batches.list(limit=100)  # the latest first
+        page = self._told(await self._client.batches.list(limit=100))  # the latest first
         if page.data is None:
             raise ValueError("no list of batches")
         async for batch in page:
@@ -205,11 +207,10 @@ class Batches:
         try:
             with plain_errors(self._name, self._key):
                 try:
-                    return _state_of(
-                        await self._client.batches.create(
-                            input_file_id=file, endpoint=self._endpoint, completion_window="24h"
-                        )
+                    batch = await self._client.batches.create(
+                        input_file_id=file, endpoint=self._endpoint, completion_window="24h"
                     )
+                    return _state_of(self._told(batch))
                 except openai.NotFoundError as error:
                     raise CallFailed(f"{self._name} answered 404: {error.message}") from None
         except TryAgain:
@@ -237,8 +238,8 @@ class Batches:
         replies = []
         for line in lines:
             try:
-                replies.append((json.loads(line)["custom_id"], line.decode()))
-            except (ValueError, TypeError, LookupError):
+                replies.append((whole_letters(json.loads(line)["custom_id"]), line.decode()))
+            except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
                 continue  # torn, or a web page; what it should have been is missed afterwards
         if replies:
             self._store.came_back(file, replies)
@@ -256,6 +257,11 @@ class Batches:
                 await self._ledger.pause(max(error.after, _FIRST_LOOK))
             except CallFailed as error:  # not of one request, but of all
                 raise UserError(str(error)) from None
+
+    def _told(self, reply: T) -> T:
+        """A reply, unless it is an error with HTTP status 200."""
+        refuse_error(self._name, reply)
+        return reply
 
     @contextmanager
     def _unknown(self, words: str) -> Iterator[None]:

@@ -33,7 +33,9 @@ class Batch(NamedTuple):
     """Tokens that all of them begin with and that the model reads once; 0 where it is not worth it."""
 
 
-def choose_batch(waiting: Sequence[Waiting], most_rows: int, most_read: int, most_kept: int) -> Batch:
+def choose_batch(
+    waiting: Sequence[Waiting], most_rows: int, most_read: int, most_kept: int, shares: bool = True
+) -> Batch:
     """The longest waiting request and those that go best with it.
 
     Args:
@@ -41,6 +43,7 @@ def choose_batch(waiting: Sequence[Waiting], most_rows: int, most_read: int, mos
         most_rows: bound on the rows.
         most_read: bound on the tokens read for all rows, shared ones counted once, padding included.
         most_kept: bound on the tokens whose keys and values are held, shared ones counted for each row.
+        shares: whether the model can read a common beginning once; without, it counts for each row.
 
     Returns:
         The batch; one request alone may exceed the bounds.
@@ -51,7 +54,7 @@ def choose_batch(waiting: Sequence[Waiting], most_rows: int, most_read: int, mos
         for place, other in enumerate(waiting)
         if place and max(other.limit, first.limit) <= _LIMITS_APART * min(other.limit, first.limit)
     ]
-    common = {place: _common(first.ids, waiting[place].ids) for place in alike}
+    common = {place: _common(first.ids, waiting[place].ids) if shares else 0 for place in alike}
     longest = max(common.values(), default=0)
     if longest >= _SHARED_AT_LEAST:
         # Rows that share little of what the best one shares would spoil it for the others.

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 from lf_longpo.models.sqlite_errors import plain_sqlite_errors
 
 CALLS = "calls.sqlite"
+CUT_OFF = "length"
+"""The `finish_reason` of a reply that met the most tokens it may have, or the model's window."""
 
 
 class CallKey(NamedTuple):
@@ -40,10 +42,17 @@ class StageTotals(NamedTuple):
     """At the prices of their time."""
     cached_tokens: int = 0
     """Prompt tokens that the server had in its prefix cache."""
+    truncated: int = 0
+    """Calls whose reply was cut off at its most tokens."""
 
     def plus(self, other: "StageTotals") -> "StageTotals":
         """Both together."""
         return StageTotals(*(mine + more for mine, more in zip(self, other, strict=True)))
+
+
+def was_truncated(result: dict[str, Any]) -> bool:
+    """Whether a call's reply was cut off; one token is all that is asked for where probabilities are."""
+    return result.get("finish_reason") == CUT_OFF and result["completion_tokens"] > 1
 
 
 class CallCache:
@@ -76,12 +85,19 @@ class CallCache:
                 "CREATE TABLE IF NOT EXISTS calls (stage TEXT, question TEXT, round INTEGER, request TEXT, result TEXT,"
                 " prompt_tokens INTEGER, completion_tokens INTEGER, cost REAL NOT NULL DEFAULT 0,"
                 " cached_tokens INTEGER NOT NULL DEFAULT 0, seconds REAL NOT NULL DEFAULT 0,"
+                " truncated INTEGER NOT NULL DEFAULT 0,"
                 " PRIMARY KEY (stage, question, round, request)) WITHOUT ROWID"
             )
             columns = {row[1] for row in self._db.execute("PRAGMA table_info(calls)")}
-            for name, kind in (("cost", "REAL"), ("cached_tokens", "INTEGER"), ("seconds", "REAL")):
+            later = {"cost": "REAL", "cached_tokens": "INTEGER", "seconds": "REAL", "truncated": "INTEGER"}
+            for name, kind in later.items():
                 if name not in columns:  # a cache from before these were kept
                     self._db.execute(f"ALTER TABLE calls ADD COLUMN {name} {kind} NOT NULL DEFAULT 0")
+            if "truncated" not in columns:
+                self._db.execute(
+                    "UPDATE calls SET truncated = 1 WHERE completion_tokens > 1 AND instr(result, ?)",
+                    (f'"finish_reason": "{CUT_OFF}"',),
+                )
 
     def get(self, key: CallKey) -> dict[str, Any] | None:
         """The result of a finished call, or None."""
@@ -92,20 +108,22 @@ class CallCache:
             return json.loads(row[0]) if row else None
 
     def put(self, key: CallKey, result: dict[str, Any], cost: float = 0.0, seconds: float = 0.0) -> None:
-        """Keeps a result and what it took. Its numbers of tokens, where it has them, count towards the totals."""
+        """Keeps a result and what it took: its numbers of tokens, where it has them, and whether it was cut off."""
         prompt, new, cached = (result.get(f"{name}_tokens", 0) for name in ("prompt", "completion", "cached"))
         with self._plain_errors():
             self._db.execute(
-                "INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (*key, json.dumps(result), prompt, new, cost, cached, seconds),
+                "INSERT OR REPLACE INTO calls (stage, question, round, request, result, prompt_tokens,"
+                " completion_tokens, cost, cached_tokens, seconds, truncated)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*key, json.dumps(result), prompt, new, cost, cached, seconds, was_truncated(result)),
             )
 
     def totals(self) -> dict[str, StageTotals]:
         """Calls, tokens and cost by stage, over every start of the run."""
         with self._plain_errors():
             rows = self._db.execute(
-                "SELECT stage, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens), SUM(cost), SUM(cached_tokens)"
-                " FROM calls GROUP BY stage"
+                "SELECT stage, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens), SUM(cost), SUM(cached_tokens),"
+                " SUM(truncated) FROM calls GROUP BY stage"
             )
             return {stage: StageTotals(*sums) for stage, *sums in rows}
 

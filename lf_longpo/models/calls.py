@@ -5,7 +5,7 @@ import hashlib
 import random
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +13,14 @@ from lf_longpo.aio import Once
 from lf_longpo.config import ChatConfig, SamplingConfig
 from lf_longpo.errors import CallFailed, NoServer, TextTooLong, TryAgain, UserError
 from lf_longpo.models.adapters import fingerprint
-from lf_longpo.models.cache import CallCache, CallKey, StageTotals, request_hash
+from lf_longpo.models.cache import CallCache, CallKey, StageTotals, request_hash, was_truncated
 from lf_longpo.models.chat import ChatModel, ChatRequest, Completion
 from lf_longpo.models.ledger import Ledger, cost_of
 from lf_longpo.models.quota import Quota
+from lf_longpo.models.refusals import Refusals
 from lf_longpo.models.tokenizers import chat_tokens
 from lf_longpo.models.turns import Turns
+from lf_longpo.records import record_of
 from lf_longpo.text.fitting import cut_middle
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ class Calls:
         self._adapter = fingerprint(config.adapter) or config.adapter
         self._under_way: Once[Completion] = Once(0)
         self._started: Once[None] = Once(1)
+        self._refusals = Refusals()
         self._window = 0
 
     async def start(self) -> None:
@@ -130,7 +133,7 @@ class Calls:
         key = CallKey(stage, question, round, request_hash(identity))
         kept = self._cache.get(key)
         if kept is not None:
-            return Completion(**kept)
+            return record_of(Completion, kept)
         return await self._under_way.get(key, lambda: self._make(key, request, behind))
 
     @property
@@ -170,7 +173,8 @@ class Calls:
         async with self._ledger.set_aside(self._most(request)):
             began = time.monotonic()
             try:
-                completion = await self._model.complete(request)
+                with self._refusals.watch(self._kind(key.stage, request), key.question):
+                    completion = await self._model.complete(request)
             except CallFailed as error:
                 if any(error.used):
                     lost = {"prompt_tokens": error.used[0], "completion_tokens": error.used[1], "lost": str(error)}
@@ -182,11 +186,20 @@ class Calls:
             self._keep(key, completion.plain(), began)
         return completion
 
+    def _kind(self, stage: str, request: ChatRequest) -> Hashable:
+        """What decides whether a server can refuse all calls for the same reason."""
+        begun, weighed = bool(request.reply_start), bool(request.weigh_after)
+        kind = (stage, begun, weighed)
+        if stage in self._ledger.stages and not (begun or weighed):  # by an earlier start, too
+            self._refusals.answered(kind)
+        return kind
+
     def _keep(self, key: CallKey, result: dict[str, Any], began: float) -> None:
         tokens = result["prompt_tokens"], result["completion_tokens"]
         cost = cost_of(self._config.price, *tokens)
         self._cache.put(key, result, cost, time.monotonic() - began)
-        self._ledger.add(key.stage, StageTotals(1, *tokens, cost, result.get("cached_tokens", 0)))
+        cached, truncated = result.get("cached_tokens", 0), int(was_truncated(result))
+        self._ledger.add(key.stage, StageTotals(1, *tokens, cost, cached, truncated))
 
     def _most(self, request: ChatRequest) -> float:
         """The most a request can cost, whatever tokens its server counts: a token is at least one byte."""

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 from lf_longpo.config import ChatConfig, SamplingConfig
 from lf_longpo.models.batch_store import BATCHES, BatchStore
-from lf_longpo.models.cache import CallCache
+from lf_longpo.models.cache import CUT_OFF, CallCache
 from lf_longpo.models.ledger import Ledger
+from lf_longpo.text.differences import whole_letters
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,21 @@ class Completion:
     prompt_tokens: int
     completion_tokens: int
     finish_reason: str
+    """`stop`, `CUT_OFF`, or another word of the server's."""
     cached_tokens: int = 0
     """Of the prompt's, those that the server had in its prefix cache, where it tells."""
     weights: dict[str, float] | None = None
     """Probabilities (before temperature) of the likeliest texts right behind `weigh_after`; None where the mark is
     not in the reply or the backend does not tell."""
+
+    def __post_init__(self) -> None:
+        # Here, since every reply passes: those of servers, and those that a cache has kept as they came.
+        object.__setattr__(self, "text", whole_letters(self.text))
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the text was cut off."""
+        return self.finish_reason == CUT_OFF
 
     def plain(self) -> dict[str, Any]:
         """The completion as plain data."""

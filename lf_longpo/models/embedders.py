@@ -9,11 +9,15 @@ import numpy as np
 
 from lf_longpo.aio import all_settled
 from lf_longpo.config import EmbedderConfig
-from lf_longpo.errors import CallFailed, UserError, first_line
+from lf_longpo.errors import CallFailed, Refused, UserError, first_line
 from lf_longpo.models.cache import CallCache, CallKey, StageTotals, request_hash
 from lf_longpo.models.embedded import resolve
 from lf_longpo.models.folders import embedder_problem
 from lf_longpo.models.ledger import Ledger, cost_of
+from lf_longpo.models.memory import free_memory, is_memory_shortage
+from lf_longpo.models.openai_wire import used_tokens
+from lf_longpo.models.refusals import Refusals
+from lf_longpo.providers import OPENAI_URL
 
 _END_MARKS = 8
 
@@ -55,11 +59,38 @@ def make_embedder(config: EmbedderConfig, cache: CallCache, ledger: Ledger) -> E
     return OpenAIEmbedder(config, cache, ledger) if config.backend == "openai" else LocalEmbedder(config)
 
 
+def unit_vectors(vectors: Any, texts: int, source: str) -> np.ndarray:
+    """What an embedder made of texts as unit vectors, float32, shape (texts, dimensions).
+
+    Args:
+        vectors: as they came.
+        texts: how many there were.
+        source: names the embedder in errors.
+
+    Raises:
+        CallFailed: they are no such vectors: of another number or of several lengths, not finite, or zero.
+    """
+    try:
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, and found below
+            array = np.array(vectors, dtype=np.float32)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise CallFailed(f"{source} sent vectors that cannot be read: {first_line(error)}") from None
+    if array.ndim != 2 or array.shape[0] != texts or not array.shape[1]:
+        raise CallFailed(f"{source} sent vectors of the shape {array.shape} for {texts} texts")
+    if not np.isfinite(array).all():
+        raise CallFailed(f"{source} sent vectors with values that are not finite (NaN or infinity)")
+    lengths = np.linalg.norm(array.astype(np.float64), axis=1, keepdims=True)
+    if not lengths.all():
+        raise CallFailed(f"{source} sent vectors of zeros, which are similar to nothing")
+    return (array / lengths).astype(np.float32)
+
+
 class LocalEmbedder:
     """A sentence-transformers model in this process."""
 
     def __init__(self, config: EmbedderConfig) -> None:
         self._config = config
+        self._batch_size = config.batch_size
         # A model's forward passes take turns: threads beside each other would fight for the same cores.
         self._turn = asyncio.Lock()
         self._model: SentenceTransformer | None = None
@@ -74,17 +105,28 @@ class LocalEmbedder:
         if self._model is None:
             await self.start()
         async with self._turn:
-            return await asyncio.to_thread(
-                self._model.encode,
-                list(texts),
-                batch_size=self._config.batch_size,
-                normalize_embeddings=True,
-                show_progress_bar=False,
-            )
+            vectors = await asyncio.to_thread(self._encode, list(texts))
+        return unit_vectors(vectors, len(texts), f"the embedder {self._config.model}")
 
     async def close(self) -> None:
         """Frees the model."""
         self._model = None
+
+    def _encode(self, texts: list[str]) -> np.ndarray:
+        while True:
+            try:
+                return self._model.encode(
+                    texts, batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
+                )
+            except Exception as error:
+                if not is_memory_shortage(error):
+                    raise
+                if self._batch_size == 1:
+                    raise CallFailed(
+                        f"the embedder {self._config.model} ran out of memory: {first_line(error)}"
+                    ) from None
+            free_memory()
+            self._batch_size //= 2
 
     def _load(self) -> "SentenceTransformer":
         if problem := embedder_problem(self._config.model, "embedder.model"):
@@ -109,22 +151,30 @@ class OpenAIEmbedder:
         self._cache = cache
         self._ledger = ledger
         self._client = make_client(config.base_url, config.api_key_env, timeout=120, max_retries=8)
+        self._server = f"the embedding server {config.base_url or OPENAI_URL}"
+        self._dimensions = 0  # of the first vectors that came
         self._slots = asyncio.Semaphore(config.max_concurrency)
+        self._refusals = Refusals()
 
     async def start(self) -> None:
         """Embeds one word: finds a dead server, a wrong key or a wrong name; see `Embedder.start`."""
         try:
-            await self._create(["ready"])
+            vectors, _ = await self._create(["ready"])
+            self._read(vectors, ["ready"])
+        except Refused as error:
+            key = self._config.api_key_env
+            raise UserError(
+                f"embedder: {error}; check embedder.model, embedder.base_url and the key in {key}"
+            ) from None
         except CallFailed as error:
-            raise UserError(f"embedder: {error}; start the server or mend embedder.base_url") from None
+            raise UserError(f"embedder: {error}; start the server or correct embedder.base_url") from None
 
     async def embed(self, question: str, texts: Sequence[str]) -> np.ndarray:
         """See `Embedder.embed`."""
         size = self._config.batch_size
         batches = [texts[start : start + size] for start in range(0, len(texts), size)]
         vectors = await all_settled(*(self._kept(question, index, list(batch)) for index, batch in enumerate(batches)))
-        stacked = np.concatenate(vectors)
-        return stacked / np.linalg.norm(stacked, axis=1, keepdims=True)
+        return np.concatenate(vectors)
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -133,27 +183,42 @@ class OpenAIEmbedder:
     async def _kept(self, question: str, index: int, texts: list[str]) -> np.ndarray:
         key = CallKey("embed", question, index, request_hash({"model": self._config.model, "texts": texts}))
         kept = self._cache.get(key)
-        if kept is None:
-            most = cost_of(self._config.price, _most_tokens(texts), 0)
-            async with self._slots, self._ledger.set_aside(most):
-                began = time.monotonic()
-                kept = await self._create(texts)
-                cost = cost_of(self._config.price, kept["prompt_tokens"], 0)
-                self._cache.put(key, kept, cost, time.monotonic() - began)
-                self._ledger.add("embed", StageTotals(1, kept["prompt_tokens"], 0, cost))
-        return np.array(kept["vectors"], dtype=np.float32)
+        if kept is not None:
+            try:
+                return self._read(kept["vectors"], texts)
+            except CallFailed:  # an earlier version kept what came
+                pass
+        most = cost_of(self._config.price, _most_tokens(texts), 0)
+        async with self._slots, self._ledger.set_aside(most):
+            began = time.monotonic()
+            with self._refusals.watch(len(texts), question):  # servers have bounds on them
+                sent, tokens = await self._create(texts)
+            vectors = self._read(sent, texts)
+            cost = cost_of(self._config.price, tokens, 0)
+            self._cache.put(key, {"vectors": sent, "prompt_tokens": tokens}, cost, time.monotonic() - began)
+            self._ledger.add("embed", StageTotals(1, tokens, 0, cost))
+        return vectors
 
-    async def _create(self, texts: list[str]) -> dict[str, Any]:
-        from lf_longpo.models.openai_client import plain_errors
+    async def _create(self, texts: list[str]) -> tuple[list[Any], int]:
+        """The vectors of texts as the server sent them, and what they cost in tokens."""
+        from lf_longpo.models.openai_client import plain_errors, refuse_error
 
+        body = {"model": self._config.model, "input": texts, "encoding_format": "float"}
         with plain_errors(self._config.base_url, self._config.api_key_env):
-            reply = await self._client.embeddings.create(model=self._config.model, input=texts, encoding_format="float")
-            ordered = sorted(reply.data, key=lambda item: item.index)
-            vectors = [item.embedding for item in ordered]
-            tokens = reply.usage.prompt_tokens if reply.usage else _most_tokens(texts)
-        if len(vectors) != len(texts):
-            raise CallFailed(f"the embedding server sent {len(vectors)} vectors for {len(texts)} texts")
-        return {"vectors": vectors, "prompt_tokens": tokens}
+            reply: Any = await self._client.post("/embeddings", cast_to=object, body=body)
+            refuse_error(self._config.base_url or OPENAI_URL, reply)
+            ordered = sorted(reply["data"], key=lambda item: item["index"])
+            vectors = [item["embedding"] for item in ordered]
+            return vectors, used_tokens(reply)[0] or _most_tokens(texts)
+
+    def _read(self, vectors: list[Any], texts: list[str]) -> np.ndarray:
+        array = unit_vectors(vectors, len(texts), self._server)
+        self._dimensions = self._dimensions or array.shape[1]
+        if array.shape[1] != self._dimensions:
+            raise CallFailed(
+                f"{self._server} sent vectors of {array.shape[1]} after ones of {self._dimensions} numbers"
+            )
+        return array
 
 
 def _most_tokens(texts: Sequence[str]) -> int:

@@ -1,14 +1,19 @@
 """Chat with any OpenAI-compatible server through the official async client."""
 
 import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from lf_longpo.config import ChatConfig
-from lf_longpo.errors import CallFailed, UserError
+from lf_longpo.errors import CallFailed, Refused, UserError
 from lf_longpo.models.chat import ChatRequest, Completion
-from lf_longpo.models.openai_client import make_client, plain_errors
+from lf_longpo.models.openai_client import make_client, plain_errors, refuse_error
 from lf_longpo.models.openai_wire import read_reply, request_body
 from lf_longpo.models.servers import Server, Servers
-from lf_longpo.providers import is_hosted
+from lf_longpo.providers import OPENAI_URL, is_hosted
+
+if TYPE_CHECKING:
+    from openai.types import Model
 
 # Providers whose list of models is none, or wants another kind of key than the calls.
 _UNLISTED = {"anthropic", "zhipu"}
@@ -46,6 +51,8 @@ class OpenAIChat:
         for server in self._servers:
             try:
                 windows.append(await self._window(server))
+            except Refused as error:
+                raise UserError(f"{error}; check base_url and the key in {self._config.api_key_env}") from None
             except CallFailed as error:
                 dead.append(str(error))
                 server.close(time.monotonic())
@@ -62,13 +69,13 @@ class OpenAIChat:
                 listed = await server.client.with_options(max_retries=1, timeout=30).models.list()
             except (openai.NotFoundError, openai.BadRequestError):
                 return None  # this server does not list its models
-            # vLLM and SGLang tell the window here; OpenAI does not.
-            windows = {model.id: getattr(model, "max_model_len", None) for model in listed.data or []}
+            refuse_error(server.base_url or OPENAI_URL, listed)
+            models = {model.id: model for model in listed.data or []}
         # Hosted providers serve aliases and older models that they do not list.
-        if windows and config.model not in windows and not is_hosted(server.base_url):
-            served = ", ".join(sorted(map(str, windows))[:10])
+        if models and config.model not in models and not is_hosted(server.base_url):
+            served = ", ".join(sorted(map(str, models))[:10])
             raise UserError(f"{server.base_url} does not serve {config.model!r}; it serves {served}")
-        return windows.get(config.model)
+        return _window_of(config.model, models)
 
     async def complete(self, request: ChatRequest) -> Completion:
         """One chat completion; see `ChatModel.complete`."""
@@ -77,10 +84,24 @@ class OpenAIChat:
         with server.call() as new_tokens, plain_errors(server.base_url, config.api_key_env):
             # The plain call and the reply as plain data: the client's typed ones take half of its time a call.
             body = request_body(config, request)
-            completion = read_reply(await server.client.post("/chat/completions", cast_to=object, body=body), request)
+            reply = await server.client.post("/chat/completions", cast_to=object, body=body)
+            refuse_error(server.base_url or OPENAI_URL, reply)
+            completion = read_reply(reply, request)
             new_tokens.append(completion.completion_tokens)
             return completion
 
     async def close(self) -> None:
         """Closes the connections."""
         await self._servers.close()
+
+
+def _window_of(name: str, models: Mapping[str, "Model"]) -> int | None:
+    """The window that a server tells for a model, as vLLM and SGLang do; for an adapter, that of its base model."""
+    passed: set[str] = set()
+    while name in models and name not in passed:
+        window = getattr(models[name], "max_model_len", None)
+        if isinstance(window, int) and window > 0:
+            return window
+        passed.add(name)
+        name = str(getattr(models[name], "parent", None))
+    return None

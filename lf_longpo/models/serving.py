@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from lf_longpo.config import ChatConfig, GenerateConfig
 from lf_longpo.config_file import load_config
@@ -22,7 +22,7 @@ def server_arguments(config: ChatConfig) -> list[str]:
     address = urlsplit(config.base_urls[0] or "")
     if config.backend != "openai" or not address.hostname:
         raise UserError("base_url names no server; set it, as in http://127.0.0.1:8000/v1")
-    arguments = ["--model", config.model, "--host", address.hostname, "--port", str(address.port or 8000)]
+    arguments = ["--model", config.model, "--host", address.hostname, "--port", str(_port(address))]
     arguments += [
         "--enable-prefix-caching",
         "--enable-prompt-tokens-details",
@@ -34,6 +34,14 @@ def server_arguments(config: ChatConfig) -> list[str]:
     if config.context_window:
         arguments += ["--max-model-len", str(config.context_window)]
     return arguments
+
+
+def _port(address: SplitResult) -> int:
+    """The port that a client of the address connects to."""
+    try:
+        return address.port or (443 if address.scheme == "https" else 80)
+    except ValueError as error:
+        raise UserError(f"base_url {address.geturl()!r} is no address: {error}") from None
 
 
 def serve(path: str, section: str, python: str, further: Sequence[str]) -> None:

@@ -24,10 +24,12 @@ from transformers import (
 from lf_longpo.config import ChatConfig
 from lf_longpo.errors import CallFailed, UserError, first_line
 from lf_longpo.models.batching import Waiting, choose_batch
+from lf_longpo.models.cache import CUT_OFF
 from lf_longpo.models.chat import ChatRequest, Completion, token_behind, weights_behind
 from lf_longpo.models.embedded import resolve
 from lf_longpo.models.folders import check_chat_folders
 from lf_longpo.models.kv_cache import PromptReader, share_heads
+from lf_longpo.models.memory import free_memory, is_memory_shortage
 from lf_longpo.models.number_format import has_bfloat16, replacement
 from lf_longpo.models.tokenizers import chat_ids, load_chat_tokenizer
 
@@ -63,6 +65,7 @@ class TransformersChat:
         self.limit = config.calls_at_once
         self._waiting: list[_Waiting] = []
         self._batches = 0
+        self._most_kept = _KEPT_TOKENS
         self._arrived = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         self._closing = False
@@ -133,14 +136,27 @@ class TransformersChat:
             batch, shared = self._take_batch()
             try:
                 completions = await asyncio.to_thread(self._generate, batch, shared)
-            except Exception as error:  # the batch is lost, the next may work
+            except Exception as error:
+                fault, completions = CallFailed(f"{type(error).__name__}: {error}"), None
+                too_large = len(batch) > 1 and is_memory_shortage(error)
+            if completions is not None:
+                for waiting, completion in zip(batch, completions, strict=True):
+                    if not waiting.done.done():
+                        waiting.done.set_result(completion)
+            elif too_large:
+                await asyncio.to_thread(free_memory)
+                self._try_fewer(batch)
+            else:  # the batch is lost, the next may work
                 for waiting in batch:
                     if not waiting.done.done():
-                        waiting.done.set_exception(CallFailed(f"{type(error).__name__}: {error}"))
-                continue
-            for waiting, completion in zip(batch, completions, strict=True):
-                if not waiting.done.done():
-                    waiting.done.set_result(completion)
+                        waiting.done.set_exception(fault)
+
+    def _try_fewer(self, batch: list[_Waiting]) -> None:
+        """Puts a batch that was too large for the memory back; from now on batches are half as large at most."""
+        self._most_kept = max(len(waiting.ids) for waiting in batch) * len(batch) // 2
+        self._waiting = [waiting for waiting in batch if not waiting.done.done()] + self._waiting
+        if self._waiting:
+            self._arrived.set()
 
     async def _gather(self) -> None:
         """Waits for company, then puts the waiting in an order of their own.
@@ -157,14 +173,14 @@ class TransformersChat:
 
     def _take_batch(self) -> tuple[list[_Waiting], int]:
         waiting = [Waiting(one.ids, one.request.sampling.max_new_tokens) for one in self._waiting]
-        rows, shared = choose_batch(waiting, self.limit, _READ_TOKENS[self._device], _KEPT_TOKENS)
+        rows, shared = choose_batch(waiting, self.limit, _READ_TOKENS[self._device], self._most_kept, self._shares)
         batch = [self._waiting[row] for row in rows]
         taken = set(rows)
         self._batches += 1
         self._waiting = [one for row, one in enumerate(self._waiting) if row not in taken]
         if not self._waiting:
             self._arrived.clear()
-        return batch, shared if self._shares else 0
+        return batch, shared
 
     @torch.inference_mode()
     def _generate(self, batch: list[_Waiting], shared: int) -> list[Completion]:
@@ -233,7 +249,7 @@ class TransformersChat:
             text=self._tokenizer.decode(new_ids[:length], skip_special_tokens=True),
             prompt_tokens=len(waiting.ids),
             completion_tokens=length,
-            finish_reason="length" if length == limit else "stop",
+            finish_reason=CUT_OFF if length == limit else "stop",
             weights=self._weights(waiting.request, new_ids[:length], sampler, row),
         )
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lf_longpo.config import ChatConfig
 from lf_longpo.errors import CallFailed, TryAgain, UserError, first_line
+from lf_longpo.models.cache import CUT_OFF
 from lf_longpo.models.chat import ChatRequest, Completion, token_behind, weights_behind
 from lf_longpo.models.embedded import resolve
 from lf_longpo.models.folders import check_chat_folders
@@ -60,7 +61,7 @@ class VLLMChat:
             raise UserError("the vLLM engine has died (its log says why); the same command carries on") from None
         except ValueError as error:  # a prompt beyond the window
             raise CallFailed(f"vLLM: {first_line(error)}") from None
-        if not outputs or outputs[-1].outputs[0].finish_reason not in ("stop", "length"):
+        if not outputs or outputs[-1].outputs[0].finish_reason not in ("stop", CUT_OFF):
             raise TryAgain("vLLM gave the request up")
         answer = outputs[-1].outputs[0]
         return Completion(

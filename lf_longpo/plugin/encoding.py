@@ -7,12 +7,14 @@ beforehand, measured with the very template and tokenizer that training will use
 import logging
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from lf_longpo.errors import UserError
 from lf_longpo.models.tokenizers import load_tokenizer
 from lf_longpo.text.fitting import cut_middle
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class TemplateEncoder:

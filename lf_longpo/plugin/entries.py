@@ -3,22 +3,28 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from lf_longpo.errors import UserError, first_line
+from lf_longpo.errors import UserError
+from lf_longpo.plugin.dataset_files import TYPES, FirstRows, first_rows
+from lf_longpo.plugin.guess import (
+    RESPONSES,
+    Formatting,
+    guess_columns,
+    guess_formatting,
+    guess_tags,
+    is_conversational,
+    sample_of,
+)
 from lf_longpo.plugin.registry import RANKING_COLUMNS
-from lf_longpo.tables import FILE_TYPES, places_and_rows
+from lf_longpo.plugin.shape import COLUMNS, DEFAULT_COLUMNS, DEFAULT_TAGS, ROLE_TAGS, shape_of, type_fault
 
-Formatting = Literal["alpaca", "sharegpt"]
-# Columns that LLaMA-Factory reads where an entry names none.
-_DEFAULT_COLUMNS = {
-    "alpaca": {"prompt": "instruction", "response": "output"},
-    "sharegpt": {"messages": "conversations"},
+_CLOUDS = ("s3://", "gs://", "gcs://")
+# Columns of a hub data set, whose rows are not looked at.
+_HUB_COLUMNS = {
+    "alpaca": {ours: DEFAULT_COLUMNS[ours] for ours in ("prompt", "response")},
+    "sharegpt": {"messages": DEFAULT_COLUMNS["messages"]},
 }
-_RESPONSES = {"chosen": "chosen", "rejected": "rejected"}
-# What LLaMA-Factory loads beside the types that questions come in.
-_OTHER_TYPES = (".csv", ".arrow")
-_OPENAI_TAGS = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
 
 
 def describe_dataset(
@@ -31,12 +37,13 @@ def describe_dataset(
     subset: str | None = None,
     split: str | None = None,
 ) -> dict[str, Any]:
-    """LLaMA-Factory's entry for a local file or a hub data set.
+    """LLaMA-Factory's entry for a local file or folder, a file in a cloud, or a hub data set.
 
-    What is not told is read from the first row of a local file; of a hub data set it must be told.
+    For a local file, what is not given is read from the first rows. For other sources it has to be given.
 
     Args:
-        source: a .jsonl, .json, .parquet, .csv or .arrow file, or a hub name.
+        source: a .jsonl, .json, .parquet, .csv, .arrow or .txt file, a folder of files of one of these types, a
+            s3:// or gs:// address, or a hub name.
         dataset_dir: LLaMA-Factory's data folder; the file is named relative to it.
         formatting: alpaca (one prompt, one response) or sharegpt (a list of messages).
         ranking: whether rows hold a chosen and a rejected response.
@@ -46,83 +53,130 @@ def describe_dataset(
         split: split of a hub data set.
 
     Raises:
-        UserError: the file cannot be read, or lacks a column that the entry needs.
+        UserError: the file cannot be read, lacks a column that the entry needs, or holds values that LLaMA-Factory
+            does not read; or a column or tag is given that LLaMA-Factory does not have.
     """
-    path = Path(source)
-    local = path.exists() or path.suffix in (*FILE_TYPES, *_OTHER_TYPES)
     columns, tags = dict(columns or {}), dict(tags or {})
-    if local:
+    for option, given, known in (("columns", columns, COLUMNS), ("tags", tags, DEFAULT_TAGS)):
+        if unknown := [name for name in given if name not in known]:
+            raise UserError(f"--{option}: LLaMA-Factory has no {unknown[0]!r}; use {', '.join(known)}")
+    if is_local(source):
         if subset or split:
             raise UserError("--subset and --split go with a hub data set, not with a file")
-        place, row = _first_row(path)
-        if not isinstance(row, dict):
-            raise UserError(f"{place}: no rows with named columns; a data set needs at least one")
-        formatting = formatting or ("sharegpt" if {"messages", "conversations"} & set(row) else "alpaca")
-        ranking = {"chosen", "rejected"} <= set(row) if ranking is None else ranking
-        columns, tags = _guessed(row, formatting, ranking) | columns, _guessed_tags(row, formatting) | tags
-        _check_columns(place, row, formatting, ranking, columns)
-        entry: dict[str, Any] = {"file_name": Path(os.path.relpath(path, dataset_dir)).as_posix()}
+        first = first_rows(Path(source))
+        entry = guess_entry(first, dataset_dir, formatting, ranking, columns, tags)
+        check_loadable(first, entry)
+        return entry
+    if source.startswith(_CLOUDS):
+        entry = {"cloud_file_name": source}
     else:
-        entry = {"hf_hub_url": source}
-        entry |= {key: value for key, value in (("subset", subset), ("split", split)) if value}
-        if ranking or columns:
-            # LLaMA-Factory has no defaults left for the others once an entry names a column.
-            base = _DEFAULT_COLUMNS[formatting or "alpaca"]
-            if ranking:
-                base = base | _RESPONSES if formatting == "sharegpt" else RANKING_COLUMNS
-            columns = base | columns
-    if formatting == "sharegpt":
-        entry["formatting"] = "sharegpt"
-    if ranking:
-        entry["ranking"] = True
-    if columns:
-        entry["columns"] = columns
-    if tags:
-        entry["tags"] = tags
-    return entry
+        entry = {"hf_hub_url": source} | {key: value for key, value in (("subset", subset), ("split", split)) if value}
+    if ranking or columns:
+        # LLaMA-Factory has no defaults left for the others once an entry names a column.
+        base = _HUB_COLUMNS[formatting or "alpaca"]
+        if ranking:
+            base = base | RESPONSES if formatting == "sharegpt" else RANKING_COLUMNS
+        columns = base | columns
+    return entry | _described(formatting, ranking, columns, DEFAULT_TAGS | tags)
 
 
-def _first_row(path: Path) -> tuple[str, Any]:
-    if path.suffix not in _OTHER_TYPES or not path.is_file():
-        return next(places_and_rows(str(path)), (str(path), None))
-    from datasets import load_dataset
+def guess_entry(
+    first: FirstRows,
+    dataset_dir: str | Path,
+    formatting: Formatting | None = None,
+    ranking: bool | None = None,
+    columns: Mapping[str, str] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The entry of a local file or folder by its columns; arguments as for `describe_dataset`.
 
-    try:
-        rows = load_dataset(path.suffix[1:], data_files=str(path), split="train", streaming=True)
-        return f"{path}, record 1", next(iter(rows), None)
-    except Exception as error:  # the library raises many kinds, all meaning that it cannot be read
-        raise UserError(f"{path} cannot be read: {first_line(error)}") from None
-
-
-def _guessed(row: dict[str, Any], formatting: str, ranking: bool) -> dict[str, str]:
-    if formatting == "sharegpt":
-        guess = {"messages": "messages" if "messages" in row else "conversations"}
-    else:
-        # An entry that names any column has no defaults left for the others, so all that are there are named.
-        prompts = ("prompt", "instruction") if ranking else ("instruction", "prompt")
-        names = {"prompt": prompts, "response": () if ranking else ("output", "response")}
-        guess = {ours: next((name for name in theirs if name in row), "") for ours, theirs in names.items()}
-        guess = {ours: name for ours, name in guess.items() if name}
-        if guess.get("prompt") == "instruction" and "input" in row:
-            guess["query"] = "input"
-    return guess | _RESPONSES if ranking else guess
+    Raises:
+        UserError: a column that the entry needs is missing.
+    """
+    sample = sample_of(first.rows)
+    formatting = formatting or guess_formatting(sample)
+    ranking = set(RESPONSES) <= set(sample) if ranking is None else ranking
+    given = columns or {}
+    columns = guess_columns(sample, formatting, ranking, given)
+    _check_columns(first.place, sample, formatting, ranking, columns, given)
+    tags = guess_tags(first.rows, columns, tags or {}) if formatting == "sharegpt" else DEFAULT_TAGS
+    file_name = Path(os.path.relpath(first.source, dataset_dir)).as_posix()
+    return {"file_name": file_name} | _described(formatting, ranking, columns, tags)
 
 
-def _guessed_tags(row: dict[str, Any], formatting: str) -> dict[str, str]:
-    messages = row.get("messages")
-    first = messages[0] if isinstance(messages, list) and messages else None
-    if formatting == "sharegpt" and isinstance(first, dict) and "role" in first:
-        return dict(_OPENAI_TAGS) | {"system_tag": "system"}
-    return {}
+def check_loadable(first: FirstRows, entry: Mapping[str, Any]) -> None:
+    """Checks that LLaMA-Factory can use the first rows of a local file or folder under this entry.
+
+    Raises:
+        UserError: it would fail at them or drop them.
+    """
+    sample, shape = sample_of(first.rows), shape_of(entry)
+    fault = type_fault(sample, shape, answered="response" in shape.columns or shape.ranking)
+    messages = sample.get(shape.columns.get("messages", "")) if shape.formatting != "alpaca" else None
+    if fault is None and messages:
+        roles = {message[shape.tags["role_tag"]]: None for message in messages}
+        if not set(roles) & {shape.tags.get(tag) for tag in ROLE_TAGS}:
+            fault = f"the roles are {', '.join(map(repr, roles))}; name them: --tags user_tag=... assistant_tag=..."
+    if fault is None:
+        return
+    hint = ""
+    if is_conversational(sample):
+        hint = "; these rows have TRL's conversational form"
+        if shape.ranking:
+            hint += f": longpo export {first.source} OUTPUT.jsonl --to sharegpt writes them as LLaMA-Factory reads them"
+    raise UserError(f"{first.place}: {fault}{hint}")
 
 
-def _check_columns(place: str, row: dict[str, Any], formatting: str, ranking: bool, columns: Mapping[str, str]) -> None:
+def remarks(first: FirstRows, entry: Mapping[str, Any]) -> list[str]:
+    """What to know about the entry of a local file or folder: a broken row, no response, columns that are not read."""
+    shape = shape_of(entry)
+    found = [f"LLaMA-Factory cannot load it: {first.broken}"] if first.broken else []
+    if shape.formatting == "alpaca" and not shape.ranking and "response" not in shape.columns:
+        found.append(
+            "no column holds the response: only the stages pt and ppo can train on it (--columns response=NAME)"
+        )
+    if unread := [name for name in sample_of(first.rows) if name not in shape.columns.values()]:
+        found.append(f"columns that training does not read: {', '.join(unread)}")
+    return found
+
+
+def is_local(source: str) -> bool:
+    """Whether a source is a file or a folder, there or not, and no data set elsewhere."""
+    path = Path(source)
+    return not source.startswith(_CLOUDS) and (path.exists() or path.suffix.lower() in TYPES)
+
+
+def _described(
+    formatting: str | None, ranking: bool | None, columns: Mapping[str, str], tags: Mapping[str, str]
+) -> dict[str, Any]:
+    described = {
+        "formatting": "sharegpt" if formatting == "sharegpt" else None,
+        "ranking": ranking,
+        "columns": dict(columns),
+        "tags": dict(tags) if tags != DEFAULT_TAGS else None,
+    }
+    return {key: value for key, value in described.items() if value}
+
+
+def _check_columns(
+    place: str,
+    sample: Mapping[str, Any],
+    formatting: str,
+    ranking: bool,
+    columns: Mapping[str, str],
+    given: Mapping[str, str],
+) -> None:
     needed = ["messages"] if formatting == "sharegpt" else ["prompt"]
-    needed += ["chosen", "rejected"] if ranking else ([] if formatting == "sharegpt" else ["response"])
-    for column in needed:
-        name = columns.get(column) or _DEFAULT_COLUMNS[formatting].get(column, column)
-        if name not in row:
+    # Another column of texts may hold the response. Where there is none the rows are for pretraining or PPO.
+    unread = any(isinstance(value, str) for name, value in sample.items() if name not in columns.values())
+    if ranking:
+        needed += RESPONSES
+    elif formatting == "alpaca" and unread and "prompt" not in given and columns.get("prompt") != "text":
+        needed.append("response")
+    for column in dict.fromkeys([*needed, *given]):
+        name = columns.get(column) or DEFAULT_COLUMNS.get(column, column)
+        if name not in sample:
             raise UserError(
-                f"{place}: no column {name!r} for {column}; there are {', '.join(row)}; "
+                f"{place}: no column {name!r} for {column}; there are {', '.join(sample)}; "
                 f"name it with --columns {column}=NAME"
             )

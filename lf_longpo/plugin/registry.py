@@ -28,7 +28,7 @@ def load_dataset_info(dataset_dir: str | Path) -> dict[str, Any]:
         return {}
     try:
         info = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}; mend it by hand, nothing was written") from None
     if not isinstance(info, dict) or not all(isinstance(entry, dict) for entry in info.values()):
         raise UserError(
@@ -50,7 +50,8 @@ def sft_entry(file_name: str) -> dict[str, Any]:
 def register_dataset(dataset_dir: str | Path, name: str, entry: Mapping[str, Any], overwrite: bool = False) -> None:
     """Adds or renews one entry of dataset_info.json; other entries, their order and their values stay.
 
-    The update is atomic, and processes that register at the same time wait for each other.
+    The update is atomic, and processes that register at the same time wait for each other. Where dataset_info.json is a
+    symbolic link, the file that it points to is updated.
 
     Args:
         dataset_dir: LLaMA-Factory's data folder; made where it is missing.
@@ -65,11 +66,32 @@ def register_dataset(dataset_dir: str | Path, name: str, entry: Mapping[str, Any
     check_registration(dataset_dir, name, entry, overwrite)
     folder = Path(dataset_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"{DATASET_INFO}.lock"):
+    # Several data folders may link to one file: all must wait at the same lock.
+    path = (folder / DATASET_INFO).resolve()
+    with FileLock(path.with_name(f"{path.name}.lock")):
         check_registration(folder, name, entry, overwrite)
         info = load_dataset_info(folder)
         info[name] = dict(entry)
-        write_whole(folder / DATASET_INFO, [json.dumps(info, ensure_ascii=False, indent=2), "\n"])
+        _write(path, info)
+
+
+def unregister_dataset(dataset_dir: str | Path, name: str) -> None:
+    """Removes one entry of dataset_info.json, where it is there; the update is atomic, as that of `register_dataset`.
+
+    Raises:
+        UserError: the file is broken.
+    """
+    path = (Path(dataset_dir) / DATASET_INFO).resolve()
+    with FileLock(path.with_name(f"{path.name}.lock")):
+        info = load_dataset_info(dataset_dir)
+        if info.pop(name, None) is not None:
+            _write(path, info)
+
+
+def _write(path: Path, info: Mapping[str, Any]) -> None:
+    text = json.dumps(info, ensure_ascii=False, indent=2)
+    # Half characters of entries that were there stay as JSON spells them.
+    write_whole(path, [text.encode("utf-8", "backslashreplace").decode(), "\n"])
 
 
 def check_registration(dataset_dir: str | Path, name: str, entry: Mapping[str, Any], overwrite: bool = False) -> None:
@@ -82,7 +104,7 @@ def check_registration(dataset_dir: str | Path, name: str, entry: Mapping[str, A
         raise UserError(f"a data set's name must not be empty or hold a comma or a slash: {name!r}")
     if sum(source in entry for source in _SOURCES) != 1:
         raise UserError(f"the entry of {name!r} must name exactly one of {', '.join(_SOURCES)}")
-    check_folder(Path(dataset_dir), "the data folder")
+    check_folder((Path(dataset_dir) / DATASET_INFO).resolve().parent, "the data folder")
     there = load_dataset_info(dataset_dir).get(name)
     if there is not None and not overwrite and _shape(there) != _shape(entry):
         raise UserError(

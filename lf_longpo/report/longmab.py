@@ -8,9 +8,11 @@ import numpy as np
 
 from lf_longpo.longmab.method import PROBES, ROLLOUTS
 from lf_longpo.records import Probe, Rollout, names
+from lf_longpo.report.advice import answer_advice, gold_advice
 from lf_longpo.report.figures import Plot, bars, histogram, line
 from lf_longpo.report.run_folder import RunFolder
 from lf_longpo.report.section import Section
+from lf_longpo.text.answers import has_unread_answer
 
 # Half a 95% interval, in standard errors.
 _SURE = 1.96
@@ -27,6 +29,7 @@ def longmab_sections(run: RunFolder) -> list[Section]:
     arms: dict[str, int] = {}
     chosen: dict[str, Counter[int]] = {}
     seen: dict[str, int] = {}
+    unread = 0
     for row in run.rows(ROLLOUTS, tuple(names(Rollout))):
         id, round = row["id"], row["round"]
         if seen.get(id, 0) >> round & 1:
@@ -35,6 +38,7 @@ def longmab_sections(run: RunFolder) -> list[Section]:
         by_round.setdefault(round, []).append(row["reward"])
         arms[id] = len(row["values"])
         chosen.setdefault(id, Counter()).update(row["arms"])
+        unread += has_unread_answer(row["output"])
     rewards = [reward for its in by_round.values() for reward in its]
     first = Section("Roll-outs")
     first.facts["questions kept by their probe"] = f"{sum(probes.values()):,} of {len(probes):,}"
@@ -44,6 +48,9 @@ def longmab_sections(run: RunFolder) -> list[Section]:
         return [first]
     first.facts["mean reward"] = f"{fmean(rewards):.3f}"
     first.facts["roll-outs with a reward of 0"] = f"{sum(reward == 0 for reward in rewards) / len(rewards):.0%}"
+    first.facts["outputs with an answer in Markdown that the published rule does not read"] = f"{unread:,}"
+    first.warnings += answer_advice(run.config.longmab.answer_form, len(rewards), unread)
+    first.warnings += gold_advice((run.summary() or {}).get("gold_in_every_text", 0))
     caption = "A reward is the mean of F1 and SubEM against the gold answer: 0 is wrong, 1 is right."
     first.plots.append(Plot(histogram({"roll-outs": rewards}, "reward", "roll-outs", (0.0, 1.0)), caption))
     rounds = {id: mask.bit_count() for id, mask in seen.items()}

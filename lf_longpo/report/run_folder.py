@@ -7,9 +7,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-import yaml
-
 from lf_longpo.config import GenerateConfig
+from lf_longpo.data_set import data_set_of
 from lf_longpo.errors import UserError, first_line
 from lf_longpo.journal import Row, placed_rows, read_rows
 from lf_longpo.models.cache import CALLS
@@ -18,12 +17,13 @@ from lf_longpo.pairs import PAIRS
 from lf_longpo.pipeline import FAILURES
 from lf_longpo.questions import Source
 from lf_longpo.records import PreferencePair, names
-from lf_longpo.run_dir import CONFIG, SUMMARY
+from lf_longpo.run_dir import CONFIG, SUMMARY, started_in
+from lf_longpo.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_SUMMED = ("prompt_tokens", "completion_tokens", "cached_tokens", "cost", "seconds")
+_SUMMED = ("prompt_tokens", "completion_tokens", "cached_tokens", "cost", "seconds", "truncated")
 
 
 class Stage(NamedTuple):
@@ -37,6 +37,8 @@ class Stage(NamedTuple):
     cost: float
     seconds: float
     """Of all timed calls together; many ran at the same time."""
+    truncated: int
+    """Calls whose reply was cut off at its most tokens."""
     timed: int
     """Calls whose time is known."""
 
@@ -55,17 +57,28 @@ class RunFolder:
         self.path = path
         self._pairs: BinaryIO | None = None
         try:
-            self.config = GenerateConfig.model_validate(yaml.safe_load((path / CONFIG).read_text(encoding="utf-8")))
+            self.config = GenerateConfig.model_validate(parse_yaml((path / CONFIG).read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise UserError(f"{path} holds no run: {CONFIG} is missing; name the output_dir of a generation") from None
-        except (ValueError, yaml.YAMLError) as error:
+        except ValueError as error:
             raise UserError(f"{path / CONFIG} is no generation's: {first_line(error)}; name another folder") from None
+        self._started_in = started_in(self.config.output_dir, path)
 
     @property
     def questions(self) -> Source:
         """Where its questions came from."""
         config = self.config
-        return Source(config.input, config.input_split, False, config.start, config.end)
+        return Source(self.found(config.input), config.input_split, False, config.start, config.end)
+
+    @property
+    def data_set(self) -> Path:
+        """The file that its pairs are registered with, from any working directory."""
+        return (self._started_in or Path()) / data_set_of(self.config)
+
+    def found(self, name: str) -> str:
+        """A file or folder that the configuration names, from any working directory; other names stay as they are."""
+        path = (self._started_in or Path()) / name
+        return str(path) if path.exists() else name
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """What counted its tokens.
@@ -75,7 +88,7 @@ class RunFolder:
         """
         config = self.config
         trust = bool(config.policy and config.policy.trust_remote_code)
-        return load_tokenizer(config.tokenizer or config.policy.model, "tokenizer", trust)
+        return load_tokenizer(self.found(config.tokenizer or config.policy.model), "tokenizer", trust)
 
     def summary(self) -> dict[str, Any] | None:
         """What the run said when it ended; None where it goes on, or was killed."""

@@ -16,6 +16,7 @@ import yaml
 from lf_longpo import __version__
 from lf_longpo.config import GenerateConfig
 from lf_longpo.journal import write_whole
+from lf_longpo.report.advice import truncation_advice
 from lf_longpo.report.longmab import longmab_sections, longmab_sides
 from lf_longpo.report.longreward import longreward_sections, longreward_sides
 from lf_longpo.report.pairs import Notes, extremes, known_pairs, pair_section
@@ -59,8 +60,10 @@ _METHODS = {
 _WITHOUT_PAIR = {
     "left_out": "questions left out by their probe",
     "all_equal": "questions with all rewards equal",
+    "cut_off": "questions with too few responses that have text and are not cut off",
     "too_few_responses": "questions with too few responses",
     "not_scored": "responses without a score",
+    "unfit": "questions without a pair that fits pairs.cutoff_len",
 }
 # Failures shown of each cause, and characters of one.
 _EXAMPLES, _WORDS = 3, 600
@@ -151,16 +154,19 @@ def _facts(config: GenerateConfig, summary: dict[str, Any] | None, pairs: int) -
 def _calls(run: RunFolder) -> Section:
     section = Section("Calls, tokens, cost and time by stage")
     stages = run.stages()
-    timed, priced, cached = (any(stage[place] for stage in stages) for place in (6, 5, 4))
-    section.columns = ["stage", "calls", "prompt tokens", "new tokens"]
-    section.columns += (
-        ["of the prompt cached"] * cached + ["cost"] * priced + ["seconds a call", "seconds of all calls"] * timed
+    timed, priced, cached, cut = (
+        any(getattr(stage, name) for stage in stages) for name in ("timed", "cost", "cached_tokens", "truncated")
     )
+    section.columns = ["stage", "calls", "prompt tokens", "new tokens"]
+    section.columns += ["of the prompt cached"] * cached + ["replies cut off"] * cut + ["cost"] * priced
+    section.columns += ["seconds a call", "seconds of all calls"] * timed
     for stage in stages:
         row = [stage.name, *(f"{n:,}" for n in (stage.calls, stage.prompt_tokens, stage.completion_tokens))]
         row += [f"{stage.cached_tokens / max(stage.prompt_tokens, 1):.0%}"] * cached
+        row += [f"{stage.truncated:,}"] * cut
         row += [f"{stage.cost:,.4f}"] * priced
         section.rows.append(row + [f"{stage.seconds / max(stage.timed, 1):.2f}", f"{stage.seconds:,.0f}"] * timed)
+    section.warnings += truncation_advice(run.config, {stage.name: (stage.calls, stage.truncated) for stage in stages})
     if timed:
         section.notes.append("Many calls ran at the same time, so that their seconds come to more than the run took.")
     if not stages:

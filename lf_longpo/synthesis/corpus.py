@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lf_longpo.errors import UserError
+from lf_longpo.faults import Faults, parsed
 from lf_longpo.synthesis.documents import TEXT_TYPES, files_state, read_text, text_files
 from lf_longpo.synthesis.sources import Document
 from lf_longpo.tables import places_and_rows
@@ -17,17 +18,28 @@ if TYPE_CHECKING:
 _LETTERS_A_TOKEN = 12
 
 
-def read_corpus(name: str, split: str, article_tokens: int, tokenizer: "PreTrainedTokenizerBase") -> Iterator[Document]:
+def read_corpus(
+    name: str, split: str, article_tokens: int, tokenizer: "PreTrainedTokenizerBase", passed_over: Faults
+) -> Iterator[Document]:
     """Streams articles, each cut behind a sentence where it is longer than `article_tokens`.
 
+    Args:
+        name: a folder of documents, a file or a hub data set.
+        split: of a hub data set.
+        article_tokens: most tokens of an article.
+        tokenizer: counts them.
+        passed_over: takes documents without a text, and rows without title and text.
+
     Raises:
-        UserError: the corpus is not there, is empty, or a row of it has no title and text.
+        UserError: the corpus is not there, has lines that cannot be read, or holds no article.
     """
     found = False
-    for title, text in _articles(name, split):
+    for _, article in _articles(name, split, passed_over):
         found = True
-        yield Document(title, beginning(text, article_tokens, tokenizer))
+        yield Document(article.title, beginning(article.text, article_tokens, tokenizer))
     if not found:
+        if passed_over:
+            raise UserError(f"corpus: {passed_over.refusal()}")
         wanted = f"no {' or '.join(TEXT_TYPES)} file" if Path(name).is_dir() else "no articles"
         raise UserError(f"corpus: {name} holds {wanted}; name a folder of texts, or one file with title and text")
 
@@ -45,16 +57,23 @@ def beginning(text: str, tokens: int, tokenizer: "PreTrainedTokenizerBase") -> s
     return chunk_sentences(text[: tokens * _LETTERS_A_TOKEN], tokenizer, tokens, 0)[0].rstrip()
 
 
-def _articles(name: str, split: str) -> Iterator[tuple[str, str]]:
+def _articles(name: str, split: str, passed_over: Faults) -> Iterator[tuple[str, Document]]:
+    """Articles, each after its place."""
     folder = Path(name)
     if folder.is_dir():
-        for path in text_files(folder):
-            yield path.stem, read_text(path)
+        paths = ((str(path), path) for path in text_files(folder))
+        yield from parsed(paths, lambda path, _: Document(path.stem, read_text(path)), passed_over)
         return
-    for place, row in places_and_rows(name, split):
-        title, text = (row.get(field) for field in ("title", "text")) if isinstance(row, dict) else (None, None)
-        if not isinstance(title, str) or not title.strip():
-            raise UserError(f"{place}: the field title must be a text that is not empty; add it")
+    with Faults() as faults:
+        yield from parsed(places_and_rows(name, split, faults), _article, passed_over)
+
+
+def _article(row: Any, place: str) -> Document:
+    known: dict[str, Any] = row if isinstance(row, dict) else {}
+    texts = {field: known.get(field) for field in ("title", "text")}
+    for field, text in texts.items():
         if not isinstance(text, str) or not text.strip():
-            raise UserError(f"{place}: the field text must be a text that is not empty; fill it or remove the article")
-        yield title.strip(), text.strip()
+            raise UserError(
+                f"{place}: the field {field} must be a text that is not empty; fill it or remove the article"
+            )
+    return Document(**{field: text.strip() for field, text in texts.items()})

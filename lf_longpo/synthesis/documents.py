@@ -5,16 +5,16 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from lf_longpo.errors import UserError, first_line
+from lf_longpo.faults import Faults, parsed
 from lf_longpo.tables import FILE_TYPES, places_and_rows
 
 # What PDFium writes where a word was divided at the end of a line, and other characters that are none.
 _NO_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
-# Faults that are told at once.
-_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,28 +40,25 @@ def read_documents(inputs: Sequence[str], split: str) -> Iterator[tuple[str, Tex
     Raises:
         UserError: in the end, naming all documents that cannot be used; at once where an input is not there.
     """
-    faults: list[str] = []
-    for name in inputs:
-        found = False
-        for root, path in _files(name):
-            found = True
-            own = path.relative_to(root).as_posix() if root else path.name
-            try:
-                if path.suffix.lower() in TEXT_TYPES:
-                    _check_letters(own, f"{path!r}, its name")
-                    yield str(path), Text(own, read_text(path), _source(name), "")
-                else:
-                    yield from _rows(str(path), split, own, _source(name), faults)
-            except (UserError, OSError) as error:
-                faults.append(str(error))
-        if not found and Path(name).is_dir():
-            raise UserError(f"input: {name} holds no {', '.join((*TEXT_TYPES, *FILE_TYPES))} file; name another folder")
-        if not found:
-            yield from _rows(name, split, name, name, faults)
-    if faults:
-        left_out = f"\n... and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-        told = "\n".join(faults[:_SHOWN])
-        raise UserError(f"{len(faults)} of the documents cannot be used:\n{told}{left_out}" if faults[1:] else told)
+    with Faults("documents") as faults:
+        for name in inputs:
+            found = False
+            for root, path in _files(name):
+                found = True
+                own = path.relative_to(root).as_posix() if root else path.name
+                try:
+                    if path.suffix.lower() in TEXT_TYPES:
+                        _check_name(own, path)
+                        yield str(path), Text(own, read_text(path), _source(name), "")
+                    else:
+                        yield from _rows(str(path), split, own, _source(name), faults)
+                except (UserError, OSError) as error:
+                    faults.add(error)
+            if not found and Path(name).is_dir():
+                types = ", ".join((*TEXT_TYPES, *FILE_TYPES))
+                raise UserError(f"input: {name} holds no {types} file; name another folder")
+            if not found:
+                yield from _rows(name, split, name, name, faults)
 
 
 def documents_state(inputs: Iterable[str]) -> str:
@@ -166,12 +163,13 @@ def _source(name: str) -> str:
     return Path(name).resolve().name
 
 
-def _rows(name: str, split: str, own: str, source: str, faults: list[str]) -> Iterator[tuple[str, Text]]:
-    for number, (place, row) in enumerate(places_and_rows(name, split), 1):
-        try:
-            yield place, _document(row, place, f"{own}#{number}", source)
-        except UserError as error:
-            faults.append(str(error))
+def _rows(name: str, split: str, own: str, source: str, faults: Faults) -> Iterator[tuple[str, Text]]:
+    numbers = count(1)
+
+    def parse(row: Any, place: str) -> Text:
+        return _document(row, place, f"{own}#{next(numbers)}", source)
+
+    return parsed(places_and_rows(name, split, faults), parse, faults)
 
 
 def _document(row: Any, place: str, name: str, source: str) -> Text:
@@ -179,15 +177,14 @@ def _document(row: Any, place: str, name: str, source: str) -> Text:
     text, id, licence = (known.get(field) for field in ("text", "id", "licence"))
     if not isinstance(text, str) or not text.strip():
         raise UserError(f"{place}: the field text must be a text that is not empty; fill it or remove the document")
-    id = str(id) if isinstance(id, str | int) and not isinstance(id, bool) else name
+    usable = isinstance(id, str | int) and not isinstance(id, bool) and str(id).strip()
+    id = str(id) if usable else name
     licence = licence if isinstance(licence, str) else ""
-    for field, value in (("text", text), ("id", id), ("licence", licence)):
-        _check_letters(value, f"{place}: the field {field}")
     return Text(id, text.strip().replace("\r\n", "\n"), source, licence)
 
 
-def _check_letters(text: str, what: str) -> None:
+def _check_name(name: str, path: Path) -> None:
     try:
-        text.encode()
+        name.encode()
     except UnicodeEncodeError:
-        raise UserError(f"{what} holds letters that are none; mend it or remove the document") from None
+        raise UserError(f"{str(path)!r}: the file's name is not UTF-8; rename it") from None

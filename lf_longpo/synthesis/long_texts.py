@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from lf_longpo.errors import UserError
 from lf_longpo.journal import read_rows, write_whole
 from lf_longpo.progress import counted
 from lf_longpo.questions import refuse_repeated_ids
+from lf_longpo.records import names, record_of
 from lf_longpo.synthesis.documents import documents_state, other_files, read_documents
 from lf_longpo.synthesis.near_duplicates import SeenTexts
 from lf_longpo.synthesis.settings import SelfInstructConfig
@@ -74,8 +75,7 @@ class LongTexts:
         """Documents and parts by what they were left out for."""
 
     def __iter__(self) -> Iterator[LongText]:
-        names = [field.name for field in fields(LongText)]
-        return (LongText(**row) for row in read_rows(self._path, names))
+        return (record_of(LongText, row) for row in read_rows(self._path, names(LongText)))
 
 
 def _known(path: Path) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def _divided(
 ) -> Iterator[LongText]:
     """Documents in parts that are neither too long nor too short, without those that were there already."""
     kept = 0
-    for one in refuse_repeated_ids(_parts(config, tokenizer, left_out)):
+    for _, one in refuse_repeated_ids(_parts(config, tokenizer, left_out)):
         kept += 1
         yield one
     if not kept:

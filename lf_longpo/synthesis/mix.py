@@ -7,10 +7,12 @@ any length are never in memory together.
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lf_longpo.errors import UserError
+from lf_longpo.faults import AT_ONCE, Faults, parsed
 from lf_longpo.questions import Source, question_of, refuse_repeated_ids
+from lf_longpo.records import Question
 from lf_longpo.synthesis.near_duplicates import SeenTexts
 from lf_longpo.synthesis.settings import MixConfig
 from lf_longpo.synthesis.sources import title_key
@@ -37,49 +39,60 @@ class Choice:
     """Questions by what they were left out for."""
 
 
-def read_inputs(config: MixConfig) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Streams the rows of all inputs, each behind its place.
+class Asked(NamedTuple):
+    """A question with the row that it was read from."""
+
+    question: Question
+    row: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        """The question's."""
+        return self.question.id
+
+    key = id
+
+
+def read_inputs(config: MixConfig, faults: Faults = AT_ONCE) -> Iterator[tuple[str, Asked]]:
+    """Streams the questions of all inputs, each after its place; `faults` takes the rows that are none.
 
     Raises:
-        UserError: an input cannot be read.
+        UserError: an input cannot be read at all.
     """
+
+    def parse(row: Any, place: str) -> Asked:
+        return Asked(question_of(row, place, needs_answers=False), row)
+
     for name in config.inputs:
-        yield from Source(name, config.input_split).rows()
+        yield from parsed(Source(name, config.input_split).rows(faults), parse, faults)
 
 
 def choose(config: MixConfig, tokenizer: "PreTrainedTokenizerBase") -> Choice:
     """Reads everything once and decides.
 
     Raises:
-        UserError: a row that is no question, an id that stands twice, nothing stays, or too little can be held out.
+        UserError: rows that are no questions and ids that occur twice (all of them at once), nothing stays, or too
+            little can be held out.
     """
     choice, groups, contexts = Choice(), Groups(), SeenTexts(config.near_duplicate)
-    placed = ((place, question_of(row, place, needs_answers=False), row) for place, row in read_inputs(config))
-    rows: dict[str, dict[str, Any]] = {}
-
-    def questions() -> Iterator[tuple[str, Any]]:
-        for place, question, row in placed:
-            rows.clear()
-            rows[question.id] = row
-            yield place, question
-
-    for question in refuse_repeated_ids(questions()):
-        tokens = count_tokens(question.context, tokenizer)
-        if tokens < config.min_tokens or (config.max_tokens is not None and tokens > config.max_tokens):
-            choice.dropped["length"] += 1
-            continue
-        if config.languages and _language(question.context) not in config.languages:
-            choice.dropped["language"] += 1
-            continue
-        alike, asked = contexts.like(question.context, question.id)
-        if asked > config.questions_per_context:
-            choice.dropped["duplicate context"] += 1
-            continue
-        for one in alike:
-            groups.join(question.id, f"context {one}")
-        for document in _documents(rows[question.id]):
-            groups.join(question.id, f"document {document}")
-        choice.tokens[question.id] = tokens
+    with Faults() as faults:
+        for _, (question, row) in refuse_repeated_ids(read_inputs(config, faults), faults):
+            tokens = count_tokens(question.context, tokenizer)
+            if tokens < config.min_tokens or (config.max_tokens is not None and tokens > config.max_tokens):
+                choice.dropped["length"] += 1
+                continue
+            if config.languages and _language(question.context) not in config.languages:
+                choice.dropped["language"] += 1
+                continue
+            alike, asked = contexts.like(question.context, question.id)
+            if asked > config.questions_per_context:
+                choice.dropped["duplicate context"] += 1
+                continue
+            for one in alike:
+                groups.join(question.id, f"context {one}")
+            for document in _documents(row):
+                groups.join(question.id, f"document {document}")
+            choice.tokens[question.id] = tokens
     if not choice.tokens:
         left_out = ", ".join(f"{number} left out for {why}" for why, number in choice.dropped.items())
         raise UserError(f"no question stays: {left_out or 'the inputs hold none'}")

@@ -25,6 +25,10 @@ _ENOUGH = 0.005
 _MISSES = 50
 
 
+class TooLong(UserError):
+    """A question's supporting documents exceed every context."""
+
+
 class ContextMaker:
     """Puts questions over long contexts.
 
@@ -66,13 +70,14 @@ class ContextMaker:
             copy: 0, or which further context of the same question it is.
 
         Raises:
-            UserError: the store has too little to reach the target, or the supporting documents exceed every target.
+            TooLong: the supporting documents exceed every target.
+            UserError: the store has too little to reach the target.
         """
         draw = random.Random(f"{self._seed}/{question.id}/{copy}")
         supporting = self._in_full(question.supporting, note=True)
         needed = int(sum(tokens + self._numbering for tokens in token_counts(supporting, self._tokenizer)))
         if needed > self._range[1]:
-            raise UserError(
+            raise TooLong(
                 f"{question.place}: the supporting documents alone take {needed} tokens, more than max_tokens; raise "
                 "it or lower article_tokens"
             )

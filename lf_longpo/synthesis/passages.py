@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Texts that are tokenised at once.
 _BATCH = 1000
 # Tells a store from every other SQLite file ("LPps"), and its layout from later ones.
-_KIND, _LAYOUT = 0x4C507073, 1
+_KIND, _LAYOUT = 0x4C507073, 2
 
 
 class Passage(NamedTuple):

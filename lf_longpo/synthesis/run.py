@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from lf_longpo.errors import UserError
+from lf_longpo.faults import Faults
 from lf_longpo.journal import check_folder
 from lf_longpo.models.tokenizers import load_tokenizer
 from lf_longpo.progress import counted
-from lf_longpo.questions import question_of, refuse_repeated_ids
+from lf_longpo.questions import refuse_repeated_ids
 from lf_longpo.synthesis.card import Card
 from lf_longpo.synthesis.corpus import corpus_state, read_corpus
 from lf_longpo.synthesis.mix import Choice, choose, read_inputs
-from lf_longpo.synthesis.multihop import ContextMaker
+from lf_longpo.synthesis.multihop import ContextMaker, TooLong
 from lf_longpo.synthesis.needle import needle_question
 from lf_longpo.synthesis.passages import PassageStore
 from lf_longpo.synthesis.settings import MixConfig, MultiHopConfig, NeedleConfig
@@ -39,10 +40,12 @@ def make_multihop(config: MultiHopConfig) -> list[Card]:
     """
     index = config.index or config.output.with_suffix(".index.sqlite")
     _check_targets([config.output, config.held_out, index], [config.input, config.corpus])
-    placed = read_multihop(places_and_rows(config.input, config.input_split))
-    questions = list(islice(refuse_repeated_ids(placed), config.limit))
+    passed_over = Faults("questions")
+    with Faults() as faults:
+        read = read_multihop(places_and_rows(config.input, config.input_split, faults), passed_over)
+        questions = [question for _, question in islice(refuse_repeated_ids(read, faults), config.limit)]
     if not questions:
-        raise UserError(f"{config.input} holds no question that can be answered")
+        raise UserError(passed_over.refusal() if passed_over else f"{config.input} holds no question with an answer")
     parts = _parts(config, questions)
     tokenizer = load_tokenizer(config.tokenizer, "tokenizer", False)
     cards = []
@@ -53,14 +56,15 @@ def make_multihop(config: MultiHopConfig) -> list[Card]:
                 lengths = config.min_tokens, config.max_tokens
                 with_articles = config.corpus is not None
                 maker = ContextMaker(*lengths, store, with_articles, tokenizer, config.seed, part.belongs)
-                rounds = (divmod(number, len(part.questions)) for number in range(part.number))
-                rows = (maker.row(part.questions[place], copy) for copy, place in rounds)
+                rows = (row | _licences(config, row) for row in _rows(part, maker, passed_over))
                 card = Card("multihop", config, config.tokenizer)
-                card.write(part.output, counted((row | _licences(config, row) for row in rows), "questions made"))
+                card.write(part.output, counted(rows, "questions made"))
                 card.remarks += _remarks(maker)
                 cards.append(card)
         finally:
             store.close()
+    if passed_over:
+        cards[-1].remarks.append(passed_over.passed_over())
     return cards
 
 
@@ -92,6 +96,25 @@ def _parts(config: MultiHopConfig, questions: list[MultiHop]) -> list[_Part]:
         _Part(config.output, train, config.questions or len(train), lambda key: not pools.is_away(key)),
         _Part(config.held_out, [one for one in questions if one.id in away], len(away), pools.is_away),
     ]
+
+
+def _rows(part: _Part, maker: ContextMaker, passed_over: Faults) -> Iterator[dict[str, Any]]:
+    """The questions of a part over long contexts, all once before one comes again; `passed_over` takes the others.
+
+    Raises:
+        UserError: none is left, or the corpus is too small.
+    """
+    too_long = 0
+    for number in range(part.number):
+        copy, place = divmod(number, len(part.questions))
+        try:
+            yield maker.row(part.questions[place], copy)
+        except TooLong as fault:
+            too_long += 1
+            if copy == 0:
+                passed_over.add(fault)
+    if too_long == part.number:
+        raise UserError(passed_over.refusal())
 
 
 def _remarks(maker: ContextMaker) -> list[str]:
@@ -151,15 +174,18 @@ def _store(
     taken = config.article_tokens if config.corpus else config.limit
     store = PassageStore(index, f"{corpus_state(config.corpus or config.input)} {split} {config.tokenizer} {taken}")
     if not store.complete:
+        passed_over = Faults("articles")
         paragraphs: Iterator[Document] = (
             document for question in questions for document in (*question.supporting, *question.distracting)
         )
         if config.corpus:
             print(f"indexing {config.corpus} -> {index}", file=sys.stderr, flush=True)
-            articles = read_corpus(config.corpus, config.corpus_split, config.article_tokens, tokenizer)
+            articles = read_corpus(config.corpus, config.corpus_split, config.article_tokens, tokenizer, passed_over)
             paragraphs = counted(articles, "articles read")
         try:
             store.fill(paragraphs, tokenizer)
+            if passed_over:
+                print(passed_over.passed_over(), file=sys.stderr, flush=True)
         except BaseException:
             store.close()
             raise
@@ -205,8 +231,7 @@ def _check_targets(targets: Sequence[Path | None], sources: Sequence[str | None]
 
 
 def _chosen(config: MixConfig, choice: Choice, ids: Collection[str]) -> Iterator[dict[str, Any]]:
-    for place, row in read_inputs(config):
-        id = question_of(row, place, needs_answers=False).id
-        if id in ids:
+    for _, (question, row) in read_inputs(config):
+        if question.id in ids:
             known = {name: row.get(name) or "unknown" for name in ("source", "licence")}
-            yield row | known | {"tokens": choice.tokens[id]}
+            yield row | known | {"tokens": choice.tokens[question.id]}

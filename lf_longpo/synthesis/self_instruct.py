@@ -117,7 +117,7 @@ class SelfInstruct:
         outcome = KEPT
         if _UNANSWERABLE.search(answer) or not re.search(r"\w", answer):
             outcome = "unanswerable"
-        elif reply.finish_reason == "length":
+        elif reply.truncated:
             outcome = "cut off"
         elif adds_nothing(answer, written.question):
             outcome = "only repeated"
@@ -128,7 +128,7 @@ def _question(kind: str, reply: Completion, others: Sequence[str]) -> Written:
     found = find_question(reply.text)
     if not found:
         return Written(kind, "no question", reply.text)
-    if reply.finish_reason == "length" and not _OWN_ANSWER.search(reply.text):
+    if reply.truncated and not _OWN_ANSWER.search(reply.text):
         return Written(kind, "cut off", found)
     return Written(kind, "asked already" if asked_already(found, others) else KEPT, found)
 

@@ -46,7 +46,8 @@ class MultiHopConfig(LengthConfig):
     """`longpo synthesize multihop`: published multi-hop questions over long contexts (SeaLong, arXiv 2411.08147)."""
 
     input: str
-    """MuSiQue, HotpotQA or 2WikiMultiHopQA: a .jsonl, .json or .parquet file, or a data set on the hub."""
+    """MuSiQue, HotpotQA or 2WikiMultiHopQA: a .jsonl, .json or .parquet file, or a data set on the hub.
+    Questions without an answer or without their supporting paragraphs are passed over and counted."""
     input_split: str = "train"
     """Split of a hub data set."""
     limit: Positive | None = None
@@ -58,8 +59,9 @@ class MultiHopConfig(LengthConfig):
     held_out_questions: Positive = 100
     """How many of the input's questions, at least."""
     corpus: str | None = None
-    """Articles with title and text: a folder of documents (.txt, .md, .html, .pdf), a .jsonl, .json or .parquet file,
-    or a data set on the hub. Default: other questions' paragraphs."""
+    """Articles with title and text: a folder of documents (.txt, .md, .html, .pdf), a .jsonl, .json, .parquet or .csv
+    file, or a data set on the hub. Articles without either are passed over and counted. Default: other questions'
+    paragraphs."""
     corpus_split: str = "train"
     """Split of a hub data set."""
     corpus_licence: str = "unknown"
@@ -75,8 +77,8 @@ class SelfInstructConfig(Config):
     2401.18058)."""
 
     input: str | Annotated[list[str], Field(min_length=1)]
-    """Documents: a .txt, .md, .html or .pdf file, a .jsonl, .json or .parquet file whose rows have a `text`, a folder
-    of such files, or a data set on the hub; or a list of these."""
+    """Documents: a .txt, .md, .html or .pdf file, a .jsonl, .json, .parquet or .csv file whose rows have a `text`, a
+    folder of such files, or a data set on the hub; or a list of these."""
     input_split: str = "train"
     """Split of a hub data set."""
     licence: str = "unknown"

@@ -6,11 +6,14 @@ are on the hub.
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from html import unescape
 from typing import Any
 
 from lf_longpo.errors import UserError
+from lf_longpo.faults import Faults, parsed
+from lf_longpo.tables import PlacedRows
 
 _LICENCES = {"musique": "CC BY 4.0", "hotpotqa": "CC BY-SA 4.0", "2wikimultihopqa": "Apache-2.0"}
 _SPACE = re.compile(r"[\s_]+")
@@ -45,72 +48,104 @@ class MultiHop:
 
 
 def title_key(title: str) -> str:
-    """What two spellings of one title have in common: no case, no underscores, composed characters."""
-    return _SPACE.sub(" ", unicodedata.normalize("NFKC", title)).strip().casefold()
+    """What spellings of one title have in common: no case, no underscores, no HTML entities, composed characters."""
+    return _SPACE.sub(" ", unicodedata.normalize("NFKC", unescape(title))).strip().casefold()
 
 
-def read_multihop(placed: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, MultiHop]]:
-    """Streams questions from rows, each behind its place.
+def read_multihop(rows: PlacedRows, passed_over: Faults) -> Iterator[tuple[str, MultiHop]]:
+    """Streams questions from rows, each after its place.
 
-    MuSiQue's unanswerable questions are passed over.
-
-    Raises:
-        UserError: a row that is none of the formats, or whose supporting paragraphs are not all there.
+    Args:
+        rows: each after its place. MuSiQue's unanswerable questions are left out.
+        passed_over: takes the rows that are none of the formats, or that lack an answer or a supporting paragraph.
     """
-    for place, row in placed:
-        if not isinstance(row, dict):
-            raise UserError(f"{place}: an object of MuSiQue, HotpotQA or 2WikiMultiHopQA is needed")
-        if row.get("answerable") is False:
-            continue
-        if "paragraphs" in row:
-            supporting, distracting = _musique(row, place)
-            source = "musique"
-        elif "context" in row and "supporting_facts" in row:
-            supporting, distracting = _hotpot(row, place)
-            source = "2wikimultihopqa" if "evidences" in row else "hotpotqa"
-        else:
-            raise UserError(
-                f"{place}: neither the field paragraphs (MuSiQue) nor context and supporting_facts (HotpotQA, "
-                "2WikiMultiHopQA) is there; name a file of one of them"
-            )
-        aliases = row.get("answer_aliases") or []
-        answers = [row.get("answer"), *(aliases if isinstance(aliases, list) else [aliases])]
-        id, question = row.get("id", row.get("_id")), row.get("question")
-        for name, value in (("id", id), ("question", question), *(("answer", answer) for answer in answers)):
-            if not isinstance(value, str) or not value.strip():
-                raise UserError(f"{place}: the field {name} must be a text that is not empty, not {value!r:.60}")
-        if not supporting:
-            raise UserError(f"{place}: no paragraph supports question {id!r}; remove it")
-        told = tuple(dict.fromkeys(answers)), tuple(supporting), tuple(distracting)
-        yield place, MultiHop(id, question, *told, source, _LICENCES[source], place)
+    return parsed(rows, _multihop, passed_over)
 
 
-def _musique(row: dict[str, Any], place: str) -> tuple[list[Document], list[Document]]:
-    parts: dict[bool, list[Document]] = {True: [], False: []}
-    for number, paragraph in enumerate(_listed(row["paragraphs"], f"{place}: the field paragraphs"), 1):
-        known = paragraph if isinstance(paragraph, dict) else {}
-        document = _document(known.get("title"), known.get("paragraph_text"), f"{place}, paragraph {number}")
-        parts[known.get("is_supporting") is True].append(document)
-    return parts[True], parts[False]
+def _multihop(row: Any, place: str) -> MultiHop | None:
+    if not isinstance(row, dict):
+        raise UserError(f"{place}: an object of MuSiQue, HotpotQA or 2WikiMultiHopQA is needed")
+    if row.get("answerable") is False:
+        return None
+    if "paragraphs" in row:
+        supporting, distracting = _musique(row, place)
+        source = "musique"
+    elif "context" in row and "supporting_facts" in row:
+        supporting, distracting = _hotpot(row, place)
+        source = "2wikimultihopqa" if "evidences" in row else "hotpotqa"
+    else:
+        raise UserError(
+            f"{place}: neither the field paragraphs (MuSiQue) nor context and supporting_facts (HotpotQA, "
+            f"2WikiMultiHopQA) is there; the row has {_names(row)}; name a file of one of them"
+        )
+    aliases = row.get("answer_aliases") or []
+    answers = [row.get("answer"), *(aliases if isinstance(aliases, list) else [aliases])]
+    id, question = row.get("id", row.get("_id")), row.get("question")
+    for name, value in (("id", id), ("question", question), *(("answer", answer) for answer in answers)):
+        if not isinstance(value, str) or not value.strip():
+            raise UserError(f"{place}: the field {name} must be a text that is not empty, not {value!r:.60}")
+    if not supporting:
+        raise UserError(f"{place}: no paragraph supports question {id!r}; remove it")
+    asked = id, question, tuple(dict.fromkeys(answers))
+    return MultiHop(*asked, tuple(supporting), tuple(distracting), source, _LICENCES[source], place)
 
 
-def _hotpot(row: dict[str, Any], place: str) -> tuple[list[Document], list[Document]]:
+_Parts = tuple[list[Document], list[Document]]
+"""Supporting and distracting documents."""
+
+
+def _musique(row: dict[str, Any], place: str) -> _Parts:
+    paragraphs = row["paragraphs"]
+    if not isinstance(paragraphs, list) or not paragraphs:
+        raise UserError(f"{place}: the field paragraphs must be a list that is not empty")
+    documents, wanted = [], set()
+    for number, paragraph in enumerate(paragraphs, 1):
+        where = f"{place}, paragraph {number}"
+        if not isinstance(paragraph, dict):
+            raise UserError(f"{where}: an object with title, paragraph_text and is_supporting is needed")
+        if missing := [name for name in ("title", "paragraph_text") if name not in paragraph]:
+            raise UserError(f"{where}: the field {missing[0]} is missing; the paragraph has {_names(paragraph)}")
+        documents.append(_document(paragraph["title"], paragraph["paragraph_text"], where))
+        if paragraph.get("is_supporting") is True:
+            wanted.add(number)
+    return _parted(documents, wanted, place)
+
+
+def _hotpot(row: dict[str, Any], place: str) -> _Parts:
     # On the hub there are columns in the place of pairs.
     context = _pairs(row["context"], "title", "sentences", f"{place}: the field context")
     facts = _pairs(row["supporting_facts"], "title", "sent_id", f"{place}: the field supporting_facts")
     documents = []
     for number, (title, sentences) in enumerate(context, 1):
-        text = _joined(sentences) if isinstance(sentences, list) else None
-        documents.append(_document(title, text, f"{place}, paragraph {number}"))
-    wanted = {title.strip() if isinstance(title, str) else title for title, _ in facts}
-    if missing := wanted - {document.title for document in documents}:
-        raise UserError(
-            f"{place}: the supporting title {missing.pop()!r} is not in the field context; remove the question"
-        )
-    parts: dict[bool, list[Document]] = {True: [], False: []}
-    for document in documents:
-        parts[document.title in wanted].append(document)
-    return parts[True], parts[False]
+        whole = isinstance(sentences, list) and all(isinstance(sentence, str) for sentence in sentences)
+        documents.append(_document(title, _joined(sentences) if whole else None, f"{place}, paragraph {number}"))
+    wanted: set[int] = set()
+    for title, _ in facts:
+        if not isinstance(title, str):
+            raise UserError(f"{place}: the field supporting_facts must hold pairs of title and sent_id")
+        wanted |= _titled(title, documents, place)
+    return _parted(documents, wanted, place)
+
+
+def _titled(title: str, documents: Sequence[Document], place: str) -> set[int]:
+    """The numbers of the documents of a title: as it is spelt, or else in another spelling."""
+    spelt = {number for number, document in enumerate(documents, 1) if document.title == title.strip()}
+    key = title_key(title)
+    alike = spelt or {number for number, document in enumerate(documents, 1) if title_key(document.title) == key}
+    if not alike:
+        raise UserError(f"{place}: the supporting title {title!r} is not in the field context; remove the question")
+    return alike
+
+
+def _parted(documents: Sequence[Document], wanted: Collection[int], place: str) -> _Parts:
+    """Documents by whether their numbers are wanted. Published rows hold empty paragraphs, which distract nobody."""
+    parts: _Parts = [], []
+    for number, document in enumerate(documents, 1):
+        if document.text:
+            parts[number not in wanted].append(document)
+        elif number in wanted:
+            raise UserError(f"{place}, paragraph {number}: it supports the answer and is empty; remove the question")
+    return parts
 
 
 def _pairs(value: Any, first: str, second: str, what: str) -> list[tuple[Any, Any]]:
@@ -123,21 +158,19 @@ def _pairs(value: Any, first: str, second: str, what: str) -> list[tuple[Any, An
     raise UserError(f"{what} must hold pairs of {first} and {second}")
 
 
-def _joined(sentences: Sequence[Any]) -> str:
+def _joined(sentences: Sequence[str]) -> str:
     """One text. HotpotQA's sentences begin with their space, 2WikiMultiHopQA's do not."""
     text = ""
-    for sentence in map(str, sentences):
+    for sentence in sentences:
         text += sentence if not text or text[-1].isspace() or sentence[:1].isspace() else f" {sentence}"
     return text
 
 
-def _listed(value: Any, what: str) -> list[Any]:
-    if not isinstance(value, list) or not value:
-        raise UserError(f"{what} must be a list that is not empty")
-    return value
-
-
 def _document(title: Any, text: Any, place: str) -> Document:
-    if not isinstance(title, str) or not isinstance(text, str) or not text.strip():
-        raise UserError(f"{place}: a title and a text that is not empty are needed")
+    if not isinstance(title, str) or not isinstance(text, str):
+        raise UserError(f"{place}: title and text must be texts")
     return Document(title.strip(), text.strip())
+
+
+def _names(row: dict[str, Any]) -> str:
+    return f"{', '.join(row) or 'no fields':.200}"

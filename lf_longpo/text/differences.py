@@ -37,8 +37,8 @@ def differences(first: str, second: str) -> tuple[list[Piece], list[Piece]]:
 
 
 def whole_letters(text: str) -> str:
-    """A text without halves of letters (lone surrogates), which cannot be stored or sent."""
-    return text.encode("utf-8", "replace").decode()
+    """A text that can be stored and sent: lone surrogates (halves of a letter) become U+FFFD, two halves one letter."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def visible(text: str, limit: int) -> str:

@@ -5,7 +5,7 @@ Here only the context gives way, from its middle, and what counts is the length 
 measured (a chat template, LLaMA-Factory's own encoding).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from lf_longpo.errors import TextTooLong
@@ -39,14 +39,23 @@ def cut_middle(context: str, tokenizer: "PreTrainedTokenizerBase", measure: Call
     starts = token_starts(context, tokenizer)
     keep = len(starts) - (length - limit)
     while keep > 0:
-        head = (keep + 1) // 2
-        tail = keep - head
-        end = starts[head] if head < len(starts) else len(context)
-        begin = starts[len(starts) - tail] if tail else len(context)
-        cut = context[:end] + CUT_MARK + context[begin:]
+        cut = without_middle(context, starts, keep)
         # The mark and the new neighbours cost tokens of their own; how many only the whole can tell.
         excess = measure(cut) - limit
         if excess <= 0:
             return cut
         keep -= excess
     return ""
+
+
+def without_middle(text: str, starts: Sequence[int], keep: int) -> str:
+    """Start and end of a text, about equally long, around `CUT_MARK`.
+
+    Args:
+        text: what is cut.
+        starts: where its tokens begin, see `token_starts`.
+        keep: how many tokens stay, at least one and fewer than there are.
+    """
+    head = (keep + 1) // 2
+    tail = keep - head
+    return text[: starts[head]] + CUT_MARK + (text[starts[len(starts) - tail] :] if tail else "")

@@ -14,7 +14,7 @@ from lf_longpo.journal import Row, RowsById
 from lf_longpo.longmab.method import ROLLOUTS
 from lf_longpo.longreward.files import SCORES
 from lf_longpo.longreward.scorer import DIMENSIONS
-from lf_longpo.questions import FIELDS, question_of, read_questions
+from lf_longpo.questions import question_id, question_of, read_questions
 from lf_longpo.records import Rollout, names
 from lf_longpo.report.run_folder import RunFolder
 from lf_longpo.review import SIDES
@@ -120,12 +120,7 @@ class _Contexts:
     def _rows(self) -> RowsById | None:
         """Where the questions stand; only .jsonl files can be read from the middle."""
         path = Path(self._source.name)
-        return RowsById(path, (), _question_id) if path.suffix == ".jsonl" else None
-
-
-def _question_id(row: Row) -> str | None:
-    id = next((row[name] for name in FIELDS["id"] if row.get(name) is not None), None)
-    return None if id is None else str(id)
+        return RowsById(path, (), question_id) if path.suffix == ".jsonl" else None
 
 
 class _LongMab:

@@ -9,6 +9,7 @@ from lf_longpo.plugin.check.datasets import RawDataset
 from lf_longpo.plugin.check.findings import Findings
 from lf_longpo.plugin.check.template import Encoding
 from lf_longpo.plugin.recipe import Arguments
+from lf_longpo.plugin.shape import Shape, drop_reason, type_fault
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -18,7 +19,7 @@ _UNCUT = 1 << 30
 IGNORE = -100
 # Stages whose examples are prompts with responses, by LLaMA-Factory's names.
 MEASURED = ("sft", "rm", "kto")
-_DROPPED = "turns or responses are missing; LLaMA-Factory drops it"
+_DROPPED = "LLaMA-Factory drops it: "
 
 
 class Lengths(NamedTuple):
@@ -45,6 +46,9 @@ class Encoder:
         dataset: whose rows will come.
         run: the recipe.
         encoding: its tokenizer and template.
+
+    Attributes:
+        tokenizer: the recipe's.
     """
 
     def __init__(self, dataset: RawDataset, run: Arguments, encoding: Encoding) -> None:
@@ -58,6 +62,7 @@ class Encoder:
                 data, run.data_stage, encoding.template, encoding.tokenizer, encoding.processor
             )
 
+        self.tokenizer = encoding.tokenizer
         self._convert = get_dataset_converter(dataset.attr.formatting, dataset.attr, run.data)
         self._uncut, self._cut = processor(_UNCUT), processor(run.data.cutoff_len)
         self._sides = ("chosen_", "rejected_") if run.data_stage == "rm" else ("",)
@@ -97,10 +102,11 @@ class Encoder:
 class _Measure:
     """What `datasets` maps over the rows."""
 
-    def __init__(self, encoder: Encoder, cutoff_len: int, one_sided: bool) -> None:
+    def __init__(self, encoder: Encoder, shape: Shape, run: Arguments) -> None:
         self._encoder = encoder
-        self._cutoff_len = cutoff_len
-        self._one_sided = one_sided
+        self._shape = shape
+        self._cutoff_len = run.data.cutoff_len
+        self._stage = run.data_stage
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         measured = {"fault": "", "whole": [0], "kept": [0], "empty": False, "same": False, "turns": 1, "digest": ""}
@@ -108,12 +114,12 @@ class _Measure:
             converted = self._encoder.converted(row)
             whole = self._encoder.lengths(converted)
         except Exception as error:  # a row of another shape fails anywhere in LLaMA-Factory's code
-            return measured | {"fault": f"{type(error).__name__}: {error}"}
+            return measured | {"fault": type_fault(row, self._shape) or f"{type(error).__name__}: {error}"}
         if whole is None:
-            return measured | {"fault": _DROPPED}
+            return measured | {"fault": _DROPPED + drop_reason(row, self._shape, self._stage)}
         kept = whole if whole.total <= self._cutoff_len else self._encoder.lengths(converted, cut=True)
         responses = [str(message["content"]).strip() for message in converted["_response"]]
-        if self._one_sided:  # LLaMA-Factory puts an empty text where a pair's other side would stand
+        if self._stage == "kto":  # LLaMA-Factory puts an empty text where a pair's other side would stand
             responses = [max(responses, key=len)]
         texts = repr((converted["_system"], converted["_prompt"], responses)).encode()
         return measured | {
@@ -155,7 +161,7 @@ def measure(dataset: RawDataset, run: Arguments, encoding: Encoding) -> Measured
     encoder = Encoder(dataset, run, encoding)
     rows = _mapped(
         dataset.rows,
-        _Measure(encoder, run.data.cutoff_len, run.data_stage == "kto"),
+        _Measure(encoder, dataset.shape, run),
         run.data.preprocessing_num_workers,
     )
     numbered = list(enumerate(zip(*(rows[name] for name in ("fault", "whole", "kept", "digest")), strict=True), 1))
@@ -200,7 +206,8 @@ def report(name: str, measured: Measured, run: Arguments, findings: Findings) ->
     where, number = f"dataset {name}", len(measured.whole)
     if measured.faults:
         row, reason = next(iter(measured.faults.items()))
-        told = findings.warn if set(measured.faults.values()) == {_DROPPED} else findings.error
+        dropped = all(fault.startswith(_DROPPED) for fault in measured.faults.values())
+        told = findings.warn if dropped else findings.error
         told(where, f"{_rows(measured.faults)} cannot be used; row {row}: {reason}")
     if not number:
         findings.error(where, "has no example that LLaMA-Factory takes")

@@ -30,6 +30,9 @@ def print_report(console: Console, recipe: str, findings: Findings) -> None:
         console.print(_dataset_table(name, told))
     if memory := facts.get("memory"):
         console.print(_memory_table(memory))
+    if trainer := facts.get("longpo train"):
+        how = "accelerated" if trainer["accelerated"] else f"plain LLaMA-Factory, since {trainer['reason']}"
+        console.print(f"longpo train: {how}", markup=False)
     for name in ("steps", "resumes from"):
         if told := facts.get(name):
             line = ", ".join(f"{key}: {value:,}" for key, value in told.items()) if isinstance(told, dict) else told
@@ -43,10 +46,13 @@ def print_report(console: Console, recipe: str, findings: Findings) -> None:
 def print_copies(console: Console, copies: Sequence[Fixed]) -> None:
     """What `--fix-lengths` wrote, and how to train on it."""
     for copy in copies:
-        left_out = (
-            f"; {len(copy.left_out)} rows left out, too long without context or unusable" if copy.left_out else ""
-        )
-        console.print(f"{copy.path}: {copy.cut} contexts cut in their middle{left_out}", markup=False)
+        console.print(f"{copy.path}: {copy.cut} examples cut in the middle of their texts", markup=False)
+        if copy.left_out:
+            shown = ", ".join(map(str, copy.left_out[:5])) + (", ..." if len(copy.left_out) > 5 else "")
+            console.print(
+                f"{len(copy.left_out)} rows left out ({shown}): too long without their contexts, or not usable",
+                markup=False,
+            )
     for setting, evaluates in (("dataset", False), ("eval_dataset", True)):
         if names := [copy.name for copy in copies if copy.evaluates == evaluates]:
             console.print(f"Train with: {setting}={','.join(names)}", markup=False)

@@ -16,6 +16,7 @@ from lf_longpo.plugin.check.memory import GIB, Machine, estimate, measure_model,
 from lf_longpo.plugin.check.prerequisites import check_prerequisites
 from lf_longpo.plugin.check.settings import check_ignored, check_values
 from lf_longpo.plugin.check.template import Encoding, check_template_name, load_encoding, load_model_config
+from lf_longpo.plugin.check.trainer import reason_for_plain
 from lf_longpo.plugin.recipe import Arguments, parse_recipe, read_recipe
 from lf_longpo.plugin.train.number_format import emulates
 
@@ -99,8 +100,16 @@ def check(path: str | Path, overrides: Sequence[str] = (), gpus: int = 0, gpu_me
     if config:
         zero = zero_of(deepspeed) if deepspeed is not None else None
         try:
-            findings.facts["memory"] = _memory(config, run, zero, machine, measured, emulating, findings)
-        except (ValueError, AttributeError) as error:  # no causal language model, or one that names its sizes otherwise
+            reason = reason_for_plain(config, run, encoding)
+            findings.facts["longpo train"] = {"accelerated": reason is None, "reason": reason}
+            findings.facts["memory"] = _memory(
+                config, run, zero, machine, measured, reason is None, emulating, findings
+            )
+        except (
+            ValueError,
+            AttributeError,
+            OSError,
+        ) as error:  # no causal language model, or one that names its sizes otherwise
             findings.warn("memory", f"is not estimated for this model: {first_line(error)}")
     return Checked(findings, run, encoding, measured)
 
@@ -158,6 +167,7 @@ def _memory(
     zero: Zero | None,
     machine: Machine,
     measured: Sequence[tuple[RawDataset, Measured]],
+    accelerated: bool,
     emulating: str | None,
     findings: Findings,
 ) -> dict[str, Any]:
@@ -170,7 +180,7 @@ def _memory(
     model = measure_model(config, run)
     ways = {}
     for name, rows_of in ((STOCK, stock_rows), (PACKED, packed_rows)):
-        if name == PACKED and (run.finetuning.stage not in ("dpo", "sft") or run.data.packing):
+        if name == PACKED and not accelerated:
             continue
         # Which example is longest differs: two rows with a prompt each, or one with both responses.
         rows = max(

@@ -2,8 +2,9 @@
 
 import re
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from enum import Enum
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from lf_longpo.errors import UserError
@@ -31,6 +32,16 @@ _USES = [
         "ref_model.*",
         lambda run: run.finetuning.use_ref_model or run.finetuning.stage in ("kto", "ppo"),
         "where the loss has a reference model (dpo with sigmoid, hinge, ipo or kto_pair; kto; ppo)",
+    ),
+    _Use(
+        "compute_accuracy|use_(dft|eaft|asft)_loss|(eaft|asft)_alpha|use_hyper_parallel",
+        lambda run: run.finetuning.stage == "sft",
+        "in the stage sft",
+    ),
+    _Use(
+        "label_smoothing_factor",
+        lambda run: run.finetuning.stage in ("pt", "sft"),
+        "in the stages pt and sft (dpo reads dpo_label_smoothing)",
     ),
     _Use("kto_.*", lambda run: run.finetuning.stage == "kto", "in the stage kto"),
     _Use("ppo_.*|reward_model.*", lambda run: run.finetuning.stage == "ppo", "in the stage ppo"),
@@ -100,12 +111,13 @@ def check_values(settings: Mapping[str, Any], findings: Findings) -> None:
 def _wrong(value: Any, kind: Any) -> str:
     """What is wrong with a value of a setting of this type; nothing where nothing is."""
     choices = _plain(kind)
-    literals = [choice for option in choices if get_origin(option) is Literal for choice in get_args(option)]
-    if literals and all(get_origin(option) is Literal for option in choices):
-        names = [str(literal) for literal in literals]
+    origins = {get_origin(option) or option for option in choices}
+    if isinstance(value, dict) and dict not in origins:
+        return f"must be one value on the same line, not nested settings ({', '.join(map(str, value))})"
+    if names := _names(choices):
         near = nearest(str(value), names)
-        return "" if value in literals else f"must be one of {', '.join(names)}, not {value!r}{near}"
-    if not set(choices) <= {bool, int, float}:
+        return "" if value in names else f"must be one of {', '.join(names)}, not {value!r}{near}"
+    if not origins <= {bool, int, float}:
         return ""
     if isinstance(value, bool):
         fits = bool in choices
@@ -118,6 +130,19 @@ def _wrong(value: Any, kind: Any) -> str:
     return f"must be {' or '.join(wanted[choice] for choice in choices)}, not {value!r}" + (
         " (a text; leave out the quotes)" if isinstance(value, str) else ""
     )
+
+
+def _names(choices: Sequence[Any]) -> list[str]:
+    """The values that a setting may have; none where they are not all named."""
+    names: list[str] = []
+    for option in choices:
+        if get_origin(option) is Literal:
+            names += get_args(option)
+        elif isinstance(option, type) and issubclass(option, Enum):
+            names += [member.value for member in option]
+        elif not (option is str and any(isinstance(other, type) and issubclass(other, Enum) for other in choices)):
+            return []
+    return names
 
 
 def _plain(kind: Any) -> list[Any]:

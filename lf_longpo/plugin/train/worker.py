@@ -1,6 +1,7 @@
 """What runs in every process of `longpo train`: LLaMA-Factory's own entry, with our trainers in place."""
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -48,6 +49,8 @@ def work(settings: Mapping[str, Any], screen: Screen) -> None:
 
     settings = prepare(settings, screen.note)
     _announce(screen.note)
+    # DeepSpeed collects garbage a dozen times per start, each time over everything that was imported.
+    gc.freeze()
     tuner.run_exp(settings, callbacks=[Watch(screen)])
 
 

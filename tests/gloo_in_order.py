@@ -1,4 +1,4 @@
-"""On the path of the tests' training processes: every gather has arrived when it is started.
+"""Imported by prepared processes, which train: every gather has arrived when it is started.
 
 DeepSpeed 0.18.4's ZeRO-3 starts one gather per parameter and waits for the last one alone
 (`_allgather_params_coalesced`). NCCL, on GPUs, finishes them in order; gloo, on CPUs, does not, and a late one
