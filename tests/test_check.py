@@ -5,6 +5,7 @@ import random
 import shutil
 
 import pytest
+import torch
 import yaml
 from conftest import REAL_DATA, REPOSITORY, write_jsonl
 from recipes import TRAINING, small
@@ -12,6 +13,7 @@ from test_llamafactory import loaded_by_llamafactory
 
 from lf_longpo.cli import main
 from lf_longpo.models.embedded import model_path
+from lf_longpo.models.number_format import SWITCH
 from lf_longpo.plugin.check.deepspeed import Zero
 from lf_longpo.plugin.check.fix_lengths import fix_lengths
 from lf_longpo.plugin.check.memory import GIB, Machine, Rows, estimate, measure_model
@@ -332,7 +334,10 @@ def test_the_memory_of_an_8b_model_at_64k(tmp_path, models, monkeypatch):
     assert lora.trained == 20_971_520  # rank 8 on all linear layers of Llama-3-8B, as peft counts it
 
 
-def test_the_quickstarts_recipe_is_sound(tmp_path, monkeypatch):
+@pytest.mark.parametrize("bfloat16", [True, False])
+def test_the_quickstarts_recipe_is_sound(tmp_path, monkeypatch, bfloat16):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": bfloat16})
+    monkeypatch.delenv(SWITCH, raising=False)
     monkeypatch.chdir(REPOSITORY)
     pair = {"prompt": "Where?", "chosen": "In the tower.", "rejected": "I do not know."}
     write_jsonl(tmp_path / "rows.jsonl", [pair | {"prompt": f"Where {number}?"} for number in range(4)])
@@ -344,4 +349,6 @@ def test_the_quickstarts_recipe_is_sound(tmp_path, monkeypatch):
         "model_name_or_path": model_path("smollm2-135m"),
     }
     findings = check("yaml/smollm2_dpo.yaml", overrides(changes)).findings
-    assert (findings.errors, findings.warnings) == ([], [])
+    assert findings.errors == []
+    # A CPU without bfloat16 is no fault of the recipe; longpo train computes in float32 there.
+    assert [where for where, _ in findings.warnings] == ([] if bfloat16 else ["bf16"])
