@@ -137,7 +137,7 @@ def test_a_pair_data_set_trains_a_lora_adapter(tmp_path):
         "dataset_dir": str(tmp_path),
         "dataset": "tiny",
         "output_dir": str(tmp_path / "saved"),
-        "num_train_epochs": 1.0,
+        "max_steps": 4,
         "bf16": False,
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
