@@ -22,7 +22,7 @@ async def all_settled(*work: Awaitable[T]) -> list[T]:
 
     Raises:
         Exception: once all have ended, the first error of the kind that matters most: one that ends the run, then
-            `Unfinished`, then one that nobody expects, then `CallFailed`.
+            `Unfinished`, then an unexpected one, then `CallFailed`.
     """
     tasks = [asyncio.ensure_future(one) for one in work]
     try:

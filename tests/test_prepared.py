@@ -42,7 +42,7 @@ def test_a_process_takes_signals(tmp_path):
         assert os.getpgid(run.pid) == run.pid  # so that it can be killed with all that it started
         run.send_signal(number)
         assert run.wait(60) == exit_code
-        run.send_signal(number)  # nobody is there any more
+        run.send_signal(number)  # the process has ended
 
 
 @pytest.mark.slow

@@ -151,7 +151,7 @@ def refused(
         server: its address.
         status: of HTTP.
         code: the provider's word for it.
-        words: its explanation, of which the beginning is told.
+        words: its explanation; the error shows its beginning.
         after: seconds that it asks to wait.
         said: what stands for the status in the message.
 

@@ -83,7 +83,7 @@ def _usage(reply: dict[str, Any]) -> dict[str, Any]:
 
 
 def _count(told: Any) -> int:
-    """A number of tokens; 0 where none is told."""
+    """A number of tokens; 0 where there is none."""
     return told if isinstance(told, int) and 0 < told <= _MOST_TOKENS else 0
 
 
