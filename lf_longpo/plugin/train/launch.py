@@ -39,7 +39,8 @@ def train(recipe: str, overrides: Sequence[str], stock: bool, verbose: bool) -> 
             output.screen.note("loading LLaMA-Factory")
         many = _check(recipe, settings)
         if not (stock or many):
-            output.keep(log_of(settings), verbose)
+            # Ray brings the steps that its actors report to this process's stdout.
+            output.keep(log_of(settings), verbose or _on_ray())
             output.screen.note(f"the whole log: {log_of(settings)}")
             failure = run(settings, output.screen)
     if stock:
@@ -52,6 +53,12 @@ def train(recipe: str, overrides: Sequence[str], stock: bool, verbose: bool) -> 
     return failure.exit_code
 
 
+def _on_ray() -> bool:
+    from llamafactory.extras.misc import use_ray
+
+    return use_ray()
+
+
 def _check(recipe: str, settings: Mapping[str, Any]) -> bool:
     """Refuses settings that cannot work; gives whether torchrun shall start the processes."""
     findings = Findings()
@@ -59,11 +66,11 @@ def _check(recipe: str, settings: Mapping[str, Any]) -> bool:
     check_prerequisites(recipe, settings, findings)
     if findings.errors:
         raise UserError("; ".join(f"{where}: {message}" for where, message in findings.errors))
-    from llamafactory.extras.misc import get_device_count, is_env_enabled, use_ray
+    from llamafactory.extras.misc import get_device_count, is_env_enabled
 
     # DeepSpeed wants a launcher even for one process.
     many = get_device_count() > 1 or settings.get("deepspeed")
-    return is_env_enabled("FORCE_TORCHRUN") or bool(many and not use_ray())
+    return is_env_enabled("FORCE_TORCHRUN") or bool(many and not _on_ray())
 
 
 def _run_stock(recipe: str, overrides: Sequence[str], settings: Mapping[str, Any]) -> int:
