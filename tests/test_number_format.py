@@ -55,11 +55,15 @@ def test_the_switch_makes_any_machine_one_without(emulated):
     assert not has_bfloat16("cpu") and not has_bfloat16("cuda")
 
 
-def test_models_in_this_process(native, monkeypatch):
+def test_models_in_this_process(native, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
-    assert _dtype("cpu") == torch.bfloat16 and _dtype("cuda") == "auto"
+    assert _dtype("cpu") == torch.bfloat16 and _dtype("cuda") == "auto" and capsys.readouterr().err == ""
     monkeypatch.setenv(SWITCH, "1")
-    assert _dtype("cpu") == torch.float32 and _dtype("cuda") == torch.float16
+    number_format.report_missing_bfloat16.cache_clear()
+    for _ in range(2):
+        assert _dtype("cpu") == torch.float32 and _dtype("cuda") == torch.float16
+    line = "this {} has no bfloat16 instructions: weights and computation are {}\n"
+    assert capsys.readouterr().err == line.format("CPU", "float32") + line.format("GPU", "float16")
 
 
 def test_a_recipe_is_changed_only_where_it_would_be_emulated(native, monkeypatch):
@@ -77,6 +81,7 @@ def test_a_recipe_is_changed_only_where_it_would_be_emulated(native, monkeypatch
 @pytest.mark.parametrize("tuning", ["lora", "full"])
 def test_weights_and_computation_are_float32_without_bfloat16(recipe, tmp_path, emulated, monkeypatch, tuning):  # noqa: F811
     """Of a model whose files are bfloat16, in a recipe that asks for bfloat16."""
+    from llamafactory.extras import packages  # noqa: F401  before the loader, which imports TRL
     from llamafactory.model import loader
     from llamafactory.train.tuner import run_exp
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
@@ -115,4 +120,4 @@ def test_the_check_counts_what_will_be_computed_in(recipe, tmp_path, native, mon
     monkeypatch.setenv(number_format.SWITCH, "1")
     without, (warning,) = found()
     assert without["activations"] == 2 * with_it["activations"]  # four bytes a number instead of two
-    assert "longpo train computes in float32, weights too; plain llamafactory-cli train keeps" in warning
+    assert "weights and computation are float32 under longpo train; plain llamafactory-cli train keeps" in warning

@@ -5,6 +5,8 @@ PyTorch computes bfloat16 on every device. Without instructions for it, matrix p
 """
 
 import os
+import sys
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,6 +34,19 @@ def has_bfloat16(device: str) -> bool:
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return True
+
+
+def missing_bfloat16(device: str) -> str:
+    """The sentence that says what is computed in instead."""
+    name = {"cpu": "CPU", "cuda": "GPU"}[device]
+    dtype = str(replacement(device)).removeprefix("torch.")
+    return f"this {name} has no bfloat16 instructions: weights and computation are {dtype}"
+
+
+@lru_cache
+def report_missing_bfloat16(device: str) -> None:
+    """Prints that sentence on stderr, once per process."""
+    print(missing_bfloat16(device), file=sys.stderr, flush=True)
 
 
 def replacement(device: str) -> "torch.dtype":

@@ -30,7 +30,7 @@ from lf_longpo.models.embedded import resolve
 from lf_longpo.models.folders import check_chat_folders
 from lf_longpo.models.kv_cache import PromptReader, share_heads
 from lf_longpo.models.memory import free_memory, is_memory_shortage
-from lf_longpo.models.number_format import has_bfloat16, replacement
+from lf_longpo.models.number_format import has_bfloat16, replacement, report_missing_bfloat16
 from lf_longpo.models.tokenizers import chat_ids, load_chat_tokenizer
 
 # Prompt tokens that a batch reads at once; one longer prompt goes alone. A CPU is busy with a few thousand, and one row
@@ -271,6 +271,7 @@ class TransformersChat:
 def _dtype(device: str) -> torch.dtype | str:
     """On a GPU the format of the model's files, on a CPU bfloat16; another one where bfloat16 would be emulated."""
     if not has_bfloat16(device):
+        report_missing_bfloat16(device)
         return replacement(device)
     return "auto" if device == "cuda" else torch.bfloat16
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lf_longpo.errors import UserError, first_line
-from lf_longpo.models.number_format import replacement
+from lf_longpo.models.number_format import missing_bfloat16, replacement
 from lf_longpo.plugin.check.datasets import RawDataset, load_datasets
 from lf_longpo.plugin.check.deepspeed import Zero, check_deepspeed, read_deepspeed, zero_of
 from lf_longpo.plugin.check.examples import MEASURED, Lengths, Measured, measure, report
@@ -137,12 +137,10 @@ def _machine(run: Arguments, gpus: int, gpu_memory: float) -> Machine:
 
 
 def _warn_of_emulation(device: str, findings: Findings) -> None:
-    name = {"cpu": "CPU", "cuda": "GPU"}[device]
-    fast = str(replacement(device)).removeprefix("torch.")
     findings.warn(
         "bf16",
-        f"this {name} has no bfloat16 instructions: {PACKED} computes in {fast}, weights too; plain {STOCK} keeps the "
-        f"format of the model's files, which can be many times slower. Start it with {PACKED}",
+        f"{missing_bfloat16(device)} under {PACKED}; plain {STOCK} keeps the format of the model's files, which can be "
+        f"many times slower. Start it with {PACKED}",
     )
 
 

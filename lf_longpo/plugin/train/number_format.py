@@ -7,7 +7,7 @@ and the weights' format are changed.
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lf_longpo.models.number_format import has_bfloat16, replacement
+from lf_longpo.models.number_format import has_bfloat16, missing_bfloat16, replacement
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +36,8 @@ def without_bfloat16(settings: Mapping[str, Any], device: str) -> dict[str, Any]
 
 def load_weights_in(dtype: "torch.dtype") -> None:
     """From now on, LLaMA-Factory loads weights of this process in `dtype`, whatever the format of the model's files."""
+    # Before the loader, which imports TRL: this module changes what TRL takes for an installed package.
+    import llamafactory.extras.packages  # noqa: F401
     from llamafactory.model import loader
 
     load_config = loader.load_config
@@ -60,10 +62,5 @@ def adapt(settings: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
     device = emulates(settings)
     if device is None:
         return dict(settings), None
-    dtype = replacement(device)
-    load_weights_in(dtype)
-    name = {"cpu": "CPU", "cuda": "GPU"}[device]
-    return (
-        without_bfloat16(settings, device),
-        f"this {name} has no bfloat16 instructions: weights and computation are {str(dtype).removeprefix('torch.')}",
-    )
+    load_weights_in(replacement(device))
+    return without_bfloat16(settings, device), missing_bfloat16(device)
