@@ -6,7 +6,7 @@ import time
 
 # What a run takes, fitted to the times of whole runs: tokens that the embedded model would read meanwhile, and starts
 # of commands, each of which loads the libraries again.
-TOKENS = {"longmab": 80_000, "longreward": 80_000}
+TOKENS = {"longmab": 80_000, "longreward": 150_000}
 STARTS = 5
 
 
