@@ -138,7 +138,7 @@ def _titled(title: str, documents: Sequence[Document], place: str) -> set[int]:
 
 
 def _parted(documents: Sequence[Document], wanted: Collection[int], place: str) -> _Parts:
-    """Documents by whether their numbers are wanted. Published rows hold empty paragraphs, which distract nobody."""
+    """Documents by whether their numbers are wanted; empty paragraphs, which published rows hold, are left out."""
     parts: _Parts = [], []
     for number, document in enumerate(documents, 1):
         if document.text:
