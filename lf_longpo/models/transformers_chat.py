@@ -190,8 +190,10 @@ class TransformersChat:
         ids, mask = self._padded(batch, shared, width)
         if self._reader:
             cache = self._reader.read([waiting.ids for waiting in batch], shared, max(limits))
-        else:
+        elif self._shares:
             cache = self._read(ids[:1, :shared], len(batch)) if shared else DynamicCache(config=self._model.config)
+        else:  # layers with a state or a window: the model keeps what it needs, and rows cannot be taken out of it
+            cache = None
         sampler = _RowSampler([waiting.request for waiting in batch], width, self._device)
         written: list[list[int]] = [[] for _ in batch]
         while sampler.rows:
@@ -203,7 +205,7 @@ class TransformersChat:
                 max_new_tokens=width + max(ended.limits) - ids.shape[1],
                 do_sample=False,
                 repetition_penalty=1.0,  # some models' own defaults would change what was asked for
-                stopping_criteria=StoppingCriteriaList([self._stopped, ended.most]),
+                stopping_criteria=StoppingCriteriaList([self._stopped, *([ended.most] if cache is not None else [])]),
                 logits_processor=LogitsProcessorList([sampler]),
                 eos_token_id=sorted(self._ends),
                 pad_token_id=self._pad,
@@ -214,8 +216,9 @@ class TransformersChat:
                     written[row] = new
             left = (~done).nonzero().flatten() if not self._closing else done.new_zeros(0, dtype=torch.long)
             sampler.keep(left.tolist())
-            ids, mask = ids[left], F.pad(mask[left], (0, ids.shape[1] - mask.shape[1]), value=1)
-            cache.batch_select_indices(left)
+            if sampler.rows:
+                ids, mask = ids[left], F.pad(mask[left], (0, ids.shape[1] - mask.shape[1]), value=1)
+                cache.batch_select_indices(left)
         return [self._completion(waiting, written[row], sampler, row) for row, waiting in enumerate(batch)]
 
     def _padded(self, batch: list[_Waiting], shared: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
