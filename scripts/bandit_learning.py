@@ -13,9 +13,9 @@ from pathlib import Path
 
 import yaml
 
-from lf_longpo.journal import read_rows
+from lf_longpo.files.journal import read_rows
+from lf_longpo.files.tables import places_and_rows
 from lf_longpo.models.tokenizers import load_tokenizer
-from lf_longpo.tables import places_and_rows
 from lf_longpo.text.chunking import chunk_sentences
 
 

@@ -52,9 +52,9 @@ def main() -> None:
     server = context.Process(target=serve, args=(port, 64, 0.0001), daemon=True)
     server.start()
 
-    from lf_longpo import questions
     from lf_longpo.config import GenerateConfig
-    from lf_longpo.generate import generate
+    from lf_longpo.data import questions
+    from lf_longpo.generation.generate import generate
 
     questions.places_and_rows = lambda *_: rows(options.questions)
     with tempfile.TemporaryDirectory() as name:

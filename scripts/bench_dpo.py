@@ -96,7 +96,7 @@ def train(recipe: Path, ours: bool) -> None:
     from llamafactory.train.tuner import run_exp
     from transformers import Trainer, TrainerCallback
 
-    from lf_longpo.plugin.train.number_format import load_weights_in
+    from lf_longpo.plugin.train.compute_format import load_weights_in
 
     spent: dict[str, float] = defaultdict(float)
     nested: list[str] = []

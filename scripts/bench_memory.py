@@ -105,7 +105,7 @@ def train(recipe: Path, ours: bool) -> None:
     torch.manual_seed(0)
     settings = yaml.safe_load(recipe.read_text())
     if ours:
-        from lf_longpo.plugin.train.worker import prepare as prepare_ours
+        from lf_longpo.plugin.train.install import prepare as prepare_ours
 
         settings = prepare_ours(settings, print)
     run_exp(settings, callbacks=[Peak()])

@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from lf_longpo.synthesis.run import make_multihop
-from lf_longpo.synthesis.settings import MultiHopConfig
+from lf_longpo.config import MultiHopConfig
+from lf_longpo.synthesis.build import make_multihop
 
 _WORDS = """river bridge council harvest engine library winter signal garden treaty market voyage painter harbour
 railway mountain village orchestra museum festival minister journal factory laboratory meadow cathedral""".split()

@@ -85,7 +85,7 @@ def serve(port: multiprocessing.Queue, slots: int, seconds_a_token: float) -> No
 def ours(url: str, folder: Path, questions: int, rounds: int, slots: int) -> None:
     """`longpo generate` from its beginning to the registered data set."""
     from lf_longpo.config import GenerateConfig
-    from lf_longpo.generate import generate
+    from lf_longpo.generation.generate import generate
 
     lines = []
     for number in range(questions):

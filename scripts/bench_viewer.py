@@ -47,7 +47,7 @@ def write(path: Path, pairs: int) -> None:
 def opened(path: Path, what: str) -> None:
     """Opens it once and prints what that took."""
     began = time.monotonic()
-    command = [sys.executable, "-m", "lf_longpo.cli", "view", str(path), "--port", "0"]
+    command = [sys.executable, "-m", "lf_longpo", "view", str(path), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             address = re.search(r"http://\S+/", server.stdout.readline())[0]

@@ -11,15 +11,15 @@ import llamafactory.train.tuner  # noqa: F401
 import torch.distributed.run  # noqa: F401
 from transformers import AutoModelForImageTextToText, AutoModelForSeq2SeqLM, AutoModelForTextToWaveform
 
+import lf_longpo.cli.reporting
 import lf_longpo.evaluation.benchmarks
-import lf_longpo.evaluation.run
-import lf_longpo.generate
+import lf_longpo.evaluation.evaluate
+import lf_longpo.generation.generate
 import lf_longpo.models.openai_chat
-import lf_longpo.plugin.check.settings
+import lf_longpo.plugin.check.settings_check
 import lf_longpo.plugin.train.dpo_trainer
 import lf_longpo.plugin.train.install
 import lf_longpo.plugin.train.sft_trainer
-import lf_longpo.reporting
 import lf_longpo.synthesis.self_instruct_run  # noqa: F401
 
 # LLaMA-Factory looks for a model among all architectures of each kind; each lookup imports a module.

@@ -112,7 +112,7 @@ def settings(stub: Stub, folder: Path, questions: Path, rounds: int, timeout: fl
 def start(config: Path) -> Prepared:
     """One start of the run."""
     environment = os.environ | {"STUB_KEY": KEY}
-    command = [sys.executable, "-m", "lf_longpo.cli", "generate", str(config)]
+    command = [sys.executable, "-m", "lf_longpo", "generate", str(config)]
     return Prepared(command, config.parent, environment)
 
 

@@ -9,7 +9,7 @@ from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from lf_longpo.cache_folder import cache_folder
+from lf_longpo.files.cache_folder import cache_folder
 from lf_longpo.text.answers import f1
 
 if TYPE_CHECKING:

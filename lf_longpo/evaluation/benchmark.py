@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lf_longpo.config import ChatConfig
 from lf_longpo.evaluation.items import Item, Placed
-from lf_longpo.faults import AT_ONCE, Faults
+from lf_longpo.files.faults import AT_ONCE, Faults
 from lf_longpo.models.calls import Calls
-from lf_longpo.usage import Usage
+from lf_longpo.models.usage import Usage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

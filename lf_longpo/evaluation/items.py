@@ -6,11 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lf_longpo.data.questions import Source
+from lf_longpo.data.records import Question
 from lf_longpo.errors import UserError
-from lf_longpo.faults import Faults, parsed
-from lf_longpo.questions import Source
-from lf_longpo.records import Question
-from lf_longpo.tables import FILE_TYPES
+from lf_longpo.files.faults import Faults, parsed
+from lf_longpo.files.tables import FILE_TYPES
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lf_longpo.aio import all_settled
 from lf_longpo.config import ChatConfig, LongBenchConfig
+from lf_longpo.data.questions import filled_name, question_of
 from lf_longpo.errors import UserError
 from lf_longpo.evaluation.automatic import best, qa_f1, qa_f1_zh, rouge_l, rouge_l_zh
 from lf_longpo.evaluation.benchmark import Row
 from lf_longpo.evaluation.items import Item, Placed, item_of, read_sets, set_names
 from lf_longpo.evaluation.referee import Referee, Scale, judge_prompt, verdict_usage
-from lf_longpo.faults import AT_ONCE, Faults
+from lf_longpo.files.faults import AT_ONCE, Faults
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.tokenizers import chat_tokens
-from lf_longpo.questions import filled_name, question_of
+from lf_longpo.models.usage import Usage
 from lf_longpo.text.prompts import QA_FIELDS, QA_PROMPTS, fill, load_prompt
-from lf_longpo.usage import Usage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

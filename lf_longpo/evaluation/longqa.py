@@ -8,11 +8,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lf_longpo.config import ChatConfig, LongQAConfig
+from lf_longpo.data.questions import question_of
 from lf_longpo.evaluation.benchmark import Row
 from lf_longpo.evaluation.items import Item, Placed, item_of, read_sets
-from lf_longpo.faults import AT_ONCE, Faults
+from lf_longpo.files.faults import AT_ONCE, Faults
 from lf_longpo.models.calls import Calls
-from lf_longpo.questions import question_of
+from lf_longpo.models.usage import Usage
 from lf_longpo.text.answers import (
     exact_match,
     extract_answer,
@@ -22,7 +23,6 @@ from lf_longpo.text.answers import (
     sub_exact_match,
 )
 from lf_longpo.text.prompts import QA_FIELDS, QA_PROMPTS, load_prompt
-from lf_longpo.usage import Usage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

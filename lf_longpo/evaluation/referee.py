@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lf_longpo.config import ChatConfig, VerdictConfig
-from lf_longpo.judging.judge import Asked, Judge, Unreadable, calls_a_verdict
+from lf_longpo.judging.verdict_requests import Asked, Judge, Unreadable, calls_a_verdict
 from lf_longpo.judging.verdicts import rating_between
 from lf_longpo.models.calls import Calls
+from lf_longpo.models.usage import Usage
 from lf_longpo.text.prompts import load_prompt
-from lf_longpo.usage import Usage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

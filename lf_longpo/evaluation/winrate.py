@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from lf_longpo.aio import all_settled
 from lf_longpo.config import ChatConfig, WinRateConfig
+from lf_longpo.data.questions import question_of
 from lf_longpo.evaluation.benchmark import Row
 from lf_longpo.evaluation.items import Item, Placed, item_of, read_sets
 from lf_longpo.evaluation.referee import Referee, judge_prompt, verdict_usage
-from lf_longpo.faults import AT_ONCE, Faults
+from lf_longpo.files.faults import AT_ONCE, Faults
 from lf_longpo.judging.verdicts import find_verdict
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.tokenizers import chat_tokens
-from lf_longpo.questions import question_of
+from lf_longpo.models.usage import Usage
 from lf_longpo.text.chunking import count_tokens
 from lf_longpo.text.prompts import QA_FIELDS, QA_PROMPTS, around_context, load_prompt
-from lf_longpo.usage import Usage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

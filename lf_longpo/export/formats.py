@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from lf_longpo.data.review import SIDES
 from lf_longpo.errors import UserError
-from lf_longpo.export.responses import Answered
-from lf_longpo.faults import Faults, parsed
-from lf_longpo.journal import Row
+from lf_longpo.export.scored_responses import Answered
+from lf_longpo.files.faults import Faults, parsed
+from lf_longpo.files.journal import Row
 from lf_longpo.plugin.shape import DEFAULT_TAGS, ROLE_TAGS, history_fault
-from lf_longpo.review import SIDES
 
 # Roles of several conventions, in LLaMA-Factory's words and in TRL's.
 _ROLES = {

@@ -3,12 +3,12 @@
 from typing import TYPE_CHECKING
 
 from lf_longpo.config import GenerateConfig
+from lf_longpo.data.questions import Source, read_questions
 from lf_longpo.longmab.method import Prompts
 from lf_longpo.models.embedded import is_embedded
 from lf_longpo.models.tokenizers import chat_tokens
-from lf_longpo.questions import Source, read_questions
+from lf_longpo.models.usage import Usage
 from lf_longpo.text.chunking import chunk_sentences, count_tokens
-from lf_longpo.usage import Usage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 
 from lf_longpo.aio import all_settled
 from lf_longpo.config import LongMabConfig
-from lf_longpo.journal import Journal, read_rows
+from lf_longpo.data.pairs import Pairs, Side, may_train
+from lf_longpo.data.records import Probe, Question, Rollout, names, record_of
+from lf_longpo.engine.progress import Progress
+from lf_longpo.files.journal import Journal, read_rows
 from lf_longpo.longmab.bandit import UCBChunkSampler, random_arms
-from lf_longpo.longmab.pairs import best_and_worst
+from lf_longpo.longmab.pairing import best_and_worst
 from lf_longpo.longmab.probe import FIELDS, arm_values, arrives_at
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.embedders import Embedder
-from lf_longpo.pairs import Pairs, Side, may_train
-from lf_longpo.progress import Progress
-from lf_longpo.records import Probe, Question, Rollout, names, record_of
 from lf_longpo.text.answers import has_unread_answer, is_in_every_text, rollout_reward
 from lf_longpo.text.chunking import chunk_sentences
 from lf_longpo.text.prompts import QA_FIELDS, QA_PROMPTS, around_context, load_prompt

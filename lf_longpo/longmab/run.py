@@ -5,18 +5,18 @@ from typing import TYPE_CHECKING, Any
 
 from lf_longpo.aio import all_settled
 from lf_longpo.config import GenerateConfig
+from lf_longpo.data.pairs import Pairs
+from lf_longpo.data.questions import Source
+from lf_longpo.data.records import Question
+from lf_longpo.engine.pipeline import Failures
+from lf_longpo.engine.protocol import Tools
+from lf_longpo.files.run_dir import refuse_changed_questions
 from lf_longpo.longmab.estimate import estimate_longmab
 from lf_longpo.longmab.method import PROBES, ROLLOUTS, Journals, LongMab, Prompts, all_rolled_out, bandit_summary
-from lf_longpo.method import Tools
 from lf_longpo.models.calls import Calls
-from lf_longpo.models.chat import make_chat
 from lf_longpo.models.embedders import make_embedder
-from lf_longpo.pairs import Pairs
-from lf_longpo.pipeline import Failures
-from lf_longpo.questions import Source
-from lf_longpo.records import Question
-from lf_longpo.run_dir import refuse_changed_questions
-from lf_longpo.usage import Usage
+from lf_longpo.models.factory import make_chat
+from lf_longpo.models.usage import Usage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -9,19 +9,19 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from lf_longpo.config import GenerateConfig
-from lf_longpo.judging.judge import calls_a_verdict
+from lf_longpo.data.questions import Source, read_questions
+from lf_longpo.data.records import Question
+from lf_longpo.judging.verdict_requests import calls_a_verdict
+from lf_longpo.longreward.judge_prompts import STAGES
 from lf_longpo.longreward.method import PROMPT
-from lf_longpo.longreward.prompts import STAGES
 from lf_longpo.longreward.scorer import LEVELS, RATINGS
 from lf_longpo.models.embedded import is_embedded
 from lf_longpo.models.tokenizers import chat_tokens
-from lf_longpo.questions import Source, read_questions
-from lf_longpo.records import Question
+from lf_longpo.models.usage import Usage
 from lf_longpo.text.chunking import count_tokens, split_sentences
 from lf_longpo.text.language import Language, detect_language
 from lf_longpo.text.prompt_set import PromptSet
 from lf_longpo.text.prompts import fill
-from lf_longpo.usage import Usage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

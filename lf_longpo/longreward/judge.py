@@ -7,12 +7,12 @@ from types import TracebackType
 from lf_longpo.aio import Once, all_settled
 from lf_longpo.config import ChatConfig, EmbedderConfig, JudgingConfig
 from lf_longpo.errors import UserError
-from lf_longpo.longreward.prompts import prompts_for
+from lf_longpo.longreward.judge_prompts import prompts_for
 from lf_longpo.longreward.scorer import Score, Scorer
 from lf_longpo.models.cache import CallCache
 from lf_longpo.models.calls import Calls
-from lf_longpo.models.chat import make_chat
 from lf_longpo.models.embedders import make_embedder
+from lf_longpo.models.factory import make_chat
 from lf_longpo.models.ledger import Ledger
 from lf_longpo.models.tokenizers import load_counting_tokenizer
 

@@ -9,15 +9,15 @@ from typing import NamedTuple
 
 from lf_longpo.aio import Once, all_settled
 from lf_longpo.config import LongRewardConfig
+from lf_longpo.data.pairs import Pairs, Side, may_train
+from lf_longpo.data.records import Question
+from lf_longpo.engine.pipeline import Failures
+from lf_longpo.engine.progress import Progress
 from lf_longpo.errors import CallFailed
-from lf_longpo.longreward.files import Files, Response
-from lf_longpo.longreward.pairs import best_and_worst
+from lf_longpo.longreward.pairing import best_and_worst
+from lf_longpo.longreward.response_files import Files, Response
 from lf_longpo.longreward.scorer import Scorer
 from lf_longpo.models.calls import Calls
-from lf_longpo.pairs import Pairs, Side, may_train
-from lf_longpo.pipeline import Failures
-from lf_longpo.progress import Progress
-from lf_longpo.records import Question
 from lf_longpo.text.prompts import around_context
 
 # What the policy is asked, and what it is trained on: the context, a blank line, the query.

@@ -5,8 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 from lf_longpo.aio import all_settled
 from lf_longpo.config import GenerateConfig
+from lf_longpo.data.pairs import Pairs
+from lf_longpo.data.questions import Source, read_questions
+from lf_longpo.data.records import Question
+from lf_longpo.engine.pipeline import Failures
+from lf_longpo.engine.protocol import Tools
 from lf_longpo.longreward.estimate import estimate_longreward
-from lf_longpo.longreward.files import (
+from lf_longpo.longreward.judge_prompts import prompts_for
+from lf_longpo.longreward.method import LongReward, Scoring
+from lf_longpo.longreward.response_files import (
     NOTES,
     SAMPLES,
     SCORES,
@@ -19,19 +26,12 @@ from lf_longpo.longreward.files import (
     read_responses,
     unscored,
 )
-from lf_longpo.longreward.method import LongReward, Scoring
-from lf_longpo.longreward.prompts import prompts_for
+from lf_longpo.longreward.score_summary import score_summary
 from lf_longpo.longreward.scorer import CALLS_A_QUESTION, Scorer
-from lf_longpo.longreward.summary import score_summary
-from lf_longpo.method import Tools
 from lf_longpo.models.calls import Calls
-from lf_longpo.models.chat import make_chat
 from lf_longpo.models.embedders import make_embedder
-from lf_longpo.pairs import Pairs
-from lf_longpo.pipeline import Failures
-from lf_longpo.questions import Source, read_questions
-from lf_longpo.records import Question
-from lf_longpo.usage import Usage
+from lf_longpo.models.factory import make_chat
+from lf_longpo.models.usage import Usage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -7,26 +7,35 @@ from typing import Any
 
 from lf_longpo.aio import all_settled
 from lf_longpo.config import ScoreConfig
+from lf_longpo.data.questions import Source, placed_questions, refuse_repeated_ids
+from lf_longpo.data.records import Question
+from lf_longpo.engine.pipeline import FAILURES, Failures, run_questions
+from lf_longpo.engine.progress import Progress
 from lf_longpo.errors import UserError
-from lf_longpo.faults import AT_ONCE, Faults, parsed
-from lf_longpo.journal import check_folder, write_whole
-from lf_longpo.longreward.files import SCORES, Asked, Files, Keys, Response, check_files, import_responses, unscored
+from lf_longpo.files.faults import AT_ONCE, Faults, parsed
+from lf_longpo.files.journal import check_folder, write_whole
+from lf_longpo.files.run_dir import changed_settings, locked, refuse_changes, save_settings
+from lf_longpo.files.tables import places_and_rows
+from lf_longpo.longreward.judge_prompts import prompts_for
 from lf_longpo.longreward.method import Scoring
-from lf_longpo.longreward.prompts import prompts_for
+from lf_longpo.longreward.response_files import (
+    SCORES,
+    Asked,
+    Files,
+    Keys,
+    Response,
+    check_files,
+    import_responses,
+    unscored,
+)
+from lf_longpo.longreward.score_summary import score_summary
 from lf_longpo.longreward.scorer import CALLS_A_QUESTION, Scorer
-from lf_longpo.longreward.summary import score_summary
 from lf_longpo.models.cache import CALLS, CallCache
 from lf_longpo.models.calls import Calls
-from lf_longpo.models.chat import make_chat
 from lf_longpo.models.embedders import make_embedder
+from lf_longpo.models.factory import make_chat
 from lf_longpo.models.ledger import Ledger
 from lf_longpo.models.tokenizers import load_counting_tokenizer
-from lf_longpo.pipeline import FAILURES, Failures, run_questions
-from lf_longpo.progress import Progress
-from lf_longpo.questions import Source, placed_questions, refuse_repeated_ids
-from lf_longpo.records import Question
-from lf_longpo.run_dir import changed_settings, locked, refuse_changes, save_settings
-from lf_longpo.tables import places_and_rows
 
 
 async def score_file(config: ScoreConfig) -> tuple[dict[str, Any], int]:

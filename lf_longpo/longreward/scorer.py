@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lf_longpo.aio import Once, all_settled
 from lf_longpo.config import ChatConfig, JudgingConfig
 from lf_longpo.errors import CallFailed
-from lf_longpo.judging.judge import Asked, Judge
+from lf_longpo.judging.verdict_requests import Asked, Judge
 from lf_longpo.longreward.evidence import Evidence
 from lf_longpo.longreward.parsing import (
     BEST_RATING,

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from lf_longpo.aio import Once
 from lf_longpo.config import ChatConfig
+from lf_longpo.config.providers import OPENAI_URL
 from lf_longpo.errors import CallFailed, TryAgain, UserError
 from lf_longpo.models.batch_store import BatchStore
 from lf_longpo.models.batches import Batches
@@ -21,7 +22,6 @@ from lf_longpo.models.ledger import Ledger
 from lf_longpo.models.openai_chat import OpenAIChat
 from lf_longpo.models.openai_client import plain_errors, refuse_error, refused
 from lf_longpo.models.openai_wire import read_reply, request_body
-from lf_longpo.providers import OPENAI_URL
 
 # Seconds without a new request after which those that wait are handed in.
 _QUIET = 10.0

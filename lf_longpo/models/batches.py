@@ -14,11 +14,11 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from lf_longpo.aio import Once
 from lf_longpo.config import ChatConfig
+from lf_longpo.config.providers import OPENAI_URL
 from lf_longpo.errors import CallFailed, TryAgain, UserError
 from lf_longpo.models.batch_store import BatchStore
 from lf_longpo.models.ledger import Ledger
 from lf_longpo.models.openai_client import make_client, plain_errors, refuse_error
-from lf_longpo.providers import OPENAI_URL
 from lf_longpo.text.differences import whole_letters
 
 if TYPE_CHECKING:

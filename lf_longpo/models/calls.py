@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lf_longpo.aio import Once
 from lf_longpo.config import ChatConfig, SamplingConfig
+from lf_longpo.data.records import record_of
 from lf_longpo.errors import CallFailed, NoServer, TextTooLong, TryAgain, UserError
 from lf_longpo.models.adapters import fingerprint
 from lf_longpo.models.cache import CallCache, CallKey, StageTotals, request_hash, was_truncated
@@ -20,7 +21,6 @@ from lf_longpo.models.quota import Quota
 from lf_longpo.models.refusals import Refusals
 from lf_longpo.models.tokenizers import chat_tokens
 from lf_longpo.models.turns import Turns
-from lf_longpo.records import record_of
 from lf_longpo.text.fitting import cut_middle
 
 if TYPE_CHECKING:

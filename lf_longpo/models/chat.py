@@ -8,10 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from lf_longpo.config import ChatConfig, SamplingConfig
-from lf_longpo.models.batch_store import BATCHES, BatchStore
-from lf_longpo.models.cache import CUT_OFF, CallCache
-from lf_longpo.models.ledger import Ledger
+from lf_longpo.config import SamplingConfig
+from lf_longpo.models.cache import CUT_OFF
 from lf_longpo.text.differences import whole_letters
 
 
@@ -133,28 +131,3 @@ def weights_behind(held: str, likeliest: Iterable[tuple[str, float]]) -> dict[st
         if text.startswith(held) and text != held:
             weights[text[len(held) :]] = weights.get(text[len(held) :], 0.0) + probability
     return weights
-
-
-def make_chat(config: ChatConfig, cache: CallCache, ledger: Ledger) -> ChatModel:
-    """The backend that `config` names, not started yet.
-
-    Args:
-        config: the model's.
-        cache: what is handed in to be answered later is remembered beside it.
-        ledger: of the run.
-    """
-    if config.batch:
-        from lf_longpo.models.batch_chat import BatchChat
-
-        return BatchChat(config, BatchStore(cache.beside(BATCHES)), ledger)
-    if config.backend == "openai":
-        from lf_longpo.models.openai_chat import OpenAIChat
-
-        return OpenAIChat(config)
-    if config.backend == "vllm":
-        from lf_longpo.models.vllm_chat import VLLMChat
-
-        return VLLMChat(config)
-    from lf_longpo.models.transformers_chat import TransformersChat
-
-    return TransformersChat(config)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from lf_longpo.cache_folder import cache_folder
 from lf_longpo.errors import UserError, first_line
+from lf_longpo.files.cache_folder import cache_folder
 
 _SMOLLM2_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _INSTALL = {

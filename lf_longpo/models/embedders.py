@@ -9,15 +9,15 @@ import numpy as np
 
 from lf_longpo.aio import all_settled
 from lf_longpo.config import EmbedderConfig
+from lf_longpo.config.providers import OPENAI_URL
 from lf_longpo.errors import CallFailed, Refused, UserError, first_line
 from lf_longpo.models.cache import CallCache, CallKey, StageTotals, request_hash
 from lf_longpo.models.embedded import resolve
 from lf_longpo.models.folders import embedder_problem
 from lf_longpo.models.ledger import Ledger, cost_of
-from lf_longpo.models.memory import free_memory, is_memory_shortage
+from lf_longpo.models.memory_shortage import free_memory, is_memory_shortage
 from lf_longpo.models.openai_wire import used_tokens
 from lf_longpo.models.refusals import Refusals
-from lf_longpo.providers import OPENAI_URL
 
 _END_MARKS = 8
 

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lf_longpo.config import ChatConfig
+from lf_longpo.config.providers import OPENAI_URL, is_hosted
 from lf_longpo.errors import CallFailed, Refused, UserError
 from lf_longpo.models.chat import ChatRequest, Completion
 from lf_longpo.models.openai_client import make_client, plain_errors, refuse_error
 from lf_longpo.models.openai_wire import read_reply, request_body
 from lf_longpo.models.servers import Server, Servers
-from lf_longpo.providers import OPENAI_URL, is_hosted
 
 if TYPE_CHECKING:
     from openai.types import Model

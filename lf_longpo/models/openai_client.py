@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
+from lf_longpo.config.providers import OPENAI_URL, is_hosted
 from lf_longpo.errors import CallFailed, Refused, TryAgain, UserError, first_line
-from lf_longpo.providers import OPENAI_URL, is_hosted
 from lf_longpo.text.differences import whole_letters
 
 if TYPE_CHECKING:

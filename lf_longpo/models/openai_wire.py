@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 from lf_longpo.config import ChatConfig
+from lf_longpo.config.providers import is_hosted
 from lf_longpo.errors import CallFailed, TryAgain, first_line
 from lf_longpo.models.cache import CUT_OFF
 from lf_longpo.models.chat import ChatRequest, Completion, token_behind, weights_behind
-from lf_longpo.providers import is_hosted
 from lf_longpo.text.differences import whole_letters
 
 # The most alternatives a token that OpenAI and vLLM tell.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from urllib.parse import SplitResult, urlsplit
 
 from lf_longpo.config import ChatConfig, GenerateConfig
-from lf_longpo.config_file import load_config
+from lf_longpo.config.loading import load_config
 from lf_longpo.errors import UserError
 
 

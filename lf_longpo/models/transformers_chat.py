@@ -29,7 +29,7 @@ from lf_longpo.models.chat import ChatRequest, Completion, token_behind, weights
 from lf_longpo.models.embedded import resolve
 from lf_longpo.models.folders import check_chat_folders
 from lf_longpo.models.kv_cache import PromptReader, share_heads
-from lf_longpo.models.memory import free_memory, is_memory_shortage
+from lf_longpo.models.memory_shortage import free_memory, is_memory_shortage
 from lf_longpo.models.number_format import has_bfloat16, replacement, report_missing_bfloat16
 from lf_longpo.models.tokenizers import chat_ids, load_chat_tokenizer
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lf_longpo.errors import UserError, first_line
-from lf_longpo.tables import places_and_rows
+from lf_longpo.files.tables import places_and_rows
 
 # Read by the library `datasets`, as LLaMA-Factory does: it gives the cells of a .csv file types. It has its own names
 # for these formats.

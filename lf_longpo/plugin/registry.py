@@ -8,7 +8,7 @@ from typing import Any
 from filelock import FileLock
 
 from lf_longpo.errors import UserError
-from lf_longpo.journal import check_folder, write_whole
+from lf_longpo.files.journal import check_folder, write_whole
 
 DATASET_INFO = "dataset_info.json"
 # Where the data lies; everything else of an entry is its shape.

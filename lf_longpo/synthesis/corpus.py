@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lf_longpo.errors import UserError
-from lf_longpo.faults import Faults, parsed
+from lf_longpo.files.faults import Faults, parsed
+from lf_longpo.files.tables import places_and_rows
 from lf_longpo.synthesis.documents import TEXT_TYPES, files_state, read_text, text_files
 from lf_longpo.synthesis.sources import Document
-from lf_longpo.tables import places_and_rows
 from lf_longpo.text.chunking import chunk_sentences
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lf_longpo.journal import write_whole
+from lf_longpo.files.journal import write_whole
 from lf_longpo.synthesis.names import FIRST, LAST
 
 _VALUES = {

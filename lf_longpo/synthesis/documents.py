@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lf_longpo.errors import UserError, first_line
-from lf_longpo.faults import Faults, parsed
-from lf_longpo.tables import FILE_TYPES, places_and_rows
+from lf_longpo.files.faults import Faults, parsed
+from lf_longpo.files.tables import FILE_TYPES, places_and_rows
 
 # What PDFium writes where a word was divided at the end of a line, and other characters that are none.
 _NO_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")

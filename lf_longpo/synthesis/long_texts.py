@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lf_longpo.config import SelfInstructConfig
+from lf_longpo.data.questions import refuse_repeated_ids
+from lf_longpo.data.records import names, record_of
+from lf_longpo.engine.progress import counted
 from lf_longpo.errors import UserError
-from lf_longpo.journal import read_rows, write_whole
-from lf_longpo.progress import counted
-from lf_longpo.questions import refuse_repeated_ids
-from lf_longpo.records import names, record_of
+from lf_longpo.files.journal import read_rows, write_whole
 from lf_longpo.synthesis.documents import documents_state, other_files, read_documents
 from lf_longpo.synthesis.near_duplicates import SeenTexts
-from lf_longpo.synthesis.settings import SelfInstructConfig
 from lf_longpo.text.chunking import chunk_sentences, count_tokens
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lf_longpo.config import MixConfig
+from lf_longpo.data.questions import Source, question_of, refuse_repeated_ids
+from lf_longpo.data.records import Question
 from lf_longpo.errors import UserError
-from lf_longpo.faults import AT_ONCE, Faults, parsed
-from lf_longpo.questions import Source, question_of, refuse_repeated_ids
-from lf_longpo.records import Question
+from lf_longpo.files.faults import AT_ONCE, Faults, parsed
 from lf_longpo.synthesis.near_duplicates import SeenTexts
-from lf_longpo.synthesis.settings import MixConfig
 from lf_longpo.synthesis.sources import title_key
 from lf_longpo.synthesis.splitting import Groups, held_out
 from lf_longpo.text.chunking import count_tokens

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lf_longpo.aio import all_settled
+from lf_longpo.config import SelfInstructConfig
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.chat import Completion
 from lf_longpo.models.embedded import is_embedded
 from lf_longpo.synthesis.long_texts import LongText
 from lf_longpo.synthesis.near_duplicates import adds_nothing, asked_already
-from lf_longpo.synthesis.settings import SelfInstructConfig
 from lf_longpo.text.language import detect_language
 from lf_longpo.text.prompt_set import PromptSet
 

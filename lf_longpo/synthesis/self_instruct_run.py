@@ -12,24 +12,31 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from lf_longpo.config import SelfInstructConfig
+from lf_longpo.engine.pipeline import FAILURES, Failures, Tally, run_questions
+from lf_longpo.engine.progress import Progress
 from lf_longpo.errors import UserError
-from lf_longpo.journal import Journal, check_folder, write_whole
+from lf_longpo.files.journal import Journal, check_folder, write_whole
+from lf_longpo.files.run_dir import (
+    SUMMARY,
+    changed_settings,
+    locked,
+    refuse_changed_questions,
+    refuse_changes,
+    save_settings,
+)
 from lf_longpo.models.adapters import fingerprint
 from lf_longpo.models.cache import CALLS, CallCache
 from lf_longpo.models.calls import Calls
-from lf_longpo.models.chat import make_chat
+from lf_longpo.models.factory import make_chat
 from lf_longpo.models.ledger import Ledger
 from lf_longpo.models.tokenizers import chat_tokens, load_counting_tokenizer
-from lf_longpo.pipeline import FAILURES, Failures, Tally, run_questions
+from lf_longpo.models.usage import Expected, Usage, expected
 from lf_longpo.plugin.registry import check_registration, register_dataset, sft_entry
-from lf_longpo.progress import Progress
-from lf_longpo.run_dir import SUMMARY, changed_settings, locked, refuse_changed_questions, refuse_changes, save_settings
-from lf_longpo.synthesis.card import Card
+from lf_longpo.synthesis.data_card import Card
 from lf_longpo.synthesis.long_texts import LongText, LongTexts
 from lf_longpo.synthesis.self_instruct import ANSWER, KEPT, QUESTION, SelfInstruct
-from lf_longpo.synthesis.settings import SelfInstructConfig
 from lf_longpo.text.language import detect_language
-from lf_longpo.usage import Expected, Usage, expected
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -12,8 +12,8 @@ from html import unescape
 from typing import Any
 
 from lf_longpo.errors import UserError
-from lf_longpo.faults import Faults, parsed
-from lf_longpo.tables import PlacedRows
+from lf_longpo.files.faults import Faults, parsed
+from lf_longpo.files.tables import PlacedRows
 
 _LICENCES = {"musique": "CC BY 4.0", "hotpotqa": "CC BY-SA 4.0", "2wikimultihopqa": "Apache-2.0"}
 _SPACE = re.compile(r"[\s_]+")

@@ -15,14 +15,14 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lf_longpo.journal import Row
-from lf_longpo.pair_sets import Viewed, prompt_of
-from lf_longpo.report.write import REPORT, STYLE, templates
-from lf_longpo.review import SIDES, Decision, Reviews, response_of
+from lf_longpo.data.review import SIDES, Decision, Reviews, response_of
+from lf_longpo.files.journal import Row
+from lf_longpo.report.page import REPORT, STYLE, templates
+from lf_longpo.run_folder.pair_sets import Viewed, prompt_of
 from lf_longpo.text.differences import differences, visible, whole_letters
-from lf_longpo.viewer.evidence import Evidence, Witness
 from lf_longpo.viewer.index import SORTS, STATES, Line, PairIndex, Wanted, question_of
 from lf_longpo.viewer.marking import marked
+from lf_longpo.viewer.source_spans import Evidence, Witness
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _PAGE = 50

@@ -13,11 +13,11 @@ from contextlib import closing, contextmanager
 from math import isfinite
 from typing import Any, NamedTuple
 
-from lf_longpo.cache_folder import cache_folder
+from lf_longpo.data.review import PAIR, SIDES, Decision, pair_digest, response_of, text_of
 from lf_longpo.errors import UserError, first_line
-from lf_longpo.journal import Row, parsed, placed_rows
-from lf_longpo.pair_sets import Viewed, prompt_of
-from lf_longpo.review import PAIR, SIDES, Decision, pair_digest, response_of, text_of
+from lf_longpo.files.cache_folder import cache_folder
+from lf_longpo.files.journal import Row, parsed, placed_rows
+from lf_longpo.run_folder.pair_sets import Viewed, prompt_of
 from lf_longpo.text.differences import whole_letters
 
 # Rows that become visible at once; the first ones soon.

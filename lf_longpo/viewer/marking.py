@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from lf_longpo.text.differences import visible
-from lf_longpo.viewer.evidence import Span
+from lf_longpo.viewer.source_spans import Span
 
 # Characters of a piece that are shown.
 _MOST = 400_000

@@ -6,9 +6,9 @@ from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 
+from lf_longpo.data.review import Reviews
 from lf_longpo.errors import UserError
-from lf_longpo.pair_sets import Viewed, find_viewed
-from lf_longpo.review import Reviews
+from lf_longpo.run_folder.pair_sets import Viewed, find_viewed
 from lf_longpo.viewer.index import PairIndex
 
 

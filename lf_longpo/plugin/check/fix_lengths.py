@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lf_longpo.errors import TextTooLong, UserError
-from lf_longpo.journal import write_whole
+from lf_longpo.files.journal import write_whole
 from lf_longpo.plugin.check.datasets import RawDataset
 from lf_longpo.plugin.check.examples import Encoder, Measured
 from lf_longpo.plugin.check.recipe_check import Checked

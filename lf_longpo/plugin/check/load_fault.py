@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from lf_longpo.errors import UserError
+from lf_longpo.files.tables import places_and_rows
 from lf_longpo.plugin.dataset_files import files_of
 from lf_longpo.plugin.shape import kind_of
-from lf_longpo.tables import places_and_rows
 
 _JSON = (".json", ".jsonl")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"

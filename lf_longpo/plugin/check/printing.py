@@ -10,7 +10,7 @@ from rich.table import Table
 
 from lf_longpo.plugin.check.findings import Findings
 from lf_longpo.plugin.check.fix_lengths import Fixed
-from lf_longpo.plugin.check.memory import GIB
+from lf_longpo.plugin.check.memory_estimate import GIB
 
 
 def as_json(recipe: str, findings: Findings, copies: Sequence[Fixed]) -> str:

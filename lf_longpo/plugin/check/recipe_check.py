@@ -12,13 +12,13 @@ from lf_longpo.plugin.check.datasets import RawDataset, load_datasets
 from lf_longpo.plugin.check.deepspeed import Zero, check_deepspeed, read_deepspeed, zero_of
 from lf_longpo.plugin.check.examples import MEASURED, Lengths, Measured, measure, report
 from lf_longpo.plugin.check.findings import Findings
-from lf_longpo.plugin.check.memory import GIB, Machine, estimate, measure_model, packed_rows, stock_rows
+from lf_longpo.plugin.check.memory_estimate import GIB, Machine, estimate, measure_model, packed_rows, stock_rows
 from lf_longpo.plugin.check.prerequisites import check_prerequisites
-from lf_longpo.plugin.check.settings import check_ignored, check_values
+from lf_longpo.plugin.check.settings_check import check_ignored, check_values
 from lf_longpo.plugin.check.template import Encoding, check_template_name, load_encoding, load_model_config
 from lf_longpo.plugin.check.trainer import reason_for_plain
 from lf_longpo.plugin.recipe import Arguments, parse_recipe, read_recipe
-from lf_longpo.plugin.train.number_format import emulates
+from lf_longpo.plugin.train.compute_format import emulates
 
 # What is assumed where there is no GPU and none is told: the machine that the recipes' headers name.
 _ASSUMED = (8, 80 * GIB)

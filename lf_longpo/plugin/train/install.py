@@ -1,6 +1,6 @@
 """Hands our trainers to LLaMA-Factory's workflows, which keep everything else: data, callbacks, logs, checkpoints."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +9,17 @@ from lf_longpo.plugin.train.support import reason_for_stock
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, Trainer
+
+
+def prepare(settings: Mapping[str, Any], note: Callable[[str], None]) -> dict[str, Any]:
+    """Puts our trainers in place in this process; returns the settings to train with on its device."""
+    from lf_longpo.plugin.train.compute_format import adapt
+
+    install(note)
+    adapted, reason = adapt(settings)
+    if reason:
+        note(reason)
+    return adapted
 
 
 def install(note: Callable[[str], None] = print) -> None:

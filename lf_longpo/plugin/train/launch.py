@@ -12,7 +12,7 @@ from typing import Any
 from lf_longpo.errors import UserError
 from lf_longpo.plugin.check.findings import Findings
 from lf_longpo.plugin.check.prerequisites import check_prerequisites
-from lf_longpo.plugin.check.settings import check_values
+from lf_longpo.plugin.check.settings_check import check_values
 from lf_longpo.plugin.recipe import read_recipe
 from lf_longpo.plugin.train.screen import diverted
 from lf_longpo.plugin.train.worker import FAILURE_FILE, Failure, log_of, run
@@ -74,7 +74,7 @@ def _check(recipe: str, settings: Mapping[str, Any]) -> bool:
 
 
 def _run_stock(recipe: str, overrides: Sequence[str], settings: Mapping[str, Any]) -> int:
-    from lf_longpo.plugin.train.number_format import emulates
+    from lf_longpo.plugin.train.compute_format import emulates
 
     if emulates(settings):
         print(

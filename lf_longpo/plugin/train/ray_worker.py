@@ -6,9 +6,9 @@ from typing import Any
 
 from llamafactory.train import tuner
 
+from lf_longpo.plugin.train.install import prepare
 from lf_longpo.plugin.train.screen import Screen
 from lf_longpo.plugin.train.watch import Watch
-from lf_longpo.plugin.train.worker import prepare
 
 
 class RayWorker(tuner.Worker):

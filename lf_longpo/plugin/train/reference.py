@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lf_longpo.journal import Journal, read_rows
+from lf_longpo.files.journal import Journal, read_rows
 
 _FIELDS = ("id", "chosen", "rejected")
 

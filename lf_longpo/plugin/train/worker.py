@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from lf_longpo.errors import UserError, first_line
 from lf_longpo.plugin.recipe import read_recipe
+from lf_longpo.plugin.train.install import prepare
 from lf_longpo.plugin.train.screen import Screen, diverted
 
 # Names the file in which a process under torchrun leaves the reason why it failed, for `longpo train`.
@@ -52,18 +53,6 @@ def work(settings: Mapping[str, Any], screen: Screen) -> None:
     # DeepSpeed collects garbage a dozen times per start, each time over everything that was imported.
     gc.freeze()
     tuner.run_exp(settings, callbacks=[Watch(screen)])
-
-
-def prepare(settings: Mapping[str, Any], note: Callable[[str], None]) -> dict[str, Any]:
-    """Puts our trainers in place in this process; gives the settings to train with on its device."""
-    from lf_longpo.plugin.train.install import install
-    from lf_longpo.plugin.train.number_format import adapt
-
-    install(note)
-    adapted, reason = adapt(settings)
-    if reason:
-        note(reason)
-    return adapted
 
 
 def run(settings: Mapping[str, Any], screen: Screen) -> Failure | None:

@@ -1,0 +1,54 @@
+"""Typed settings, split by what they configure, and how they are read from YAML.
+
+Nothing here opens a model, a data set or a network connection: a valid configuration may still name a file or a server
+that does not exist.
+"""
+
+from lf_longpo.config.base import Config, Positive
+from lf_longpo.config.evaluation import (
+    GPT_4O,
+    EvaluateConfig,
+    LongBenchChatConfig,
+    LongBenchConfig,
+    LongQAConfig,
+    WinRateConfig,
+)
+from lf_longpo.config.generation import GenerateConfig, LongMabConfig, LongRewardConfig, PairsConfig
+from lf_longpo.config.judging import JudgingConfig, VerdictConfig
+from lf_longpo.config.models import ChatConfig, EmbedderConfig, PriceConfig, ServedConfig, check_budget, check_engines
+from lf_longpo.config.sampling import GreedySampling, ResponseSampling, SamplingConfig
+from lf_longpo.config.scoring import ScoreConfig
+from lf_longpo.config.synthesis import Kind, LengthConfig, MixConfig, MultiHopConfig, NeedleConfig, SelfInstructConfig
+
+__all__ = [
+    "GPT_4O",
+    "ChatConfig",
+    "Config",
+    "EmbedderConfig",
+    "EvaluateConfig",
+    "GenerateConfig",
+    "GreedySampling",
+    "JudgingConfig",
+    "Kind",
+    "LengthConfig",
+    "LongBenchChatConfig",
+    "LongBenchConfig",
+    "LongMabConfig",
+    "LongQAConfig",
+    "LongRewardConfig",
+    "MixConfig",
+    "MultiHopConfig",
+    "NeedleConfig",
+    "PairsConfig",
+    "Positive",
+    "PriceConfig",
+    "ResponseSampling",
+    "SamplingConfig",
+    "ScoreConfig",
+    "SelfInstructConfig",
+    "ServedConfig",
+    "VerdictConfig",
+    "WinRateConfig",
+    "check_budget",
+    "check_engines",
+]

@@ -1,0 +1,125 @@
+"""The pairs of a run: fitted to the trainer's cutoff length, kept in a journal, and at the end in the input's order."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from lf_longpo.data.records import PreferencePair, Question, names, record_of
+from lf_longpo.errors import CallFailed, TextTooLong
+from lf_longpo.files.journal import Journal
+
+PAIRS = "pairs.jsonl"
+
+
+class PairFitter(Protocol):
+    """Cuts a context so that the rendered prompt and the longest response fit the trainer's cutoff length."""
+
+    def fit(self, context: str, render: Callable[[str], str], responses: Sequence[str]) -> str:
+        """The context that fits; raises `TextTooLong` where even none would."""
+        ...
+
+
+class Side(NamedTuple):
+    """One side of a pair: a response, its reward, and which of the question's responses it is."""
+
+    response: str
+    reward: float
+    index: int
+
+
+def may_train(text: str, truncated: bool, allow_truncated: bool) -> bool:
+    """Whether a response may become chosen or rejected: it has text, and it is whole unless cut-off ones may, too."""
+    return bool(text.strip()) and (allow_truncated or not truncated)
+
+
+class Pairs:
+    """Collects pairs. The pair that an earlier start made stays until its question gets another one, or none.
+
+    Args:
+        output_dir: the run's folder.
+        fitter: fits training prompts.
+    """
+
+    def __init__(self, output_dir: Path, fitter: PairFitter) -> None:
+        self.unfit = 0
+        """Questions that have no pair because no training prompt fits the cutoff length."""
+        self._journal = Journal(output_dir / PAIRS, names(PreferencePair))
+        self._fitter = fitter
+        self._without: set[str] = set()
+
+    @property
+    def skipped(self) -> int:
+        """Lines of the journal that were no pairs."""
+        return self._journal.skipped
+
+    async def add(self, question: Question, render: Callable[[str], str], chosen: Side, rejected: Side) -> None:
+        """Makes the question's pair.
+
+        Args:
+            question: what both responses answer.
+            render: puts a context into the training prompt.
+            chosen: the better response.
+            rejected: the worse one.
+
+        Raises:
+            CallFailed: the responses do not fit the cutoff length.
+        """
+        known = self._journal.rows(question.id)
+        if not known or any(
+            (known[-1][side], known[-1][f"{side}_reward"], known[-1][f"{side}_index"]) != tuple(told)
+            for side, told in (("chosen", chosen), ("rejected", rejected))
+        ):
+            responses = (chosen.response, rejected.response)
+            try:
+                context = await asyncio.to_thread(self._fitter.fit, question.context, render, responses)
+            except TextTooLong as error:
+                self.drop(question.id)
+                self.unfit += 1
+                raise CallFailed(f"no training prompt fits pairs.cutoff_len: {error}") from None
+            pair = PreferencePair(
+                id=question.id,
+                input=question.question,
+                answer=list(question.answers),
+                prompt=render(context),
+                chosen=chosen.response,
+                rejected=rejected.response,
+                chosen_reward=chosen.reward,
+                rejected_reward=rejected.reward,
+                chosen_index=chosen.index,
+                rejected_index=rejected.index,
+            )
+            self._journal.append(asdict(pair))
+        self._without.discard(question.id)
+
+    def drop(self, id: str) -> None:
+        """Notes that a question has no pair, whatever an earlier start made."""
+        self._without.add(id)
+
+    def ids(self, question_ids: Iterable[str]) -> list[str]:
+        """Those of the questions that have a pair, in order."""
+        return [id for id in question_ids if id in self._journal and id not in self._without]
+
+    def lines(self, question_ids: Sequence[str]) -> Iterator[str]:
+        """The pairs in the order of `question_ids`, as JSON lines.
+
+        `answer` is a text throughout, or a list throughout where any question has several: Arrow, which LLaMA-Factory
+        loads files with, wants one type a column.
+        """
+        ids = self.ids(question_ids)
+        single = all(len(self._pair(id)["answer"]) <= 1 for id in ids)
+        for id in ids:
+            pair = self._pair(id)
+            if single:
+                pair["answer"] = pair["answer"][0] if pair["answer"] else ""
+            yield json.dumps(pair, ensure_ascii=False) + "\n"
+
+    def close(self) -> None:
+        """Closes the journal."""
+        self._journal.close()
+
+    def _pair(self, id: str) -> dict[str, Any]:
+        pair = record_of(PreferencePair, self._journal.rows(id)[-1])
+        return asdict(pair) | {"answer": [pair.answer] if isinstance(pair.answer, str) else pair.answer}

@@ -1,0 +1,130 @@
+"""The shipped YAML files: ours load, and what we generate is what they train on."""
+
+import json
+from dataclasses import fields
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+from lf_longpo.config import GenerateConfig, LongBenchChatConfig, LongBenchConfig, LongQAConfig, WinRateConfig
+from lf_longpo.config.loading import load_config
+
+EVALUATIONS = {
+    "longqa": LongQAConfig,
+    "longbench": LongBenchConfig,
+    "longbench_chat": LongBenchChatConfig,
+    "winrate": WinRateConfig,
+}
+RECIPES = sorted((REPOSITORY / "yaml").glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in RECIPES if path.stem.endswith(("_longmab", "_longreward")) and path.stem != "smollm2_longreward"],
+    ids=lambda path: path.stem,
+)
+def test_generation_and_training_recipes_fit_each_other(path):
+    config = load_config(GenerateConfig, path)
+    stem = path.stem.replace("_longmab", "_dpo").replace("_longreward", "_longreward_dpo")
+    training = yaml.safe_load(path.with_stem(stem).read_text())
+    released = {"llama3_longreward_dpo": "longreward_dpo_llama3", "glm4_longreward_dpo": "longreward_dpo_glm4"}
+    assert training["dataset"] == released.get(stem, config.dataset_name)
+    assert training["template"] == config.pairs.template
+    assert training["cutoff_len"] == config.pairs.cutoff_len
+    assert training["dataset_dir"] == str(config.dataset_dir)
+
+
+def test_the_small_longreward_recipe_fits_the_small_training_recipe():
+    config = load_config(GenerateConfig, REPOSITORY / "yaml/smollm2_longreward.yaml")
+    training = yaml.safe_load((REPOSITORY / "yaml/smollm2_dpo.yaml").read_text())
+    assert (training["template"], training["cutoff_len"]) == (config.pairs.template, config.pairs.cutoff_len)
+    assert config.judge == config.policy  # or the model is loaded twice
+    quickstart = (REPOSITORY / "scripts/quickstart.sh").read_text()
+    assert config.dataset_name == "smollm2_longreward_dpo" and "smollm2_${method}_dpo" in quickstart
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        pytest.param(path, kind, id=path.stem)
+        for path in RECIPES
+        for ending, kind in EVALUATIONS.items()
+        if path.stem.endswith(ending)
+    ],
+)
+def test_evaluation_recipes_load(path, kind):
+    load_config(kind, path)
+
+
+def known_names(kinds):
+    return {field.name for kind in kinds for field in fields(kind)}
+
+
+TRAINING = [path for path in RECIPES if yaml.safe_load(path.read_text()).get("do_train")]
+SHARED = {"lr_scheduler_type": "cosine", "warmup_steps": 0.1, "per_device_train_batch_size": 1, "bf16": True}
+LONGMAB = SHARED | {
+    "stage": "dpo",
+    "finetuning_type": "lora",
+    "lora_target": "all",
+    "pref_beta": 0.1,
+    "pref_loss": "sigmoid",
+    "cutoff_len": 8500,
+    "learning_rate": 2e-5,
+    "num_train_epochs": 2.0,
+    "val_size": 0.1,
+}
+LONGREWARD = SHARED | {"finetuning_type": "full", "cutoff_len": 65536}
+SFT = LONGREWARD | {"stage": "sft", "learning_rate": 1e-5, "num_train_epochs": 4.0, "dataset": "longreward_sft"}
+DPO = LONGREWARD | {"stage": "dpo", "pref_beta": 0.15, "pref_ftx": 0.1, "learning_rate": 1e-6, "num_train_epochs": 1.0}
+PUBLISHED = {
+    "llama3_dpo": LONGMAB | {"pref_ftx": 0.1},
+    "qwen2_dpo": LONGMAB | {"pref_ftx": 0.2},
+    "glm4_dpo": LONGMAB | {"pref_ftx": 0.1},
+    **{f"{family}_longreward_sft": SFT for family in ("llama3", "qwen2", "glm4")},
+    **{f"{family}_longreward_dpo": DPO for family in ("llama3", "qwen2", "glm4")},
+}
+
+
+@pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
+def test_training_recipes_hold_the_published_values_in_llamafactorys_names(path):
+    from llamafactory.hparams.parser import _TRAIN_ARGS
+
+    recipe = yaml.safe_load(path.read_text())
+    assert set(recipe) <= known_names(_TRAIN_ARGS)
+    if path.stem == "smollm2_dpo":
+        return
+    published = PUBLISHED[path.stem]
+    assert {name: recipe[name] for name in published} == published
+    stage = json.loads((REPOSITORY / recipe["deepspeed"]).read_text())["zero_optimization"]["stage"]
+    assert stage == (2 if recipe["finetuning_type"] == "lora" else 3)
+    pairs_a_step = {"llama3_longreward_sft": 8, "llama3_longreward_dpo": 16}.get(path.stem)
+    if pairs_a_step:  # on the 8 GPUs that the header names
+        assert 8 * recipe["gradient_accumulation_steps"] == pairs_a_step
+    assert recipe.get("ref_model", recipe["model_name_or_path"]) == recipe["model_name_or_path"]
+
+
+def test_every_family_has_every_recipe():
+    kinds = ["dpo", "export", "longmab", "longreward", "longreward_dpo", "longreward_sft", "serve"]
+    for family, template in (("llama3", "llama3"), ("qwen2", "qwen"), ("glm4", "glm4")):
+        recipes = {path.stem.removeprefix(f"{family}_"): path for path in RECIPES if path.stem.startswith(family)}
+        assert sorted(recipes) == kinds
+        loaded = {kind: yaml.safe_load(path.read_text()) for kind, path in recipes.items()}
+        for kind, recipe in loaded.items():
+            assert recipe.get("template") == (None if kind in ("longmab", "longreward") else template)
+        assert loaded["export"]["adapter_name_or_path"] == loaded["dpo"]["output_dir"]
+        assert loaded["serve"]["model_name_or_path"] == loaded["export"]["export_dir"]
+        assert loaded["longreward_dpo"]["model_name_or_path"] == loaded["longreward_sft"]["output_dir"]
+        for path in recipes.values():
+            header = path.read_text().split("\n\n")[0]
+            assert all(line.startswith("###") for line in header.splitlines())
+            assert f"yaml/{path.name}" in header
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in RECIPES if path.stem.endswith(("_export", "_serve"))], ids=lambda path: path.stem
+)
+def test_export_and_serving_recipes_use_llamafactorys_names(path):
+    from llamafactory.hparams.parser import _INFER_ARGS
+
+    assert set(yaml.safe_load(path.read_text())) <= known_names(_INFER_ARGS)
