@@ -60,6 +60,8 @@ setup(
             "pytest-asyncio",
             "aiohttp",
             "ruff",
+            "mypy",
+            "types-PyYAML",
             "tiktoken",
             "bitsandbytes",
             "matplotlib",

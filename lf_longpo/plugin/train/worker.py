@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from lf_longpo.errors import UserError, first_line
 from lf_longpo.plugin.recipe import read_recipe
-from lf_longpo.plugin.train.install import prepare
 from lf_longpo.plugin.train.screen import Screen, diverted
 
 # Names the file in which a process under torchrun leaves the reason why it failed, for `longpo train`.
@@ -46,6 +45,7 @@ def work(settings: Mapping[str, Any], screen: Screen) -> None:
         tuner.Worker = RayWorker
         tuner.run_exp(dict(settings))
         return
+    from lf_longpo.plugin.train.install import prepare
     from lf_longpo.plugin.train.watch import Watch
 
     settings = prepare(settings, screen.note)
