@@ -1,4 +1,4 @@
-"""Which benchmark a configuration is for."""
+"""Makes the benchmark of a configuration."""
 
 from lf_longpo.config import EvaluateConfig, LongBenchChatConfig, LongBenchConfig, LongQAConfig, WinRateConfig
 from lf_longpo.evaluation.benchmark import Benchmark
@@ -19,6 +19,6 @@ def make_benchmark(config: EvaluateConfig) -> Benchmark:
     """The benchmark of a configuration.
 
     Raises:
-        UserError: something that it names cannot be used.
+        UserError: a file that the configuration names cannot be used.
     """
     return _BENCHMARKS[type(config)](config)

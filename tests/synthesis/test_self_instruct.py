@@ -269,9 +269,9 @@ def test_documents_that_cannot_be_used_are_named_together(tmp_path, stub, capsys
     said = capsys.readouterr().err
     for fault in (
         "9 documents cannot be used",
-        "empty.txt holds no text; fill it or move it away",
-        "secret.pdf is encrypted; decrypt it or move it away",
-        "scan.pdf holds no text; recognise its pages if they are pictures, or move it away",
+        "empty.txt holds no text; fill it, or remove it from the folder",
+        "secret.pdf is encrypted; decrypt it, or remove it from the folder",
+        "scan.pdf holds no text; run OCR if its pages are images, or remove it from the folder",
         "torn.pdf is no PDF that can be read",
         "latin.txt is not UTF-8",
         "rows.jsonl, line 2: the field text must be a text that is not empty",

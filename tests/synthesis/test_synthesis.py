@@ -333,9 +333,9 @@ def test_what_is_held_out_shares_no_document_with_training(tmp_path, capsys):
     assert main(["synthesize", "mix", config]) == 0 and held_out.read_bytes() == before
 
     assert main(["synthesize", "mix", config, "held_out_questions=30"]) == 2
-    assert "cannot be held out with something left to train on" in capsys.readouterr().err
+    assert "leaves none to train on; lower held_out_questions" in capsys.readouterr().err
     assert main(["synthesize", "mix", config, "min_tokens=100000"]) == 2
-    assert "30 left out for length" in capsys.readouterr().err
+    assert "30 removed for length" in capsys.readouterr().err
 
 
 def test_ids_that_stand_twice_and_outputs_that_are_inputs_are_refused(tmp_path, capsys):
@@ -343,7 +343,7 @@ def test_ids_that_stand_twice_and_outputs_that_are_inputs_are_refused(tmp_path, 
     assert main(["synthesize", "mix", config]) == 2
     assert "two.jsonl, line 1: id 'a' stands already in" in capsys.readouterr().err
     assert main(["synthesize", "mix", config, f"output={tmp_path / 'one.jsonl'}"]) == 2
-    assert "would be written over" in capsys.readouterr().err
+    assert "would overwrite" in capsys.readouterr().err
 
 
 def test_articles_that_are_too_long_for_what_is_left_are_cut(tmp_path, tokenizer, capsys):
@@ -371,12 +371,12 @@ def test_an_index_is_nobodys_else(tmp_path, capsys):
         db.execute("CREATE TABLE paid (calls TEXT)")
     before = other.read_bytes()
     assert main(["synthesize", "multihop", small(tmp_path, rows, index=str(other))]) == 2
-    assert f"index: {other} is there and is no index of passages" in capsys.readouterr().err
+    assert f"index: {other} exists and is not an index of passages" in capsys.readouterr().err
     assert other.read_bytes() == before
     index = tmp_path / "index.sqlite"
     with FileLock(f"{index}.lock"):
         assert main(["synthesize", "multihop", small(tmp_path, rows, index=str(index))]) == 2
-    assert "another run is working with" in capsys.readouterr().err
+    assert "another run uses" in capsys.readouterr().err
 
 
 def test_chinese_near_duplicates_are_found(tmp_path):

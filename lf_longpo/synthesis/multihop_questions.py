@@ -1,7 +1,7 @@
-"""Published multi-hop questions: each with the paragraphs that support its answer and some that only look like it.
+"""Reads published multi-hop questions, each with paragraphs that support its answer and paragraphs that distract.
 
-MuSiQue (arXiv 2108.00573), HotpotQA (arXiv 1809.09600) and 2WikiMultiHopQA (arXiv 2011.01060), as published or as they
-are on the hub.
+The formats are MuSiQue (arXiv 2108.00573), HotpotQA (arXiv 1809.09600) and 2WikiMultiHopQA (arXiv 2011.01060), as
+published and as on the hub.
 """
 
 import re
@@ -39,32 +39,32 @@ class MultiHop:
     source: str
     licence: str
     place: str
-    """Where it was read, for errors."""
+    """File and line, for errors."""
 
     @property
     def key(self) -> str:
-        """Tells it from all others."""
+        """Identifies it among the questions of a file."""
         return self.id
 
 
 def title_key(title: str) -> str:
-    """What spellings of one title have in common: no case, no underscores, no HTML entities, composed characters."""
+    """A key that is the same for all spellings of a title: case, underscores, HTML entities and Unicode form."""
     return _SPACE.sub(" ", unicodedata.normalize("NFKC", unescape(title))).strip().casefold()
 
 
 def read_multihop(rows: PlacedRows, passed_over: Faults) -> Iterator[tuple[str, MultiHop]]:
-    """Streams questions from rows, each after its place.
+    """Streams questions, each with its place. MuSiQue's unanswerable questions are skipped.
 
     Args:
-        rows: each after its place. MuSiQue's unanswerable questions are left out.
-        passed_over: takes the rows that are none of the formats, or that lack an answer or a supporting paragraph.
+        rows: the rows, each with its place.
+        passed_over: takes the rows in no known format, without an answer, or without a supporting paragraph.
     """
     return parsed(rows, _multihop, passed_over)
 
 
 def _multihop(row: Any, place: str) -> MultiHop | None:
     if not isinstance(row, dict):
-        raise UserError(f"{place}: an object of MuSiQue, HotpotQA or 2WikiMultiHopQA is needed")
+        raise UserError(f"{place}: the row must be an object; name a file of MuSiQue, HotpotQA or 2WikiMultiHopQA")
     if row.get("answerable") is False:
         return None
     if "paragraphs" in row:
@@ -75,15 +75,15 @@ def _multihop(row: Any, place: str) -> MultiHop | None:
         source = "2wikimultihopqa" if "evidences" in row else "hotpotqa"
     else:
         raise UserError(
-            f"{place}: neither the field paragraphs (MuSiQue) nor context and supporting_facts (HotpotQA, "
-            f"2WikiMultiHopQA) is there; the row has {_names(row)}; name a file of one of them"
+            f"{place}: the row has neither the field paragraphs (MuSiQue) nor context and supporting_facts (HotpotQA, "
+            f"2WikiMultiHopQA); it has {_names(row)}; name a file in one of these formats"
         )
     aliases = row.get("answer_aliases") or []
     answers = [row.get("answer"), *(aliases if isinstance(aliases, list) else [aliases])]
     id, question = row.get("id", row.get("_id")), row.get("question")
     for name, value in (("id", id), ("question", question), *(("answer", answer) for answer in answers)):
         if not isinstance(value, str) or not value.strip():
-            raise UserError(f"{place}: the field {name} must be a text that is not empty, not {value!r:.60}")
+            raise UserError(f"{place}: the field {name} must be a text that is not empty, not {value!r:.60}; fill it")
     if not supporting:
         raise UserError(f"{place}: no paragraph supports question {id!r}; remove it")
     asked = id, question, tuple(dict.fromkeys(answers))
@@ -97,14 +97,18 @@ _Parts = tuple[list[Document], list[Document]]
 def _musique(row: dict[str, Any], place: str) -> _Parts:
     paragraphs = row["paragraphs"]
     if not isinstance(paragraphs, list) or not paragraphs:
-        raise UserError(f"{place}: the field paragraphs must be a list that is not empty")
+        raise UserError(f"{place}: the field paragraphs must be a list that is not empty; fill it")
     documents, wanted = [], set()
     for number, paragraph in enumerate(paragraphs, 1):
         where = f"{place}, paragraph {number}"
         if not isinstance(paragraph, dict):
-            raise UserError(f"{where}: an object with title, paragraph_text and is_supporting is needed")
+            raise UserError(
+                f"{where}: the paragraph must be an object with title, paragraph_text and is_supporting; fix it"
+            )
         if missing := [name for name in ("title", "paragraph_text") if name not in paragraph]:
-            raise UserError(f"{where}: the field {missing[0]} is missing; the paragraph has {_names(paragraph)}")
+            raise UserError(
+                f"{where}: the field {missing[0]} is missing; add it (the paragraph has {_names(paragraph)})"
+            )
         documents.append(_document(paragraph["title"], paragraph["paragraph_text"], where))
         if paragraph.get("is_supporting") is True:
             wanted.add(number)
@@ -112,7 +116,7 @@ def _musique(row: dict[str, Any], place: str) -> _Parts:
 
 
 def _hotpot(row: dict[str, Any], place: str) -> _Parts:
-    # On the hub there are columns in the place of pairs.
+    # On the hub, columns replace the pairs.
     context = _pairs(row["context"], "title", "sentences", f"{place}: the field context")
     facts = _pairs(row["supporting_facts"], "title", "sent_id", f"{place}: the field supporting_facts")
     documents = []
@@ -122,23 +126,23 @@ def _hotpot(row: dict[str, Any], place: str) -> _Parts:
     wanted: set[int] = set()
     for title, _ in facts:
         if not isinstance(title, str):
-            raise UserError(f"{place}: the field supporting_facts must hold pairs of title and sent_id")
+            raise UserError(f"{place}: the field supporting_facts must hold pairs of title and sent_id; fix it")
         wanted |= _titled(title, documents, place)
     return _parted(documents, wanted, place)
 
 
 def _titled(title: str, documents: Sequence[Document], place: str) -> set[int]:
-    """The numbers of the documents of a title: as it is spelt, or else in another spelling."""
-    spelt = {number for number, document in enumerate(documents, 1) if document.title == title.strip()}
+    """The numbers of the documents with a title: spelled the same, or if there is none, in another spelling."""
+    exact = {number for number, document in enumerate(documents, 1) if document.title == title.strip()}
     key = title_key(title)
-    alike = spelt or {number for number, document in enumerate(documents, 1) if title_key(document.title) == key}
+    alike = exact or {number for number, document in enumerate(documents, 1) if title_key(document.title) == key}
     if not alike:
         raise UserError(f"{place}: the supporting title {title!r} is not in the field context; remove the question")
     return alike
 
 
 def _parted(documents: Sequence[Document], wanted: Collection[int], place: str) -> _Parts:
-    """Documents by whether their numbers are wanted; empty paragraphs, which published rows hold, are left out."""
+    """Supporting (wanted) and other documents. Empty paragraphs are removed; published rows have some."""
     parts: _Parts = [], []
     for number, document in enumerate(documents, 1):
         if document.text:
@@ -154,12 +158,12 @@ def _pairs(value: Any, first: str, second: str, what: str) -> list[tuple[Any, An
         if all(isinstance(column, list) for column in columns) and len(columns[0]) == len(columns[1]):
             return list(zip(*columns, strict=True))
     elif isinstance(value, list) and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in value):
-        return [(one, two) for one, two in value]
-    raise UserError(f"{what} must hold pairs of {first} and {second}")
+        return [tuple(pair) for pair in value]
+    raise UserError(f"{what} must hold pairs of {first} and {second}; fix it")
 
 
 def _joined(sentences: Sequence[str]) -> str:
-    """One text. HotpotQA's sentences begin with their space, 2WikiMultiHopQA's do not."""
+    """The sentences as one text. HotpotQA's sentences begin with a space, 2WikiMultiHopQA's do not."""
     text = ""
     for sentence in sentences:
         text += sentence if not text or text[-1].isspace() or sentence[:1].isspace() else f" {sentence}"
@@ -168,7 +172,7 @@ def _joined(sentences: Sequence[str]) -> str:
 
 def _document(title: Any, text: Any, place: str) -> Document:
     if not isinstance(title, str) or not isinstance(text, str):
-        raise UserError(f"{place}: title and text must be texts")
+        raise UserError(f"{place}: title and text must be texts; fix them")
     return Document(title.strip(), text.strip())
 
 
