@@ -1,11 +1,11 @@
-"""Peak memory of `longpo generate` under 20,000 questions of 64k-token contexts, made on the fly.
+"""Peak memory of `longpo generate` with 20,000 questions over contexts of 64k tokens.
 
     python scripts/bench_client_memory.py                       # stops after 300 seconds, as Ctrl-C would
     python scripts/bench_client_memory.py --seconds 7200        # long enough for all of them
 
-All questions are read once (they are checked), then worked on as they are taken up: chunked, probed, two rounds of
-roll-outs, against a server in a process of its own. What is held depends on the questions in flight, not on how many
-there are, so the peak shows long before the end; the memory at ten moments shows whether it grows.
+All questions are read and checked once. Each is then chunked and probed and gets two rounds of rollouts, against a
+server in another process. Memory depends on the questions in flight, not on their total, so the peak is reached long
+before the end; the memory at ten times shows whether it grows.
 """
 
 import argparse

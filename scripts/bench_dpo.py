@@ -3,10 +3,10 @@
     python scripts/bench_dpo.py                                                        # SmolLM2-135M, 2048 + 64 tokens
     python scripts/bench_dpo.py --shape llama3-8b --prompt 8192 16384 32768 65536 --response 1024 --bf16     # one GPU
 
-Each of both trains two epochs in a process of its own, through LLaMA-Factory's own entry; the first step is left out,
-and so is the pass ahead of the first step in which `longpo train` computes references for full tuning. Both load
-weights in the format that is computed in, float32 or with --bf16 bfloat16, whatever the model's files hold.
-Peak memory is what a step takes at its highest, with weights, optimizer states and everything else of the process.
+Each trains two epochs in a separate process, through LLaMA-Factory's own entry point. The times are without the first
+step and without the pass before it, in which `longpo train` computes the references for full tuning. Both load the
+weights in the compute format: float32, or bfloat16 with --bf16. Peak memory is that of the whole process: weights,
+optimizer states and everything else.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Compares `longpo check`'s memory estimates with what training really takes, on small random Llama models.
+"""Compares the memory estimates of `longpo check` with the memory of real training, on small random Llama models.
 
     python scripts/bench_memory.py
 
-Each case is a process of its own: LLaMA-Factory, plain and as `longpo train`, trains two steps on pairs of equal
-prompts. What the second adds at its peak is taken from the operating system (resident memory, CPU) or from CUDA's
-allocator; weights, optimizer states and reference model, which are there before, are counted.
+Each case is a separate process: LLaMA-Factory, plain and as `longpo train`, trains two steps on pairs with equal
+prompts. The memory that the second step adds at its peak is measured by the operating system (resident memory, CPU) or
+by CUDA's allocator; weights, optimizer states and reference model, which are in memory before, are counted.
 """
 
 import argparse

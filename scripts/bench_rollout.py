@@ -1,14 +1,13 @@
-"""How busy `longpo generate` keeps a server, against a driver that runs 50 questions in lock-step rounds.
+"""How busy `longpo generate` keeps a server, compared with a driver that runs 50 questions in lock-step rounds.
 
     python scripts/bench_rollout.py                                     # 500 questions, 30 rounds, 64 slots
     python scripts/bench_rollout.py --questions 100 --seconds-a-token 0.0006
 
-Both drive the same server in this run: a process of its own that speaks the OpenAI API and answers in as many slots,
-after a time that follows from the number of new tokens, log-normal as real ones are (median 300, cut at 1,024), and
-drawn from the call's seed alone. Slots busy is the time that slots spent on answers over all slots' time from the first
-call to the last answer. The lock-step driver does what the published LongMab-PO script does: a round of a batch begins
-when the one before has ended for the whole batch. Contexts are short and no embedder runs: what is measured is the
-scheduling.
+Both use the same server, a process with the OpenAI API and a number of slots. A reply takes a time proportional to its
+new tokens; their number is log-normal like that of real replies (median 300, cut at 1,024) and depends only on the
+call's seed. "Slots busy" is the time that slots spend on replies divided by the time of all slots, from the first call
+to the last reply. The lock-step driver works like the published LongMab-PO script: a round of a batch begins when the
+round before has ended for the whole batch. Contexts are short and no embedder runs, so only the scheduling is measured.
 """
 
 import argparse
@@ -29,7 +28,7 @@ BATCH = 50
 
 
 def serve(port: multiprocessing.Queue, slots: int, seconds_a_token: float) -> None:
-    """The server, until it is terminated; its port goes into the queue."""
+    """Runs the server until it is terminated, and puts its port into the queue."""
     from aiohttp import web
 
     free = asyncio.Semaphore(slots)

@@ -1,7 +1,7 @@
-"""How soon `longpo view` shows a large data set of long contexts, and how much memory it takes.
+"""Time until `longpo view` shows a large data set of long contexts, and its memory.
 
-A generated data set (10,000 pairs of 64k-token contexts by default: 4.4 GiB) is opened as people open it, in a process
-of its own; the time runs from the start of the command to the end of the first page's answer.
+A generated data set (by default 10,000 pairs with contexts of 64k tokens: 4.4 GiB) is opened with the command, in
+another process. The time is from the start of the command to the end of the first page's response.
 
     python scripts/bench_viewer.py                     python scripts/bench_viewer.py --pairs 1000
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 _WORDS = "river council harvest engine library winter signal garden treaty market voyage painter harbour".split()
-# Words of one token each.
+# Words in a context; each is one token.
 _CONTEXT = 64_000
 
 

@@ -31,7 +31,7 @@ def program(folder, name, text):
 
 def test_a_python_that_is_missing_or_too_old_is_named(tmp_path):
     run = set_up(tmp_path, PYTHON="python9")
-    assert run.returncode == 2 and "there is no python9; install Python 3.11 or newer" in run.stderr
+    assert run.returncode == 2 and "python9 was not found; install Python 3.11 or newer" in run.stderr
     old = program(tmp_path / "bin", "python3", 'if [ "$1" = -V ]; then echo Python 3.9.2; else exit 1; fi')
     run = set_up(tmp_path, PYTHON=old)
     assert run.returncode == 2 and "needs Python 3.11 or newer, this is Python 3.9.2" in run.stderr

@@ -123,8 +123,8 @@ def _shots(given: Any, place: str) -> list[tuple[str, float]]:
         fits = isinstance(rating, int | float) and not isinstance(rating, bool) and _WORST <= rating <= _BEST
         if not isinstance(text, str) or not fits:
             raise UserError(
-                f'{place}: each rated answer must be {{"answer": text, "score": {_WORST} to {_BEST}}}, not {shot!r:.80}; '
-                "fix it"
+                f'{place}: each rated answer must be {{"answer": text, "score": {_WORST} to {_BEST}}}, not {shot!r:.80}'
+                "; fix it"
             )
         refuse_halves(shot, place)
         shots.append((text, float(rating)))
