@@ -67,7 +67,7 @@ def main() -> None:
         chosen, mean = hit / (questions * length), reward / (questions * length)
         print(f"{name:>6} third: supporting chunk chosen in {chosen:.3f} of the rounds, mean reward {mean:.4f}")
     for name, values in (("with", rewards_with), ("without", rewards_without)):
-        print(f"mean reward {name} it: {sum(values) / max(len(values), 1):.4f} over {len(values)} roll-outs")
+        print(f"mean reward {name} it: {sum(values) / max(len(values), 1):.4f} over {len(values)} rollouts")
 
 
 if __name__ == "__main__":

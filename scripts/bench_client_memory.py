@@ -44,7 +44,7 @@ def _resident() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--questions", type=int, default=20_000)
-    parser.add_argument("--seconds", type=float, default=300.0, help="of work behind the check (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=300.0, help="seconds of work after the check (%(default)s)")
     options = parser.parse_args()
     os.environ["OPENAI_API_KEY"] = "none"
     context = multiprocessing.get_context("spawn")

@@ -54,9 +54,9 @@ def opened(path: Path, what: str) -> None:
             first = _get(address)
             shown = time.monotonic() - began
             rows = first.count("/pair/")
-            one = time.monotonic()
+            pair_seconds = time.monotonic()
             _get(f"{address}pair/{min(rows, 5)}")
-            one = time.monotonic() - one
+            pair_seconds = time.monotonic() - pair_seconds
             while "so far" in _get(address):
                 time.sleep(0.2)
             whole = time.monotonic() - began
@@ -68,8 +68,8 @@ def opened(path: Path, what: str) -> None:
             status = Path(f"/proc/{server.pid}/status").read_text()
             memory = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 2**20
             print(
-                f"{what}: first page with {rows} pairs after {shown:.2f} s, one pair {one:.2f} s, all read after "
-                f"{whole:.1f} s, a search ({found} found) {search:.2f} s, peak memory {memory:.2f} GiB",
+                f"{what}: first page with {rows} pairs after {shown:.2f} s, one pair {pair_seconds:.2f} s, "
+                f"all read after {whole:.1f} s, a search ({found} found) {search:.2f} s, peak memory {memory:.2f} GiB",
                 flush=True,
             )
         finally:

@@ -106,7 +106,7 @@ def _shipped(name: str) -> str:
 
 
 def _replaced(model: str, method: str, template: str, prefix: str) -> dict[str, str]:
-    """What stands in the recipes for what is in the shipped ones."""
+    """Texts of the shipped recipes, and what replaces them."""
     replaced = {
         _MODEL: model,
         _EVALUATED: model,

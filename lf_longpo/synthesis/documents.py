@@ -34,7 +34,7 @@ def read_documents(inputs: Sequence[str], split: str) -> Iterator[tuple[str, Tex
     """Streams documents, each with its place.
 
     Args:
-        inputs: files, folders of files (at any depth), or hub data sets whose rows have a `text`.
+        inputs: files, folders of files (at any depth), or hub data sets with a `text` in each row.
         split: the split of hub data sets.
 
     Raises:

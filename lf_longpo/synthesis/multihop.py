@@ -78,7 +78,7 @@ class ContextMaker:
         needed = int(sum(tokens + self._numbering for tokens in token_counts(supporting, self._tokenizer)))
         if needed > self._range[1]:
             raise TooLong(
-                f"{question.place}: the supporting documents alone have {needed} tokens, more than max_tokens; raise "
+                f"{question.place}: the supporting documents alone take {needed} tokens, more than max_tokens; raise "
                 "max_tokens or lower article_tokens"
             )
         target = max(self._target(draw), needed)

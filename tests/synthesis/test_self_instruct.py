@@ -272,7 +272,7 @@ def test_documents_that_cannot_be_used_are_named_together(tmp_path, stub, capsys
         "empty.txt holds no text; fill it, or remove it from the folder",
         "secret.pdf is encrypted; decrypt it, or remove it from the folder",
         "scan.pdf holds no text; run OCR if its pages are images, or remove it from the folder",
-        "torn.pdf is no PDF that can be read",
+        "torn.pdf cannot be read as PDF",
         "latin.txt is not UTF-8",
         "rows.jsonl, line 2: the field text must be a text that is not empty",
         "rows.jsonl, line 3: the field text must be",
@@ -286,7 +286,7 @@ def test_documents_that_cannot_be_used_are_named_together(tmp_path, stub, capsys
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"min_tokens": 5000, "max_tokens": 6000}, "no document is left (1 too short); min_tokens is 5000"),
+        ({"min_tokens": 5000, "max_tokens": 6000}, "no document is left (1 too short); lower min_tokens (5000), or name other documents"),
         ({"min_tokens": 3000}, "max_tokens 1500 is below min_tokens 3000"),
         ({"kinds": ["riddle"]}, "kinds"),
         ({"input": "nothing.pdf"}, "no file nothing.pdf"),

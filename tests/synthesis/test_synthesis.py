@@ -161,7 +161,7 @@ ODD = [
     (MUSIQUE_ROW | {"paragraphs": [{"title": "T", "text": "x"}]}, "paragraph 1: the field paragraph_text is missing; "),
     (MUSIQUE_ROW | {"paragraphs": ["x"]}, "paragraph 1: an object with title, paragraph_text and is_supporting is"),
     (MUSIQUE_ROW | {"paragraphs": [PARAGRAPH | {"paragraph_text": FILL * 99}]}, "the supporting documents alone take"),
-    ("x", "an object of MuSiQue, HotpotQA or 2WikiMultiHopQA is needed"),
+    ("x", "the row must be an object; name a file of MuSiQue, HotpotQA or 2WikiMultiHopQA"),
 ]
 
 
