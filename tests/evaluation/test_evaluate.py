@@ -251,7 +251,7 @@ def test_inputs_of_one_name_are_refused(stub, tmp_path, capsys):
         write_jsonl(tmp_path / folder / "test.jsonl", code_questions(2))
     config = write_config(stub, tmp_path, input=[str(tmp_path / name / "test.jsonl") for name in ("a", "b")])
     assert main(["evaluate", "longqa", config]) == 2
-    assert "are sets of one name" in capsys.readouterr().err
+    assert "give two sets the same name" in capsys.readouterr().err
 
 
 def test_published_rows_of_longmab_and_longbench_are_read(stub, tmp_path, capsys):

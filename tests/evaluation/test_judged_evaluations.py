@@ -142,7 +142,7 @@ def test_longreward_own_aggregated_file_is_read(stub, tmp_path, capsys):
     }
     path.write_text(json.dumps([rows[0] | {"dataset": "hotpot"}]))
     assert main(["evaluate", "longbench", write_config(stub, tmp_path, input=str(path), judge=None, **GREEDY)]) == 2
-    assert f"{path}, record 1: 'hotpot' is no set of LongBench" in capsys.readouterr().err
+    assert f"{path}, record 1: LongBench has no set 'hotpot'" in capsys.readouterr().err
 
 
 def test_the_other_selection_alone_and_what_is_asked_where_nothing_is(stub, tmp_path):

@@ -286,7 +286,10 @@ def test_documents_that_cannot_be_used_are_named_together(tmp_path, stub, capsys
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"min_tokens": 5000, "max_tokens": 6000}, "no document is left (1 too short); lower min_tokens (5000), or name other documents"),
+        (
+            {"min_tokens": 5000, "max_tokens": 6000},
+            "no document is left (1 too short); lower min_tokens (5000), or name other documents",
+        ),
         ({"min_tokens": 3000}, "max_tokens 1500 is below min_tokens 3000"),
         ({"kinds": ["riddle"]}, "kinds"),
         ({"input": "nothing.pdf"}, "no file nothing.pdf"),

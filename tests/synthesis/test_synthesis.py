@@ -150,7 +150,10 @@ def test_a_corpus_gives_articles_and_distractors(tmp_path):
 PARAGRAPH = {"title": "T", "paragraph_text": "x", "is_supporting": True}
 MUSIQUE_ROW = {"id": "m", "question": "Q?", "answer": "A", "paragraphs": [PARAGRAPH]}
 ODD = [
-    ({"id": "x", "question": "Q?"}, "neither the field paragraphs (MuSiQue) nor context and supporting_facts"),
+    (
+        {"id": "x", "question": "Q?"},
+        "the row has neither the field paragraphs (MuSiQue) nor context and supporting_facts",
+    ),
     (hotpot(99, supporting_facts=[["Another", 0]]), "the supporting title 'Another' is not in the field context"),
     (hotpot(99, supporting_facts=[[["T"], 0]]), "the field supporting_facts must hold pairs of title and sent_id"),
     (hotpot(99, context=[["Title 99.1", [" "]], ["Title 99.3", ["x"]]]), "paragraph 1: it supports the answer and is"),
@@ -159,7 +162,10 @@ ODD = [
     (hotpot(99, answer_aliases="x", answer=""), "the field answer must be a text that is not empty"),
     (MUSIQUE_ROW | {"paragraphs": [PARAGRAPH | {"is_supporting": False}]}, "no paragraph supports question 'm'"),
     (MUSIQUE_ROW | {"paragraphs": [{"title": "T", "text": "x"}]}, "paragraph 1: the field paragraph_text is missing; "),
-    (MUSIQUE_ROW | {"paragraphs": ["x"]}, "paragraph 1: an object with title, paragraph_text and is_supporting is"),
+    (
+        MUSIQUE_ROW | {"paragraphs": ["x"]},
+        "paragraph 1: the paragraph must be an object with title, paragraph_text and is_supporting",
+    ),
     (MUSIQUE_ROW | {"paragraphs": [PARAGRAPH | {"paragraph_text": FILL * 99}]}, "the supporting documents alone take"),
     ("x", "the row must be an object; name a file of MuSiQue, HotpotQA or 2WikiMultiHopQA"),
 ]
