@@ -9,7 +9,7 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from lf_longpo import __version__
-from lf_longpo.cli import init
+from lf_longpo.cli import init_command
 from lf_longpo.errors import INTERRUPTED, UserError
 
 _CONFIG_HELP = "YAML file; see yaml/ for examples"
@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"longpo {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    init.add(commands)
+    init_command.add(commands)
 
     generate = commands.add_parser(
         "generate",
