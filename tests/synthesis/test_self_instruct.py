@@ -112,7 +112,7 @@ def test_documents_of_all_kinds_become_an_sft_data_set(tmp_path, stub, capsys):
     assert entry["columns"] == {"prompt": "context", "query": "query", "response": "answer"}
     assert "| documents | CC0-1.0 |" in (tmp_path / "data/asked.card.md").read_text()
 
-    # Started again it asks nobody, and gives the same file.
+    # Started again it makes no calls, and gives the same file.
     before, chats = (tmp_path / "data/asked.jsonl").read_bytes(), stub.chats
     assert main(write_config(tmp_path, stub, licence="CC0-1.0")) == 0
     assert stub.chats == chats == 2 * len(rows) and (tmp_path / "data/asked.jsonl").read_bytes() == before
@@ -300,7 +300,7 @@ def test_documents_that_cannot_be_used_are_named_together(tmp_path, stub, capsys
         ({"max_cost": 1}, "max_cost needs the price"),
     ],
 )
-def test_settings_that_cannot_work_are_told(tmp_path, stub, capsys, monkeypatch, changes, said):
+def test_settings_that_cannot_work_are_named(tmp_path, stub, capsys, monkeypatch, changes, said):
     monkeypatch.chdir(tmp_path)
     write_documents(tmp_path, a__txt=words("a"))
     write_jsonl(tmp_path / "twice.jsonl", [{"id": "a", "text": words("a", 800)}, {"id": "a#1", "text": words("b", 90)}])
