@@ -42,7 +42,7 @@ def rouge_l(prediction: str, reference: str) -> float:
 
     sys.setrecursionlimit(max(sys.getrecursionlimit(), _RECURSION_LIMIT))
     try:
-        return Rouge(metrics=["rouge-l"]).get_scores(prediction, reference)[0]["rouge-l"]["f"]
+        return float(Rouge(metrics=["rouge-l"]).get_scores(prediction, reference)[0]["rouge-l"]["f"])
     except ValueError:  # nothing but punctuation
         return 0.0
 
@@ -60,7 +60,7 @@ def best(metric: Callable[[str, str], float], prediction: str, references: Itera
 def _words(text: str) -> list[str]:
     with _DICTIONARY_LOCK:  # or every thread reads the dictionary
         segmenter = _segmenter()
-    return segmenter.lcut(text)
+    return list(segmenter.lcut(text))
 
 
 @cache

@@ -26,12 +26,18 @@ class Benchmark(Protocol):
     """Sets with a common mean in the results, by the name of the group."""
     models: Mapping[str, ChatConfig]
     """The models that answer, by stage."""
-    judge: ChatConfig | None
-    """The judge, if there is one."""
     template: str
     """The prompt template for the models."""
-    asked: Sequence[str]
-    """All texts that determine the requests, together with the items; part of the items' digests."""
+
+    @property
+    def judge(self) -> ChatConfig | None:
+        """The judge, if there is one."""
+        ...
+
+    @property
+    def asked(self) -> Sequence[str]:
+        """All texts that determine the requests, together with the items; part of the items' digests."""
+        ...
 
     def items(self, faults: Faults = AT_ONCE) -> Placed:
         """Streams the items.

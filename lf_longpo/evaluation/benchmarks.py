@@ -1,5 +1,8 @@
 """Makes the benchmark of a configuration."""
 
+from collections.abc import Callable
+from typing import Any
+
 from lf_longpo.config import EvaluateConfig, LongBenchChatConfig, LongBenchConfig, LongQAConfig, WinRateConfig
 from lf_longpo.evaluation.benchmark import Benchmark
 from lf_longpo.evaluation.longbench import LongBench
@@ -7,7 +10,7 @@ from lf_longpo.evaluation.longbench_chat import LongBenchChat
 from lf_longpo.evaluation.longqa import LongQA
 from lf_longpo.evaluation.winrate import WinRate
 
-_BENCHMARKS = {
+_BENCHMARKS: dict[type[EvaluateConfig], Callable[[Any], Benchmark]] = {
     LongQAConfig: LongQA,
     LongBenchConfig: LongBench,
     LongBenchChatConfig: LongBenchChat,

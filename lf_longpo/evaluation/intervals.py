@@ -51,4 +51,5 @@ def interval_of_mean(*sets: Sequence[float]) -> Interval:
 
 
 def _mean_of_means(*sets: np.ndarray, axis: int = -1) -> np.ndarray:
-    return np.mean([values.mean(axis=axis) for values in sets], axis=0)
+    means: np.ndarray = np.mean([values.mean(axis=axis) for values in sets], axis=0)
+    return means

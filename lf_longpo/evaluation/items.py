@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +56,11 @@ def read_sets(
         UserError: an input cannot be read, or two inputs have the same name.
     """
     for stem, name in set_names(inputs).items():
-        yield from parsed(Source(name, split).rows(faults), partial(item, stem=stem), faults)
+        yield from parsed(Source(name, split).rows(faults), _parser(item, stem), faults)
+
+
+def _parser(item: Callable[[Any, str, str], Item | None], stem: str) -> Callable[[Any, str], Item | None]:
+    return lambda row, place: item(row, place, stem)
 
 
 def set_names(inputs: str | Sequence[str]) -> dict[str, str]:

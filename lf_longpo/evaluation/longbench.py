@@ -89,30 +89,31 @@ class LongBench:
 
     def equip(self, judge: Calls | None) -> None:
         """Takes the judge, if there is one."""
-        if judge:
-            self._referee = Referee(self._config.judging, self._config.judge, judge)
+        if judge and self.judge:
+            self._referee = Referee(self._config.judging, self.judge, judge)
 
     async def score(self, item: Item, answers: Sequence[str]) -> Row:
         """Scores by LongBench's metric and by the judge, each against the best reference."""
         (prediction,) = answers
         automatic = await asyncio.to_thread(best, _SETS[item.set].metric, prediction, item.answers)
         row = {"prediction": prediction, "automatic": automatic}
-        if self._referee is None:
+        referee = self._referee
+        if referee is None:
             return row
         references = list(dict.fromkeys(item.answers))
-        verdicts = await all_settled(*(self._verdict(item, prediction, reference) for reference in references))
+        verdicts = await all_settled(*(self._verdict(referee, item, prediction, reference) for reference in references))
         scores = [verdict["score"] for verdict in verdicts]
         known = [score for score in scores if score is not None]
         # An unreadable verdict could be the highest, unless one has the highest possible score.
         is_known = len(known) == len(scores) or 1.0 in known
         return row | {"judge": max(known) if is_known else None, "verdicts": verdicts}
 
-    async def _verdict(self, item: Item, prediction: str, reference: str) -> dict[str, Any]:
+    async def _verdict(self, referee: Referee, item: Item, prediction: str, reference: str) -> dict[str, Any]:
         group = _SETS[item.set].group
         scale = _SCALES[group]
         prompt = fill(self._prompts[group], question=item.question, reference=reference, answer=prediction)
         material = item.question + reference + prediction
-        verdict = await self._referee.verdict("judge", item.id, lambda _: prompt, material, scale.verdicts, scale.parse)
+        verdict = await referee.verdict("judge", item.id, lambda _: prompt, material, scale.verdicts, scale.parse)
         return {"reference": reference, **verdict}
 
     def estimate(self, item: Item, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Usage]:

@@ -40,10 +40,10 @@ class LongBenchChat:
     name = "longbench-chat"
     metrics: Sequence[str] = ("judge",)
     groups: Mapping[str, Collection[str]] = {}
+    _referee: Referee
 
     def __init__(self, config: LongBenchChatConfig) -> None:
         self._config = config
-        self._referee: Referee | None = None
         self._shots = _read_shots(Path(config.few_shots))
         self._prompt = judge_prompt("longbench_chat", ("question", "reference", "examples", "answer"))
         self.models: Mapping[str, ChatConfig] = {"longbench-chat": config.model}
@@ -57,7 +57,8 @@ class LongBenchChat:
 
     def equip(self, judge: Calls | None) -> None:
         """Takes the judge."""
-        self._referee = Referee(self._config.judging, self._config.judge, judge)
+        if judge:
+            self._referee = Referee(self._config.judging, self._config.judge, judge)
 
     async def score(self, item: Item, answers: Sequence[str]) -> Row:
         """The judge's rating divided by the highest one."""
@@ -120,8 +121,8 @@ def _shots(given: Any, place: str) -> list[tuple[str, float]]:
     shots = []
     for shot in given:
         text, rating = (shot.get("answer"), shot.get("score")) if isinstance(shot, dict) else (None, None)
-        fits = isinstance(rating, int | float) and not isinstance(rating, bool) and _WORST <= rating <= _BEST
-        if not isinstance(text, str) or not fits:
+        is_number = isinstance(rating, int | float) and not isinstance(rating, bool)
+        if not isinstance(text, str) or rating is None or not is_number or not _WORST <= rating <= _BEST:
             raise UserError(
                 f'{place}: each rated answer must be {{"answer": text, "score": {_WORST} to {_BEST}}}, not {shot!r:.80}'
                 "; fix it"

@@ -37,7 +37,7 @@ def scope(questions: Mapping[str, Sequence[Scores]], metrics: Collection[str]) -
     row: dict[str, Any] = {"questions": sum(map(len, questions.values()))}
     intervals: dict[str, list[float]] = {}
     for metric in metrics:
-        by_set = [[score[metric] for score in scores if score[metric] is not None] for scores in questions.values()]
+        by_set = [[value for score in scores if (value := score[metric]) is not None] for scores in questions.values()]
         row[metric] = None
         if groups := [values for values in by_set if values]:
             interval = interval_of_mean(*groups)

@@ -44,10 +44,10 @@ class WinRate:
     name = "winrate"
     metrics: Sequence[str] = ("win_rate", "win", "tie", "loss", "agreed")
     groups: Mapping[str, Collection[str]] = {}
+    _referee: Referee
 
     def __init__(self, config: WinRateConfig) -> None:
         self._config = config
-        self._referee: Referee | None = None
         self._prompt = judge_prompt("winrate", ("context", "question", "reference", "first", "second"))
         self.models: Mapping[str, ChatConfig] = {"model": config.model, "against": config.against}
         self.judge = config.judge
@@ -60,7 +60,8 @@ class WinRate:
 
     def equip(self, judge: Calls | None) -> None:
         """Takes the judge."""
-        self._referee = Referee(self._config.judging, self._config.judge, judge)
+        if judge:
+            self._referee = Referee(self._config.judging, self._config.judge, judge)
 
     async def score(self, item: Item, answers: Sequence[str]) -> Row:
         """Scores from both orders; all are None if an order has no readable verdict."""

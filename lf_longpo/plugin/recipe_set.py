@@ -66,7 +66,7 @@ def write_recipes(model: str, method: str, template: str | None, folder: Path) -
     replaced = _replaced(model, method, template, prefix)
     texts = {path: _adapted(_shipped(name), replaced) for name, path in names.items()}
     _write_new(texts | {settings: _shipped(f"deepspeed/{_DEEPSPEED[method]}")})
-    return [RecipeFile(path, _LAUNCH.search(text)[1]) for path, text in texts.items()]
+    return [RecipeFile(path, _LAUNCH.findall(text)[0]) for path, text in texts.items()]
 
 
 def default_template(model: str) -> str:
@@ -77,7 +77,7 @@ def default_template(model: str) -> str:
     """
     from llamafactory.extras.constants import DEFAULT_TEMPLATE, SUPPORTED_MODELS
 
-    templates = {
+    templates: dict[str, str] = {
         path: DEFAULT_TEMPLATE[name]
         for name, paths in SUPPORTED_MODELS.items()
         if DEFAULT_TEMPLATE.get(name)

@@ -70,10 +70,10 @@ def _articles(name: str, split: str, passed_over: Faults) -> Iterator[tuple[str,
 
 def _article(row: Any, place: str) -> Document:
     known: dict[str, Any] = row if isinstance(row, dict) else {}
-    texts = {field: known.get(field) for field in ("title", "text")}
-    for field, text in texts.items():
+    for field in ("title", "text"):
+        text = known.get(field)
         if not isinstance(text, str) or not text.strip():
             raise UserError(
                 f"{place}: the field {field} must be a text that is not empty; fill it or remove the article"
             )
-    return Document(**{field: text.strip() for field, text in texts.items()})
+    return Document(known["title"].strip(), known["text"].strip())

@@ -59,7 +59,7 @@ class _Person:
 
 def demo_questions(
     number: int, seed: int, people: tuple[int, int] = (30, 72), prefix: str = "demo", two_hops: bool = True
-) -> Iterator[dict]:
+) -> Iterator[dict[str, str]]:
     """Questions with the fields id, question, answer, context.
 
     Args:

@@ -51,7 +51,10 @@ class QuestionRow(NamedTuple):
         """The question's id."""
         return self.question.id
 
-    key = id
+    @property
+    def key(self) -> str:
+        """Identifies it in messages about repeated ids."""
+        return self.question.id
 
 
 def read_inputs(config: MixConfig, faults: Faults = AT_ONCE) -> Iterator[tuple[str, QuestionRow]]:
@@ -120,4 +123,4 @@ def _documents(row: dict[str, Any]) -> list[str]:
 def _language(text: str) -> str:
     from py3langid import classify
 
-    return classify(text[:_LANGUAGE_LETTERS])[0]
+    return str(classify(text[:_LANGUAGE_LETTERS])[0])

@@ -86,8 +86,8 @@ def _multihop(row: Any, place: str) -> MultiHop | None:
             raise UserError(f"{place}: the field {name} must be a text that is not empty, not {value!r:.60}; fill it")
     if not supporting:
         raise UserError(f"{place}: no paragraph supports question {id!r}; remove it")
-    asked = id, question, tuple(dict.fromkeys(answers))
-    return MultiHop(*asked, tuple(supporting), tuple(distracting), source, _LICENCES[source], place)
+    texts = str(id), str(question), tuple(map(str, dict.fromkeys(answers)))
+    return MultiHop(*texts, tuple(supporting), tuple(distracting), source, _LICENCES[source], place)
 
 
 _Parts = tuple[list[Document], list[Document]]
@@ -154,11 +154,11 @@ def _parted(documents: Sequence[Document], wanted: Collection[int], place: str) 
 
 def _pairs(value: Any, first: str, second: str, what: str) -> list[tuple[Any, Any]]:
     if isinstance(value, dict):
-        columns = [value.get(name) for name in (first, second)]
-        if all(isinstance(column, list) for column in columns) and len(columns[0]) == len(columns[1]):
-            return list(zip(*columns, strict=True))
+        firsts, seconds = value.get(first), value.get(second)
+        if isinstance(firsts, list) and isinstance(seconds, list) and len(firsts) == len(seconds):
+            return list(zip(firsts, seconds, strict=True))
     elif isinstance(value, list) and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in value):
-        return [tuple(pair) for pair in value]
+        return [(pair[0], pair[1]) for pair in value]
     raise UserError(f"{what} must hold pairs of {first} and {second}; fix it")
 
 

@@ -62,7 +62,7 @@ class PassageStore:
     def _is_store(self) -> bool:
         try:
             with sqlite3.connect(self._path) as db:
-                return db.execute("PRAGMA application_id").fetchone() == (_KIND,)
+                return bool(db.execute("PRAGMA application_id").fetchone() == (_KIND,))
         except sqlite3.DatabaseError:
             return False
         finally:
@@ -127,7 +127,8 @@ class PassageStore:
             number = draw.randint(1, self._size)
             if number not in seen:
                 seen.add(number)
-                yield self._first("number = ?", number)
+                if passage := self._first("number = ?", number):
+                    yield passage
 
     def close(self) -> None:
         """Closes the file."""
@@ -137,7 +138,7 @@ class PassageStore:
         return f"{_LAYOUT} {self._contents}"
 
     def _count(self) -> int:
-        return self._db.execute("SELECT COUNT(*) FROM passages").fetchone()[0]
+        return int(self._db.execute("SELECT COUNT(*) FROM passages").fetchone()[0])
 
     def _first(self, condition: str, *values: object) -> Passage | None:
         with self._plain_errors():
