@@ -58,6 +58,7 @@ setup(
         "dev": [
             "pytest",
             "pytest-asyncio",
+            "pytest-xdist[psutil]",
             "aiohttp",
             "ruff",
             "mypy",
