@@ -1,8 +1,8 @@
 """Keys that stand in the environment of every test, and the search for them in all that the tests leave behind.
 
-A session fails where a planted key is in a file under its temporary folder, in what a test or one of its processes wrote
-to stdout or stderr, in a log record or in an error. Where workers run the tests (pytest-xdist), each reports what it
-found; their temporary folders are below the session's.
+A session fails where a planted key is in a file under its temporary folder, in what a test or one of its processes
+wrote to stdout or stderr, in a log record or in an error. Where workers run the tests (pytest-xdist), each reports what
+it found; their temporary folders are below the session's.
 """
 
 import mmap
