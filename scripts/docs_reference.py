@@ -12,11 +12,12 @@ import re
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from pydantic import TypeAdapter
 
 import lf_longpo.config as configs
-from lf_longpo.cli.command_line import _parser as make_parser
+from lf_longpo.cli import main
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -55,10 +56,28 @@ def commands_page() -> str:
     )
 
 
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command line, taken when `main` is about to parse with it."""
+
+    class Ready(Exception):
+        """Carries the parser out of `main`."""
+
+    def parse(self: argparse.ArgumentParser, *_: object) -> None:
+        raise Ready(self)
+
+    try:
+        with mock.patch.object(argparse.ArgumentParser, "parse_known_args", parse):
+            main([])
+    except Ready as ready:
+        parser: argparse.ArgumentParser = ready.args[0]
+        return parser
+    raise AssertionError("main parses no arguments")
+
+
 def leaf_parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
     """The parsers of the commands that can be run, in the order of the help."""
     groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    if not groups:
+    if not any(group.required for group in groups):
         yield parser
     for group in groups:
         for command in group.choices.values():
@@ -84,8 +103,9 @@ def settings_page() -> str:
 
 
 def _command_section(parser: argparse.ArgumentParser) -> str:
-    usage = re.sub(r"\s+", " ", parser.format_usage().removeprefix("usage: "))
-    lines = [f"## {parser.prog}\n", f"{(parser.description or '').replace('%%', '%')}\n", f"```text\n{usage.strip()}\n```\n"]
+    usage = re.sub(r"\s+", " ", parser.format_usage().removeprefix("usage: ")).strip()
+    description = (parser.description or "").replace("%%", "%")
+    lines = [f"## {parser.prog}\n", f"{description}\n", f"```text\n{usage}\n```\n"]
     if parser.prog in CONFIGURATIONS:
         lines.append(f"Its settings: [{parser.prog}](settings.md#{_slug(parser.prog)}).\n")
     lines += ["| argument | meaning |", "| --- | --- |"]
