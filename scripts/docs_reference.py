@@ -191,8 +191,9 @@ def _names(field: dict[str, Any]) -> list[str]:
 
 
 def _section_title(name: str) -> str:
-    """`LongMabConfig` as `LongMab settings`."""
-    return " ".join(re.findall(r"[A-Z][a-z]+(?:[A-Z][a-z]+)*", name.removesuffix("Config"))) + " settings"
+    """`GreedySamplingConfig` as `Greedy sampling settings`; `LongMab` and `LongReward` stay one word."""
+    first, *rest = re.split(r"(?<!^)(?<!Long)(?=[A-Z])", name.removesuffix("Config"))
+    return " ".join([first, *map(str.lower, rest), "settings"])
 
 
 def _slug(title: str) -> str:
