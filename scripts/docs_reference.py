@@ -10,6 +10,7 @@ import argparse
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -95,15 +96,16 @@ def settings_page() -> str:
     sections = "".join(_shared_settings(shared[name], shared, keys) for name, keys in users.items())
     return (
         "# Settings\n\n"
-        "This page is written from the typed configuration. Each command has a section; sections of settings that "
-        "several commands share follow below them.\n\n"
+        "This page is written from the typed configuration. Each key has its type, its default and its meaning. The "
+        "commands come first; then the sections that their settings share.\n\n"
         "Training recipes (`longpo train`, `longpo check`) are LLaMA-Factory's own; see "
         "[its documentation](https://llamafactory.readthedocs.io).\n\n" + own + sections
     )
 
 
 def _command_section(parser: argparse.ArgumentParser) -> str:
-    usage = re.sub(r"\s+", " ", parser.format_usage().removeprefix("usage: ")).strip()
+    usage = re.sub(r"\s+", " ", parser.format_usage().removeprefix("usage: "))
+    usage = textwrap.fill(usage, 84, subsequent_indent="    ", break_on_hyphens=False)
     description = (parser.description or "").replace("%%", "%")
     lines = [f"## {parser.prog}\n", f"{description}\n", f"```text\n{usage}\n```\n"]
     if parser.prog in CONFIGURATIONS:
@@ -138,13 +140,13 @@ def _description(schema: dict[str, Any]) -> str:
 
 
 def _table(schema: dict[str, Any], shared: dict[str, Any]) -> str:
-    rows = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+    rows = ["| key | meaning |", "| --- | --- |"]
     for key, field in schema["properties"].items():
-        default = "required" if key in schema.get("required", []) else _default(field, shared)
+        use = "required" if key in schema.get("required", []) else _default(field, shared)
         sections = [_description(shared[name]) for name in _names(field)]
-        meaning = field.get("description") or " ".join(sections)
+        meaning = _cell(field.get("description") or " ".join(sections))
         anchor = f"{{ #{schema['title']}.{key} }}"
-        rows.append(f"| `{key}`{anchor} | {_type(field)} | {default} | {_cell(meaning)} |")
+        rows.append(f"| `{key}`{anchor} | *{_type(field)}; {use}*" + (f"<br>{meaning}" if meaning else "") + " |")
     return "\n".join(rows) + "\n"
 
 
@@ -169,9 +171,9 @@ def _default(field: dict[str, Any], shared: dict[str, Any]) -> str:
     if isinstance(default, dict):  # only what differs from the section's own defaults
         own = {key: value.get("default") for name in _names(field) for key, value in shared[name]["properties"].items()}
         default = {key: value for key, value in default.items() if value != own.get(key)}
-    if default == {}:
-        return "its defaults"
-    return "none" if default is None else f"`{json.dumps(default, ensure_ascii=False)}`"
+    if default is None or default == {}:
+        return "optional"
+    return f"default `{json.dumps(default, ensure_ascii=False)}`"
 
 
 def _users(schemas: list[dict[str, Any]]) -> dict[str, list[str]]:
