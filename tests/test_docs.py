@@ -128,7 +128,7 @@ def _all_kinds(kind):
 
 def test_every_recipe_has_an_entry():
     page = text_of(DOCS / "reference/recipes.md")
-    names = {re.sub("^(llama3|qwen2|glm4)_", "MODEL_", path.name) for path in (REPOSITORY / "yaml").rglob("*.*")}
+    names = {re.sub("^(llama3|qwen2|qwen3|glm4_0414|glm4)_", "MODEL_", path.name) for path in (REPOSITORY / "yaml").rglob("*.*")}
     assert "MODEL_dpo.yaml" in names
     assert {name for name in names if f"`{name}`" not in page} == set()
 
