@@ -12,10 +12,9 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from unittest import mock
-
-from pydantic import TypeAdapter
 
 import lf_longpo.config as configs
 from lf_longpo.cli import main
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from mkdocs.structure.files import Files
 
 # The type of the configuration that each command takes.
-CONFIGURATIONS: dict[str, Any] = {
+CONFIGURATIONS: dict[str, type[configs.Config]] = {
     "longpo generate": configs.GenerateConfig,
     "longpo score": configs.ScoreConfig,
     "longpo evaluate longqa": configs.LongQAConfig,
@@ -87,12 +86,14 @@ def leaf_parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentP
 
 def settings_page() -> str:
     """The page *Settings*, as Markdown: type, default and meaning of every setting."""
-    schemas = {command: TypeAdapter(kind).json_schema() for command, kind in CONFIGURATIONS.items()}
+    # A configuration that has several forms has a subclass for each.
+    kinds = {command: kind.__subclasses__() or [kind] for command, kind in CONFIGURATIONS.items()}
+    schemas = {command: [form.model_json_schema() for form in forms] for command, forms in kinds.items()}
     shared: dict[str, Any] = {}
-    for schema in schemas.values():
+    for schema in chain.from_iterable(schemas.values()):
         shared |= schema.get("$defs", {})
-    users = _users([*schemas.values(), *shared.values()])
-    own = "".join(_command_settings(command, schema, shared) for command, schema in schemas.items())
+    users = _users([*chain.from_iterable(schemas.values()), *shared.values()])
+    own = "".join(_command_settings(command, forms, shared) for command, forms in schemas.items())
     sections = "".join(_shared_settings(shared[name], shared, keys) for name, keys in users.items())
     return (
         "# Settings\n\n"
@@ -121,11 +122,9 @@ def _command_section(parser: argparse.ArgumentParser) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _command_settings(command: str, schema: dict[str, Any], shared: dict[str, Any]) -> str:
-    """One section for a command; a configuration that has several forms gets a table for each."""
-    forms = [schema] if "properties" in schema else [shared[_names(form)[0]] for form in schema["oneOf"]]
-    tables = (f"{_description(form)}\n\n{_table(form, shared)}\n" for form in forms)
-    return f"## {command}\n\n" + "".join(tables)
+def _command_settings(command: str, forms: list[dict[str, Any]], shared: dict[str, Any]) -> str:
+    """One section for a command, with a table for each form of its configuration."""
+    return f"## {command}\n\n" + "".join(f"{_description(form)}\n\n{_table(form, shared)}\n" for form in forms)
 
 
 def _shared_settings(schema: dict[str, Any], shared: dict[str, Any], keys: list[str]) -> str:
