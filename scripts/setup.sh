@@ -18,7 +18,7 @@ command -v "$PYTHON" >/dev/null || fail "there is no $PYTHON; install Python 3.1
     fail "$PYTHON cannot make virtual environments; install its venv package (Debian, Ubuntu: apt install python3-venv)"
 
 stamp=.venv/.lf-longpo-installed
-wanted=$(cat setup.py scripts/setup.sh | cksum)
+wanted=$(cat pyproject.toml setup.py scripts/setup.sh | cksum)
 if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
     # 7 GB installed, of which pip unpacks the largest package, torch with CUDA, one at a time.
     free=$(df -Pk . | awk 'NR == 2 { print int($4 / 1048576) }')

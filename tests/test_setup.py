@@ -17,7 +17,8 @@ def set_up(tmp_path, **variables):
     """Runs a copy of the script in a folder of its own, where nothing is installed."""
     (tmp_path / "scripts").mkdir(exist_ok=True)
     (tmp_path / "scripts/setup.sh").write_text((REPOSITORY / "scripts/setup.sh").read_text())
-    (tmp_path / "setup.py").write_text("")
+    for name in ("pyproject.toml", "setup.py"):
+        (tmp_path / name).write_text("")
     command = ["bash", str(tmp_path / "scripts/setup.sh")]
     return subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=120)
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lf_longpo.config.shipped import resolve
 from lf_longpo.errors import UserError, first_line
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
         raise
     except Exception as error:  # yaml's and omegaconf's many kinds, all with the line in their message
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    if isinstance(settings.get("deepspeed"), str):
+        settings["deepspeed"] = str(resolve(settings["deepspeed"]))
     return {str(key): value for key, value in settings.items()}
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lf_longpo.config.shipped import resolve
 from lf_longpo.errors import UserError, first_line
 from lf_longpo.models.number_format import missing_bfloat16, replacement
 from lf_longpo.plugin.check.datasets import RawDataset, load_datasets
@@ -56,6 +57,7 @@ def check(path: str | Path, overrides: Sequence[str] = (), gpus: int = 0, gpu_me
         UserError: the recipe is missing or not YAML.
     """
     findings = Findings()
+    path = resolve(path)
     settings = read_recipe(path, overrides)
     check_values(settings, findings)
     deepspeed = read_deepspeed(settings, findings)

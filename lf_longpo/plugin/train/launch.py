@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lf_longpo.config.shipped import resolve
 from lf_longpo.errors import UserError
 from lf_longpo.plugin.check.findings import Findings
 from lf_longpo.plugin.check.prerequisites import check_prerequisites
@@ -33,6 +34,7 @@ def train(recipe: str, overrides: Sequence[str], stock: bool, verbose: bool) -> 
     Raises:
         UserError: the recipe cannot be read or has settings that LLaMA-Factory would not take.
     """
+    recipe = str(resolve(recipe))
     settings = read_recipe(recipe, overrides)
     with diverted() as output:
         if not stock:
@@ -82,7 +84,8 @@ def _run_stock(recipe: str, overrides: Sequence[str], settings: Mapping[str, Any
             "the model's files all the same, which can be many times slower; leave out --stock to avoid it.",
             file=sys.stderr,
         )
-    return _run([sys.executable, "-m", "llamafactory.cli", "train", recipe, *overrides])
+    deepspeed = [f"deepspeed={settings['deepspeed']}"] if isinstance(settings.get("deepspeed"), str) else []
+    return _run([sys.executable, "-m", "llamafactory.cli", "train", recipe, *overrides, *deepspeed])
 
 
 def _run_many(recipe: str, overrides: Sequence[str], settings: Mapping[str, Any], verbose: bool) -> Failure | None:
