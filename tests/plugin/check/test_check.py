@@ -177,7 +177,7 @@ DATA = {
         lambda p: p.rows[3].update(chosen=None),
         "warning dataset lamps: row 4 cannot be used; row 4: LLaMA-Factory drops it: 'chosen' is null",
     ),
-    "duplicate": (lambda p: p.rows.append(p.rows[0]), "warning dataset lamps: row 25 say the same"),
+    "duplicate": (lambda p: p.rows.append(p.rows[0]), "warning dataset lamps: row 25 repeats an earlier row"),
     "length bias": (
         lambda p: other_rows(p, chosen="It is in the tower. " * 2),
         "warning dataset lamps: chosen responses have",
@@ -214,7 +214,7 @@ def real_prompts():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real data lie beside the checkout")
+@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real data are next to the checkout")
 @pytest.mark.parametrize(
     ("template", "stage"), [("llama3", "dpo"), ("qwen", "dpo"), ("glm4", "dpo"), ("llama3", "sft")]
 )
@@ -286,7 +286,7 @@ def test_the_command_tells_machines_and_people(planted, capsys):
     recipe = str(planted.folder / "recipe.yaml")
     assert main(["check", recipe, "--json", "learning_rate=2e-5"]) == 2
     told = json.loads(capsys.readouterr().out)
-    assert told["errors"] == [{"where": "dataset lamps", "message": "row 1 has an empty response"}]
+    assert told["errors"] == [{"where": "dataset lamps", "message": "row 1 has an empty response; remove it"}]
     assert told["warnings"] == [] and told["facts"]["datasets"]["lamps"]["examples"] == 24
     assert main(["check", recipe]) == 2
     assert "error  dataset lamps: row 1 has an empty response" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import json
 import random
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -51,26 +52,33 @@ def recipe(tmp_path, models):
     return make
 
 
-def history(settings, folder, packed):
-    """The log of a run in this process, step by step."""
+@contextmanager
+def stock_trainers():
+    """LLaMA-Factory as it is without our trainers, after the block again."""
     from llamafactory.train.dpo import trainer as dpo
     from llamafactory.train.dpo import workflow as dpo_workflow
     from llamafactory.train.sft import workflow as sft_workflow
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLAMAFACTORY_VERBOSITY", "WARN")
+        for module, names in (
+            (dpo, ["CustomDPOTrainer"]),
+            (dpo_workflow, ["create_ref_model", "get_dataset", "load_model"]),
+            (sft_workflow, ["CustomSeq2SeqTrainer", "get_dataset", "load_model"]),
+        ):
+            for name in names:
+                patch.setattr(module, name, getattr(module, name))
+        yield patch
+
+
+def history(settings, folder, packed):
+    """The log of a run in this process, step by step."""
     from llamafactory.train.tuner import run_exp
 
     from lf_longpo.plugin.train.install import install
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LLAMAFACTORY_VERBOSITY", "WARN")
-        for module, name in (
-            (dpo, "CustomDPOTrainer"),
-            (dpo_workflow, "create_ref_model"),
-            (sft_workflow, "CustomSeq2SeqTrainer"),
-        ):
-            patch.setattr(module, name, getattr(module, name))  # so that what is installed is taken out again
-        if packed:
-            install()
-        run_exp(settings | {"output_dir": str(folder)})
+    with stock_trainers():
+        run_exp(settings | {"output_dir": str(folder)}, callbacks=[install()] if packed else [])
     return json.loads((folder / "trainer_state.json").read_text())["log_history"]
 
 
