@@ -32,7 +32,7 @@ def prepare(settings: Mapping[str, Any], note: Note) -> Prepared:
 
     Args:
         settings: of the recipe.
-        note: shows the user a sentence about how the run will be trained.
+        note: prints a sentence for the user on how the run trains.
     """
     from lf_longpo.plugin.train.compute_format import adapt
 
@@ -52,7 +52,7 @@ def install(note: Note = print) -> TrainerGuard:
     A second call has the same effect as the first; its `note` and its guard are used from then on.
 
     Args:
-        note: shows the user a sentence about how the run will be trained.
+        note: prints a sentence for the user on how the run trains.
 
     Returns:
         The guard, to be passed to LLaMA-Factory as a callback.
@@ -85,7 +85,7 @@ def install(note: Note = print) -> TrainerGuard:
 
         return build
 
-    replace_trainers(dpo_builder, sft_builder, reference.of)
+    replace_trainers(dpo_builder, sft_builder, reference.replacing)
     return guard
 
 
@@ -125,8 +125,8 @@ class _DeferredReference:
         self._create: Callable[..., Any] = lambda *_: None
         self._arguments: tuple[Any, ...] | None = None
 
-    def of(self, create: Callable[..., Any]) -> "_DeferredReference":
-        """Takes LLaMA-Factory's function; gives its replacement."""
+    def replacing(self, create: Callable[..., Any]) -> "_DeferredReference":
+        """Keeps LLaMA-Factory's function and returns its replacement."""
         self._create = create
         return self
 

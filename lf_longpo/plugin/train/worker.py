@@ -35,7 +35,7 @@ def work(settings: Mapping[str, Any], screen: Screen) -> None:
     """Trains in this process.
 
     Raises:
-        UserError: the model does not compute the same on packed rows, or LLaMA-Factory does not use our trainer.
+        UserError: the model does not compute the same on packed rows, or LLaMA-Factory did not build our trainer.
     """
     from llamafactory.extras.misc import use_ray
     from llamafactory.train import tuner
@@ -61,8 +61,9 @@ def run(settings: Mapping[str, Any], screen: Screen) -> Failure | None:
     try:
         work(settings, screen)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return Failure(str(error), 2)
+        message = str(getattr(error, "cause", error))  # Ray wraps what an actor raised and adds its traceback
+        print(f"error: {message}", file=sys.stderr)
+        return Failure(message, 2)
     except Exception as error:  # libraries raise many kinds
         traceback.print_exc()
         return Failure(_in_short(error), 1)

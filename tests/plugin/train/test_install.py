@@ -8,10 +8,11 @@ import pytest
 import torch
 from test_train import history, recipe, stock_trainers  # noqa: F401  recipe is a fixture
 
+from lf_longpo.errors import UserError
 from lf_longpo.plugin.train.console_output import Screen
 from lf_longpo.plugin.train.install import install, prepare
 from lf_longpo.plugin.train.trainer_choice import reason_for_other_workflow
-from lf_longpo.plugin.train.worker import run
+from lf_longpo.plugin.train.worker import Failure, run
 
 
 @pytest.fixture
@@ -54,6 +55,18 @@ def test_ray_actors_have_the_guard(recipe, monkeypatch):  # noqa: F811
     with stock_trainers():
         RayWorker._training_function(object.__new__(RayWorker), {"args": recipe("glm4"), "callbacks": []})
     assert any(isinstance(callback, TrainerGuard) for callback in given[0]["callbacks"])
+
+
+def test_a_refusal_in_a_ray_actor_is_one_line(monkeypatch):
+    from ray.exceptions import RayTaskError
+
+    from lf_longpo.plugin.train import worker
+
+    def refuse(*_):
+        raise RayTaskError("train", "Traceback ...", UserError("the trainer is not in use")).as_instanceof_cause()
+
+    monkeypatch.setattr(worker, "work", refuse)
+    assert run({}, Screen(None)) == Failure("the trainer is not in use", 2)
 
 
 OTHERS = {
