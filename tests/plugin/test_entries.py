@@ -113,7 +113,7 @@ REFUSED = {
     "a response that is an object": (ALPACA | {"output": {"city": "Bern"}}, {}, r"line 1: 'output' is an object; "),
     "a response that is a number": (ALPACA | {"output": 5}, {}, "'output' is a number"),
     "pairs of objects": (PAIR | {"chosen": {"text": "x"}}, {}, "'chosen' is an object"),
-    "responses as texts beside messages": (
+    "responses as texts next to messages": (
         {"conversations": CHAT[:1], "chosen": "Aare", "rejected": "no"},
         {},
         "'chosen' is text; LLaMA-Factory reads one object with 'from' and 'value'",

@@ -1,4 +1,4 @@
-"""What a recipe needs here before anything starts: optional packages, models, and the right command for its file."""
+"""What a recipe needs before it starts: optional packages, models, and the right command for its file."""
 
 import importlib.metadata
 import inspect
@@ -254,7 +254,7 @@ def test_a_missing_package_does_not_end_the_check(recipe, nothing_installed):
     assert findings.facts["memory"]["ways"]["llamafactory-cli train"]["fits"]
 
 
-def test_deepspeed_that_is_missing_is_said_once(recipe, nothing_installed, monkeypatch):
+def test_missing_deepspeed_is_reported_once(recipe, nothing_installed, monkeypatch):
     def absent(*_):
         raise PackageNotFoundError("deepspeed")
 
@@ -345,11 +345,11 @@ def test_every_shipped_recipe_can_be_checked_after_a_fresh_setup(path, nothing_i
     assert exit_code in (0, 2), err
     errors = json.loads(out)["errors"]
     assert "Traceback" not in err and "refuses it" not in out
-    told = {error["where"]: error["message"] for error in errors}
+    messages = {error["where"]: error["message"] for error in errors}
     recipe = yaml.safe_load(path.read_text())
     for setting in ("enable_liger_kernel", "deepspeed"):
-        assert (setting in told) == bool(recipe.get(setting))
-    for message in told.values():
+        assert (setting in messages) == bool(recipe.get(setting))
+    for message in messages.values():
         assert "`" in message or "longpo register" in message, message
 
 
