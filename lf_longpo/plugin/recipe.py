@@ -2,13 +2,13 @@
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lf_longpo.config.shipped import resolve
 from lf_longpo.errors import UserError, first_line
+from lf_longpo.plugin.compat import without_package_checks
 
 if TYPE_CHECKING:
     from llamafactory.hparams import DataArguments, FinetuningArguments, ModelArguments, TrainingArguments
@@ -72,21 +72,8 @@ def parse_recipe(settings: dict[str, Any]) -> Arguments:
 
     logging.getLogger("llamafactory").setLevel(logging.ERROR)
     try:
-        with _all_packages():
+        with without_package_checks():
             model, data, training, finetuning, _ = get_train_args(dict(settings))
     except Exception as error:  # of any kind, since its parser takes values of any kind
         raise UserError(first_line(error)) from None
     return Arguments(model, data, training, finetuning)
-
-
-@contextmanager
-def _all_packages() -> Iterator[None]:
-    """Keeps LLaMA-Factory's parser from stopping at the first optional package that is not installed."""
-    from llamafactory.hparams import parser
-
-    ask = parser._check_extra_dependencies
-    parser._check_extra_dependencies = lambda *_: None
-    try:
-        yield
-    finally:
-        parser._check_extra_dependencies = ask
