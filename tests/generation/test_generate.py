@@ -281,7 +281,7 @@ def test_a_recipe_that_cannot_be_read_does_not_spoil_the_end_of_a_run(stub, tmp_
         ("dataset_dir=q.jsonl", "q.jsonl is a file; name another folder"),
         ("output_dir=q.jsonl/run", "q.jsonl is a file; name another folder"),
         ("dataset_name=q dataset_dir=.", "would be written over the input"),
-        ("policy.base_url=http://host:port/v1", "is no address"),
+        ("policy.base_url=http://host:port/v1", "is not an address"),
         ("policy.backend=transformers policy.base_url=null policy.model=/nowhere tokenizer=smollm2-135m", "/nowhere"),
     ],
 )
