@@ -487,7 +487,7 @@ async def test_expected_ratings_are_read_from_a_verdict_that_is_there(stub, monk
     assert result.scores["faithfulness"] == pytest.approx(6.25)
     assert judge.count()["helpfulness"] == 1
     monkeypatch.setenv("OPENAI_API_KEY", "none")
-    with pytest.raises(UserError, match="analysis_tokens: 0 needs rating: expected and a judge that goes on"):
+    with pytest.raises(UserError, match="analysis_tokens: 0 needs rating: expected and a judge that continues"):
         LongRewardJudge(ChatConfig(provider="openai", model="m"), tokenizer="smollm2-135m", longreward=no_analysis)
 
 
