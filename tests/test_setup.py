@@ -76,7 +76,7 @@ def test_the_embedded_model_is_linked_whatever_libraries_print(tmp_path, monkeyp
 
 def test_a_folder_in_the_links_place_is_left_alone(tmp_path):
     (tmp_path / "smollm2-135m").mkdir()
-    with pytest.raises(UserError, match="is there and is no link; move it away"):
+    with pytest.raises(UserError, match="exists and is not a symbolic link; move it away"):
         link_model("smollm2-135m", tmp_path / "smollm2-135m")
 
 
