@@ -5,6 +5,8 @@ from typing import Any
 
 import yaml
 
+from lf_longpo.config.shipped import shown
+
 
 def folder_maker(folder: str, recipe: Path) -> str:
     """The command that trains or exports the model of a folder, where a recipe next to `recipe` does; or nothing."""
@@ -25,13 +27,13 @@ def dataset_maker(name: str, recipe: Path) -> str:
     return ""
 
 
-def _neighbours(recipe: Path) -> list[tuple[Path, dict[str, Any]]]:
-    found = []
+def _neighbours(recipe: Path) -> list[tuple[str, dict[str, Any]]]:
+    found: list[tuple[str, dict[str, Any]]] = []
     for path in sorted(recipe.parent.glob("*.yaml")):
         try:
             settings = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError):
             continue
         if isinstance(settings, dict) and path != recipe:
-            found.append((path, settings))
+            found.append((shown(path), settings))
     return found
