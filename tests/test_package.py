@@ -1,6 +1,7 @@
 """The wheel and the source distribution: what they hold, that a build can be repeated, and use outside the checkout."""
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 def checked(command, **options):
     """A finished command's output; its error output is shown where it fails."""
-    run = subprocess.run(command, capture_output=True, text=True, timeout=900, **options)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=1800, **options)
     assert run.returncode == 0, run.stdout + run.stderr
     return run.stdout
 
@@ -101,3 +102,16 @@ def test_recipes_are_listed_copied_and_priced_outside_the_checkout(installed):
     for recipe in ("yaml/smollm2_longmab.yaml", "smollm2_longmab"):
         shown = installed("-m", "lf_longpo", "generate", recipe, "--estimate")
         assert "calls" in shown and not (installed.folder / "runs/smollm2_longmab").exists()
+
+
+def test_pairs_are_made_trained_on_and_evaluated_outside_the_checkout(installed):
+    longpo = ("-m", "lf_longpo")
+    installed(*longpo, "recipes", "copy", "smollm2_longmab", "smollm2_dpo", "smollm2_longqa")
+    demo = ("--train", "24", "--held-out", "2", "--people", "3", "3", "--one-hop", "--seed", "7")
+    installed("-m", "lf_longpo.synthesis.demo", "runs/demo", *demo)
+    installed(*longpo, "generate", "yaml/smollm2_longmab.yaml")
+    assert (installed.folder / "dataset_info/smollm2_longmab_dpo.jsonl").read_text()
+    installed(*longpo, "train", "yaml/smollm2_dpo.yaml", "max_steps=1")
+    adapter = "model.adapter=saves/smollm2_longmab_dpo"
+    installed(*longpo, "evaluate", "longqa", "yaml/smollm2_longqa.yaml", adapter, "output_dir=runs/after")
+    assert json.loads((installed.folder / "runs/after/results.json").read_text())["questions"] == 2

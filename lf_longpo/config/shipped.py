@@ -29,6 +29,11 @@ def summary(recipe: Path) -> str:
     return re.sub(r"^### *(What it \w+: *)?", "", header).strip()
 
 
+def shown(path: Path) -> str:
+    """How a command names a recipe: a shipped one by its name, any other by its path."""
+    return path.stem if shipped_recipes().get(path.stem) == path else str(path)
+
+
 def resolve(path_or_name: str | Path) -> Path:
     """The file that a command was given, or the shipped file of that name where no such file exists.
 

@@ -49,14 +49,15 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
         recipe = OmegaConf.load(path)
         if not isinstance(recipe, DictConfig):
             raise UserError(f"{path} must hold settings, one `key: value` a line")
-        settings = OmegaConf.to_container(OmegaConf.merge(recipe, OmegaConf.from_cli(list(overrides))), resolve=True)
+        merged: Any = OmegaConf.to_container(OmegaConf.merge(recipe, OmegaConf.from_cli(list(overrides))), resolve=True)
     except UserError:
         raise
     except Exception as error:  # yaml's and omegaconf's many kinds, all with the line in their message
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    settings = {str(key): value for key, value in merged.items()}
     if isinstance(settings.get("deepspeed"), str):
         settings["deepspeed"] = str(resolve(settings["deepspeed"]))
-    return {str(key): value for key, value in settings.items()}
+    return settings
 
 
 def parse_recipe(settings: dict[str, Any]) -> Arguments:

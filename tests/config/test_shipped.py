@@ -9,7 +9,7 @@ from conftest import REPOSITORY
 
 from lf_longpo.config import GenerateConfig, shipped
 from lf_longpo.config.loading import load_config
-from lf_longpo.config.shipped import resolve, shipped_recipes, summary
+from lf_longpo.config.shipped import resolve, shipped_recipes, shown, summary
 
 
 @pytest.fixture
@@ -21,6 +21,12 @@ def elsewhere(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ("smollm2_dpo", "yaml/smollm2_dpo.yaml"))
 def test_a_shipped_recipe_is_found_in_any_working_directory(elsewhere, name):
     assert resolve(name) == REPOSITORY / "yaml/smollm2_dpo.yaml"
+
+
+def test_a_shipped_recipe_is_shown_by_its_name(elsewhere):
+    assert shown(resolve("smollm2_dpo")) == "smollm2_dpo"
+    for path in ("yaml/smollm2_dpo.yaml", "own.yaml"):
+        assert shown(Path(path)) == path
 
 
 def test_a_deepspeed_file_is_found_in_any_working_directory(elsewhere):

@@ -5,6 +5,8 @@ from typing import Any
 
 import yaml
 
+from lf_longpo.config.shipped import shown
+
 
 def command_for_folder(folder: str, recipe: Path) -> str:
     """The command that trains or exports the model in a folder; empty if no recipe next to `recipe` does."""
@@ -25,13 +27,13 @@ def command_for_dataset(name: str, recipe: Path) -> str:
     return ""
 
 
-def _neighbours(recipe: Path) -> list[tuple[Path, dict[str, Any]]]:
-    found = []
+def _neighbours(recipe: Path) -> list[tuple[str, dict[str, Any]]]:
+    found: list[tuple[str, dict[str, Any]]] = []
     for path in sorted(recipe.parent.glob("*.yaml")):
         try:
             settings = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError):
             continue
         if isinstance(settings, dict) and path != recipe:
-            found.append((path, settings))
+            found.append((shown(path), settings))
     return found
