@@ -107,7 +107,7 @@ def train(recipe: Path, ours: bool) -> None:
     if ours:
         from lf_longpo.plugin.train.install import prepare as prepare_ours
 
-        settings = prepare_ours(settings, print)
+        settings = prepare_ours(settings, print).settings
     run_exp(settings, callbacks=[Peak()])
 
 

@@ -18,7 +18,7 @@ command -v "$PYTHON" >/dev/null || fail "$PYTHON was not found; install Python 3
     fail "$PYTHON cannot create virtual environments; install its venv package (Debian, Ubuntu: apt install python3-venv)"
 
 stamp=.venv/.lf-longpo-installed
-wanted=$(cat setup.py scripts/setup.sh | cksum)
+wanted=$(cat pyproject.toml setup.py scripts/setup.sh | cksum)
 if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
     # 7 GB, and room for pip to unpack the largest package (torch with CUDA).
     free=$(df -Pk . | awk 'NR == 2 { print int($4 / 1048576) }')

@@ -9,7 +9,7 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from lf_longpo import __version__
-from lf_longpo.cli import init_command
+from lf_longpo.cli import init_command, recipes_command
 from lf_longpo.errors import INTERRUPTED, UserError
 
 _CONFIG_HELP = "YAML file; see yaml/ for examples"
@@ -284,6 +284,7 @@ def _parser() -> argparse.ArgumentParser:
         "--overwrite", action="store_true", help="replace an entry of another shape, or a reviewed file"
     )
     register.set_defaults(run=_register)
+    recipes_command.add(commands)
     return parser
 
 

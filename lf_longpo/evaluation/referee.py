@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lf_longpo.config import ChatConfig, VerdictConfig
-from lf_longpo.judging.verdict_requests import Asked, Judge, Unreadable, calls_a_verdict
+from lf_longpo.judging.verdict_requests import Judge, JudgeRequest, Unreadable, calls_a_verdict
 from lf_longpo.judging.verdicts import rating_between
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.usage import Usage
@@ -80,7 +80,7 @@ class Referee:
         Raises:
             CallFailed: a call failed for good.
         """
-        asked = Asked(stage, id, render, self._tokens, material, context)
+        asked = JudgeRequest(stage, id, render, self._tokens, material, context)
         try:
             return await self._judge.verdict(asked, verdicts, parse)
         except Unreadable as error:

@@ -10,7 +10,7 @@ from lf_longpo.errors import UserError
 from lf_longpo.export.scored_responses import Answered
 from lf_longpo.files.faults import Faults, parsed
 from lf_longpo.files.journal import Row
-from lf_longpo.plugin.shape import DEFAULT_TAGS, ROLE_TAGS, history_fault
+from lf_longpo.plugin.row_shape import DEFAULT_TAGS, ROLE_TAGS, history_fault
 
 # Roles of several conventions, in LLaMA-Factory's words and in TRL's.
 _ROLES = {

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
+from lf_longpo.config.shipped import shipped_folder
 from lf_longpo.errors import UserError
 
 # What the shipped recipes of this family say, and a recipe for another model does not.
@@ -102,7 +103,7 @@ def _check_template(template: str) -> None:
 
 def _shipped(name: str) -> str:
     """The text of a shipped recipe, or of a file of DeepSpeed settings."""
-    return (Path(__file__).parents[2] / "yaml" / name).read_text(encoding="utf-8")
+    return (shipped_folder() / "yaml" / name).read_text(encoding="utf-8")
 
 
 def _replaced(model: str, method: str, template: str, prefix: str) -> dict[str, str]:

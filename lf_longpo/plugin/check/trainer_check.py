@@ -1,27 +1,27 @@
-"""Which trainer `longpo train` would use for a recipe."""
+"""The trainer that `longpo train` would use for a recipe."""
 
 from copy import deepcopy
 from typing import TYPE_CHECKING
 
 from lf_longpo.plugin.check.template import Encoding
 from lf_longpo.plugin.recipe import Arguments
-from lf_longpo.plugin.train.support import RunFacts, reason_of
+from lf_longpo.plugin.train.trainer_choice import RunFacts, reason_of
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 
 def reason_for_plain(config: "PretrainedConfig", run: Arguments, encoding: Encoding | None) -> str | None:
-    """Why `longpo train` would train as plain LLaMA-Factory, or None where it accelerates the run.
+    """Why `longpo train` would train as plain LLaMA-Factory; None if it accelerates the run.
 
     Args:
         config: the model's, as it was loaded.
         run: the recipe.
-        encoding: its tokenizer and template, if they can be loaded.
+        encoding: the recipe's tokenizer and template, if they can be loaded.
 
     Raises:
-        ValueError: the model is no causal language model.
-        OSError: the model needs a kernel from the hub, which cannot be reached.
+        ValueError: the model is not a causal language model.
+        OSError: the model needs a kernel from the hub, and the hub cannot be reached.
     """
     import torch
     from llamafactory.model.model_utils.attention import configure_attn_implementation

@@ -1,16 +1,16 @@
-"""What the columns and roles of a data set are, as far as its first rows show."""
+"""The format, columns and roles of a data set, derived from its first rows."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from lf_longpo.plugin.shape import DEFAULT_TAGS, Shape
+from lf_longpo.plugin.row_shape import DEFAULT_TAGS, Shape
 
 Formatting = Literal["alpaca", "sharegpt"]
 RESPONSES = {"chosen": "chosen", "rejected": "rejected"}
 _MESSAGES = ("messages", "conversations")
-# Beside prompt and response; a row may lack them.
-_OTHERS = ("system", "history", "tools", "images", "videos", "audios")
-# Names of a role in the data sets that LLaMA-Factory's documentation and the hub have; the first that is met counts.
+# Columns next to prompt and response; a row may lack them.
+_OPTIONAL = ("system", "history", "tools", "images", "videos", "audios")
+# Names of roles in LLaMA-Factory's documentation and in hub data sets; the first name that occurs is taken.
 _ROLES = {
     "user_tag": ("human", "user"),
     "assistant_tag": ("gpt", "assistant"),
@@ -20,7 +20,7 @@ _ROLES = {
 
 
 def sample_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One row with every column that the rows have, each with its first value that is not null."""
+    """A row with all columns of the rows, each with its first value that is not null."""
     sample: dict[str, Any] = {}
     for row in rows:
         for name, value in row.items():
@@ -30,7 +30,7 @@ def sample_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def guess_formatting(sample: Mapping[str, Any]) -> Formatting:
-    """Messages or single texts; TRL's pairs, with lists of messages as responses, count by their prompt."""
+    """Messages or single texts; TRL's pairs, with lists of messages as responses, are judged by their prompt."""
     if "prompt" in sample and is_conversational(sample):
         return "alpaca"
     return "sharegpt" if set(_MESSAGES) & set(sample) else "alpaca"
@@ -44,14 +44,15 @@ def is_conversational(sample: Mapping[str, Any]) -> bool:
 def guess_columns(
     sample: Mapping[str, Any], formatting: str, ranking: bool, given: Mapping[str, str]
 ) -> dict[str, str]:
-    """LLaMA-Factory's names of columns to the data set's: all that are there, since an entry that names any has no
-    defaults left for the others.
+    """The data set's column for each of LLaMA-Factory's column names.
+
+    All of the data set's columns are named: once an entry names a column, LLaMA-Factory has no defaults for the others.
 
     Args:
         sample: see `sample_of`.
         formatting: alpaca or sharegpt.
         ranking: whether rows hold a chosen and a rejected response.
-        given: those that are known.
+        given: the columns that the user states.
     """
     if formatting == "sharegpt":
         guess = {"messages": "messages" if "messages" in sample else "conversations"}
@@ -59,27 +60,31 @@ def guess_columns(
         names = {"prompt": ("prompt", "instruction") if ranking else ("instruction", "prompt", "text")}
         if not ranking:
             names["response"] = ("output", "response", "completion")
-        guess = {ours: next((name for name in theirs if name in sample), "") for ours, theirs in names.items()}
+        guess = {
+            column: next((name for name in candidates if name in sample), "") for column, candidates in names.items()
+        }
         if (given.get("prompt") or guess["prompt"]) == "instruction" and "input" in sample:
             guess["query"] = "input"
     if ranking:
         guess |= RESPONSES
     else:
         guess["kto_tag"] = next((name for name in ("kto_tag", "label") if isinstance(sample.get(name), bool)), "")
-    others = [name for name in _OTHERS if name in sample and not (name == "history" and formatting == "sharegpt")]
-    guess |= {name: name for name in others}
-    return {ours: name for ours, name in guess.items() if name and name not in given.values()} | dict(given)
+    optional = [name for name in _OPTIONAL if name in sample and not (name == "history" and formatting == "sharegpt")]
+    guess |= {name: name for name in optional}
+    return {column: name for column, name in guess.items() if name and name not in given.values()} | dict(given)
 
 
 def guess_tags(
     rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], given: Mapping[str, str]
 ) -> dict[str, str]:
-    """All of LLaMA-Factory's tags, since an entry that names one has no defaults left for the others.
+    """The data set's name for each of LLaMA-Factory's tags.
+
+    All tags are named: once an entry names a tag, LLaMA-Factory has no defaults for the others.
 
     Args:
-        rows: the first ones.
-        columns: LLaMA-Factory's names of columns to the data set's.
-        given: the tags that are known.
+        rows: the first rows.
+        columns: the data set's column for each of LLaMA-Factory's column names.
+        given: the tags that the user states.
     """
     messages = [message for row in rows for message in _messages(row, columns)]
     if messages and "role" in messages[0] and "from" not in messages[0]:
@@ -99,16 +104,18 @@ def guess_tags(
 
 def _messages(row: Mapping[str, Any], columns: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     found = row.get(columns["messages"])
-    responses = [row.get(columns[ours]) for ours in RESPONSES if ours in columns]
+    responses = [row.get(columns[column]) for column in RESPONSES if column in columns]
     for message in [*(found if isinstance(found, list) else []), *responses]:
         if isinstance(message, dict):
             yield message
 
 
 def unread_columns(names: Sequence[str], shape: Shape) -> list[str]:
-    """Columns called as LLaMA-Factory's optional ones that an entry does not name: training does not see them."""
-    optional = {name: name for name in _OTHERS if name != "history" or shape.formatting == "alpaca"}
+    """Columns named like an optional column of LLaMA-Factory but missing in the entry: training ignores them."""
+    optional = {name: name for name in _OPTIONAL if name != "history" or shape.formatting == "alpaca"}
     if shape.columns.get("prompt") == "instruction":
         optional["input"] = "query"
     read = shape.columns.values()
-    return [name for name, ours in optional.items() if name in names and name not in read and ours not in shape.columns]
+    return [
+        name for name, column in optional.items() if name in names and name not in read and column not in shape.columns
+    ]

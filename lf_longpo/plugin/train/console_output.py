@@ -1,4 +1,4 @@
-"""What a person sees of a training, while everything that libraries print goes to a log file."""
+"""Output of a training: a few lines for the user on the screen, everything that libraries print in a log file."""
 
 import os
 import subprocess
@@ -14,40 +14,40 @@ class Screen:
     """The terminal, pipe or file that the command was started on.
 
     Args:
-        out: where to write; None in processes that shall be silent.
+        out: the stream to write to; None for a process that prints nothing.
     """
 
     def __init__(self, out: TextIO | None) -> None:
         self.out = out
 
     def note(self, text: str) -> None:
-        """A line of its own."""
+        """Prints one line."""
         if self.out is not None:
             print(f"longpo train: {text}", file=self.out, flush=True)
 
 
 class Diverted:
-    """The process's stdout and stderr, as file descriptors, so that native code and child processes are caught too.
+    """Redirects stdout and stderr by file descriptor, so that native code and child processes are included.
 
     Attributes:
-        screen: where stdout went before.
+        screen: the original stdout.
     """
 
     def __init__(self, early: BinaryIO) -> None:
         self._early = early
-        self._tee: subprocess.Popen | None = None
+        self._tee: subprocess.Popen[bytes] | None = None
         self._saved = os.dup(1), os.dup(2)
-        # Of several processes on a machine one reports.
+        # Only one of several processes reports.
         shown = os.environ.get("RANK", "0") == "0"
         self.screen = Screen(os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace") if shown else None)
         self._point_to(early.fileno(), early.fileno())
 
     def keep(self, log: Path, verbose: bool) -> None:
-        """From now on to a log file, what was caught before included.
+        """Sends the output to a log file, including what was printed before.
 
         Args:
-            log: appended to; its folder is made.
-            verbose: whether to the screen too.
+            log: appended to; its folder is created.
+            verbose: whether the output also goes to the screen.
         """
         _flush()
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -58,17 +58,19 @@ class Diverted:
             if not verbose:
                 self._point_to(file.fileno(), file.fileno())
                 return
-        # A process of its own, which writes what it got also where this one is killed.
-        self._tee = subprocess.Popen(["tee", "-a", str(log)], stdin=subprocess.PIPE, stdout=self._saved[0])
-        self._point_to(self._tee.stdin.fileno(), self._tee.stdin.fileno())
-        self._tee.stdin.close()
+        # tee is a separate process: it writes what it received even if this process is killed.
+        read_end, write_end = os.pipe()
+        self._tee = subprocess.Popen(["tee", "-a", str(log)], stdin=read_end, stdout=self._saved[0])
+        self._point_to(write_end, write_end)
+        os.close(read_end)
+        os.close(write_end)
 
     def restore(self) -> None:
-        """As it was before."""
+        """Restores stdout and stderr."""
         _flush()
         self._point_to(*self._saved)
         if self._tee:
-            with suppress(subprocess.TimeoutExpired):  # a process that was left running still writes
+            with suppress(subprocess.TimeoutExpired):  # a child process that is still running writes to it
                 self._tee.wait(timeout=5)
         for number in self._saved:
             os.close(number)
@@ -82,7 +84,7 @@ class Diverted:
 
 @contextmanager
 def diverted() -> Iterator[Diverted]:
-    """Catches stdout and stderr, at first in a temporary file, so that bad input leaves nothing behind."""
+    """Redirects stdout and stderr for a block, at first to a temporary file, so that bad input creates no log."""
     _flush()
     with tempfile.TemporaryFile() as early:
         caught = Diverted(early)

@@ -1,18 +1,18 @@
-"""Which row of a JSON file the library `datasets` cannot load; its own errors count rows within a block of the file."""
+"""The first row of a JSON file that the library `datasets` cannot load; its own errors do not name the row."""
 
 from pathlib import Path
 
 from lf_longpo.errors import UserError
 from lf_longpo.files.tables import places_and_rows
 from lf_longpo.plugin.dataset_files import files_of
-from lf_longpo.plugin.shape import kind_of
+from lf_longpo.plugin.row_shape import kind_of
 
 _JSON = (".json", ".jsonl")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def load_fault(path: Path) -> str | None:
-    """The first thing in a JSON file, or a folder of them, that `datasets` cannot load; None where nothing is found.
+    """Describes the first fault for which `datasets` cannot load a JSON file or folder; None if none is found.
 
     Args:
         path: the file or folder.
@@ -26,7 +26,7 @@ def load_fault(path: Path) -> str | None:
 
 
 def _file_fault(file: Path, types: dict[str, str]) -> str | None:
-    """As above; `types` has the type of each column in the rows before, and takes new ones.
+    """Describes the first fault of one file; `types` has the types of columns so far and gets new ones.
 
     Raises:
         UserError: a row is not JSON, or holds half a character.
@@ -36,7 +36,7 @@ def _file_fault(file: Path, types: dict[str, str]) -> str | None:
             return f"{file} begins with a byte order mark; save it as UTF-8 without one"
     for place, row in places_and_rows(str(file)):
         if not isinstance(row, dict):
-            return f"{place} is {kind_of(row)}, not an object"
+            return f"{place} is {kind_of(row)}, not an object; write one object for each row"
         for name, value in row.items():
             kind = kind_of(value)
             if value is not None and types.setdefault(name, kind) != kind:

@@ -1,4 +1,4 @@
-"""What LLaMA-Factory reads of a data set's rows, given the entry in dataset_info.json, and why it cannot use a row.
+"""What LLaMA-Factory reads from the rows of a data set with a given entry, and why it cannot use a row.
 
 Follows `llamafactory.data.parser.DatasetAttr` and `llamafactory.data.converter` of LLaMA-Factory 0.9.5.
 """
@@ -10,7 +10,7 @@ COLUMNS = (
     "prompt", "query", "response", "history", "messages", "system", "tools", "images", "videos", "audios", "chosen",
     "rejected", "kto_tag",
 )  # fmt: skip
-"""LLaMA-Factory's names of columns."""
+"""LLaMA-Factory's column names."""
 DEFAULT_COLUMNS = {"prompt": "instruction", "query": "input", "response": "output", "messages": "conversations"}
 DEFAULT_TAGS = {
     "role_tag": "from",
@@ -31,8 +31,8 @@ class Shape(NamedTuple):
     Attributes:
         formatting: alpaca, sharegpt or openai.
         ranking: whether rows hold a chosen and a rejected response.
-        columns: LLaMA-Factory's names of columns to the data set's; those that are not read are missing.
-        tags: LLaMA-Factory's names of tags to the data set's; those that are not read are missing.
+        columns: the data set's column for each of LLaMA-Factory's column names that is read.
+        tags: the data set's name for each of LLaMA-Factory's tags that is read.
     """
 
     formatting: str
@@ -42,10 +42,10 @@ class Shape(NamedTuple):
 
 
 def shape_of(entry: Mapping[str, Any]) -> Shape:
-    """Reads an entry: LLaMA-Factory has no defaults left for columns (tags) once an entry names one of them."""
+    """Reads an entry. Once it names a column (a tag), LLaMA-Factory has no defaults for the other columns (tags)."""
 
     def named(section: str, defaults: Mapping[str, str]) -> dict[str, str]:
-        return {ours: theirs for ours, theirs in (entry.get(section, defaults) or {}).items() if theirs}
+        return {column: name for column, name in (entry.get(section, defaults) or {}).items() if name}
 
     return Shape(
         entry.get("formatting", "alpaca"),
@@ -56,16 +56,16 @@ def shape_of(entry: Mapping[str, Any]) -> Shape:
 
 
 def type_fault(row: Mapping[str, Any], shape: Shape, answered: bool = True) -> str | None:
-    """Which value of a row has a type that LLaMA-Factory fails at or drops; None where none has.
+    """Describes the first value of a row whose type LLaMA-Factory fails on or drops; None if there is none.
 
     Args:
-        row: with the data set's own columns.
+        row: with the data set's columns.
         shape: of the data set.
-        answered: whether responses are read: neither pretraining nor PPO reads them.
+        answered: whether responses are read; pretraining and PPO do not read them.
     """
     openai = shape.formatting == "openai"
-    for ours in ("prompt", "query", "system", *(() if openai else ("tools",))):
-        if (fault := _not_text(row, shape.columns.get(ours), null=True)) is not None:
+    for column in ("prompt", "query", "system", *(() if openai else ("tools",))):
+        if (fault := _not_text(row, shape.columns.get(column), null=True)) is not None:
             return fault
     if shape.formatting == "alpaca":
         return history_fault(row, shape.columns.get("history")) or (_response_fault(row, shape) if answered else None)
@@ -76,31 +76,35 @@ def type_fault(row: Mapping[str, Any], shape: Shape, answered: bool = True) -> s
     for number, message in enumerate(messages, 1):
         if fault := _message_fault(message, shape):
             return f"message {number} of {name!r} {fault}"
-    for ours in ("chosen", "rejected") if shape.ranking else ():
-        name = shape.columns.get(ours, ours)
+    for column in ("chosen", "rejected") if shape.ranking else ():
+        name = shape.columns.get(column, column)
         if fault := _message_fault(row.get(name), shape):
             return f"{name!r} {fault}"
     return None
 
 
 def drop_reason(row: Mapping[str, Any], shape: Shape, stage: str) -> str:
-    """Why LLaMA-Factory drops a row that it does not fail at.
+    """Why LLaMA-Factory drops a row on which it does not fail.
 
     Args:
-        row: with the data set's own columns.
+        row: with the data set's columns.
         shape: of the data set.
         stage: of the data: rm, sft or kto.
     """
     tag = shape.columns.get("kto_tag")
     if stage == "kto" and not (tag and isinstance(row.get(tag), bool)):
-        return f"{tag!r} is {kind_of(row.get(tag))}, not true or false" if tag else "its entry names no column kto_tag"
+        return (
+            f"{tag!r} is {kind_of(row.get(tag))}, not true or false"
+            if tag
+            else "its entry names no column kto_tag; add it under columns"
+        )
     if stage == "sft" and tag and isinstance(row.get(tag), bool):
         return f"its entry names the column {tag!r} as kto_tag, which only the stage kto reads"
-    return type_fault(row, shape) or _order_fault(row, shape) or "it has not the turns that the stage needs"
+    return type_fault(row, shape) or _order_fault(row, shape) or "it does not have the turns that the stage needs"
 
 
 def history_fault(row: Mapping[str, Any], name: str | None) -> str | None:
-    """What is wrong with a row's earlier turns; None where nothing is."""
+    """What is wrong with the earlier turns of a row; None if nothing is."""
     history = row.get(name) if name else None
     if not history:
         return None
@@ -123,7 +127,7 @@ def _not_text(row: Mapping[str, Any], name: str | None, null: bool = False) -> s
 
 
 def _response_fault(row: Mapping[str, Any], shape: Shape) -> str | None:
-    names = [shape.columns.get(ours) for ours in (("chosen", "rejected") if shape.ranking else ("response",))]
+    names = [shape.columns.get(column) for column in (("chosen", "rejected") if shape.ranking else ("response",))]
     return next((fault for name in names if (fault := _not_text(row, name)) is not None), None)
 
 
@@ -145,7 +149,7 @@ def _message_fault(message: Any, shape: Shape) -> str | None:
 
 
 def _order_fault(row: Mapping[str, Any], shape: Shape) -> str | None:
-    """What is wrong with the order of messages; LLaMA-Factory wants question and answer in turn."""
+    """What is wrong with the order of messages; LLaMA-Factory requires question and answer in turn."""
     if shape.formatting == "alpaca":
         return None
     role_tag = shape.tags["role_tag"]
@@ -157,7 +161,7 @@ def _order_fault(row: Mapping[str, Any], shape: Shape) -> str | None:
         [shape.tags[tag] for tag in tags if tag in shape.tags]
         for tags in (("user_tag", "observation_tag"), ("assistant_tag", "function_tag"))
     ]
-    # In the openai format, results of several tools in a row are one turn: only unknown roles are found here.
+    # In the openai format, consecutive results of several tools are one turn: only unknown roles are found here.
     known = [sides[0] + sides[1]] * 2 if shape.formatting == "openai" else sides
     for number, role in enumerate(roles[start:]):
         if role not in known[number % 2]:
@@ -167,7 +171,7 @@ def _order_fault(row: Mapping[str, Any], shape: Shape) -> str | None:
     if (len(roles) - start) % 2 != int(shape.ranking):
         wanted = "a question" if shape.ranking else "an answer"
         return f"its {len(roles) - start} messages do not end with {wanted}"
-    for ours in ("chosen", "rejected") if shape.ranking else ():
-        if (role := row[shape.columns[ours]][role_tag]) not in sides[1]:
-            return f"{shape.columns[ours]!r} has the role {role!r}, not {' or '.join(sides[1])}"
+    for column in ("chosen", "rejected") if shape.ranking else ():
+        if (role := row[shape.columns[column]][role_tag]) not in sides[1]:
+            return f"{shape.columns[column]!r} has the role {role!r}, not {' or '.join(sides[1])}"
     return None

@@ -1,4 +1,4 @@
-"""The reference model's log-probabilities of each pair, computed once and kept through epochs, kills and resumes."""
+"""The reference model's log-probabilities of each pair, computed once and kept over epochs and resumed runs."""
 
 import hashlib
 import json
@@ -14,14 +14,14 @@ _FIELDS = ("id", "chosen", "rejected")
 
 
 class ReferenceLogps:
-    """Remembers log-probabilities by what a pair's tokens are.
+    """Stores log-probabilities by the digest of a pair's tokens.
 
-    Every process writes a file of its own in `folder`; at the start all files are read, and `share` tells the processes
-    of a run what the others found.
+    Every process writes its own file in `folder`. At the start all files are read; `share` exchanges new values between
+    the processes of a run.
 
     Args:
-        folder: where they are kept, of the run's own output.
-        identity: of the reference model and its number format; another one begins anew.
+        folder: in the run's output folder; created if it is missing.
+        identity: of the reference model and its number format; values of another identity are not used.
         process: number of this process.
     """
 
@@ -42,14 +42,14 @@ class ReferenceLogps:
         return known[:, 0], known[:, 1]
 
     def keep(self, digests: Sequence[str], chosen: torch.Tensor, rejected: torch.Tensor) -> None:
-        """Remembers a batch's, (B,) each."""
+        """Stores the log-probabilities of a batch, (B,) each."""
         for digest, *logps in zip(digests, chosen.tolist(), rejected.tolist(), strict=True):
             if digest not in self._known:
                 self._known[digest] = self._new[digest] = tuple(logps)
                 self._journal.append({"id": digest, "chosen": logps[0], "rejected": logps[1]})
 
     def share(self) -> None:
-        """Tells all processes what each found since the last time; every process must call it."""
+        """Sends the new values of each process to all others; every process must call it."""
         from accelerate.utils import gather_object
 
         for found in gather_object([self._new]):
@@ -58,7 +58,7 @@ class ReferenceLogps:
 
 
 def model_identity(path: str) -> list[Any]:
-    """What tells one model from another: its name, and of a folder the sizes and times of its weights."""
+    """What identifies a model: its name, and for a folder the sizes and times of its files."""
     folder = Path(path)
     files = sorted(file for file in folder.glob("*") if file.suffix in (".safetensors", ".bin", ".json"))
     return [path, [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]]

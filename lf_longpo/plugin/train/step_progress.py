@@ -1,4 +1,4 @@
-"""Progress of a training, step by step: a bar in a terminal, lines elsewhere."""
+"""Progress of a training, step by step: a progress bar in a terminal, lines elsewhere."""
 
 import resource
 import sys
@@ -12,20 +12,20 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from transformers import TrainerCallback
 
-from lf_longpo.plugin.train.screen import Screen
+from lf_longpo.plugin.train.console_output import Screen
 
 _GIB = 1 << 30
-# Without a terminal, steps that are faster than this share a line; a step whose figures are logged always has one.
+# Without a terminal, a step gets a line if its figures are logged, or if the last line is older than this.
 _SECONDS_BETWEEN_LINES = 2.0
-# LLaMA-Factory's names, and what people see.
+# LLaMA-Factory's names of figures, and their text.
 _FIGURES = {"loss": "loss {:.4f}", "rewards/margins": "margin {:+.3f}", "rewards/accuracies": "accuracy {:.2f}"}
 
 
-class Watch(TrainerCallback):
+class StepProgress(TrainerCallback):
     """Reports every step on the screen.
 
     Args:
-        screen: a silent one prints nothing.
+        screen: to print on.
     """
 
     def __init__(self, screen: Screen) -> None:
@@ -35,7 +35,7 @@ class Watch(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._began = self._shown = time.monotonic()
-        self._first = state.global_step  # of a resumed run, whose earlier steps took no time here
+        self._first = state.global_step  # not 0 in a resumed run
         batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         resumed = f", resumed at step {state.global_step}" if state.global_step else ""
         self._screen.note(f"training: {state.max_steps} steps of {batch} examples{resumed}")
@@ -59,8 +59,8 @@ class Watch(TrainerCallback):
         elif not control.should_log and time.monotonic() - self._shown >= _SECONDS_BETWEEN_LINES:
             self._print(state, [])
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any) -> None:
-        if "loss" not in logs:  # of an evaluation, or the summary at the end
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
+        if logs is None or "loss" not in logs:  # an evaluation, or the summary at the end
             return
         self._figures = _formatted(logs)
         if self._bar:
@@ -68,8 +68,10 @@ class Watch(TrainerCallback):
         else:
             self._print(state, self._figures)
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Mapping[str, Any], **_: Any) -> None:
-        figures = _formatted({name.removeprefix("eval_"): value for name, value in metrics.items()})
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: Mapping[str, Any] | None = None, **_: Any
+    ) -> None:
+        figures = _formatted({name.removeprefix("eval_"): value for name, value in (metrics or {}).items()})
         self._screen.note(f"evaluation at step {state.global_step}: {', '.join(figures)}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -98,7 +100,7 @@ def _formatted(figures: Mapping[str, Any]) -> list[str]:
 
 
 def _peak() -> int:
-    """Bytes: of the GPU what was allocated, elsewhere what the process held."""
+    """Peak memory in bytes: allocated on the GPU, or of the process where there is none."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,4 +1,4 @@
-"""The forward pass that both trainers share: logits of a packed batch, of the positions in the loss and no others."""
+"""The forward pass that both trainers share: logits of a packed batch, only of the positions in the loss."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +10,10 @@ from lf_longpo.plugin.train.attention import no_mask
 
 
 def kept_logits(model: torch.nn.Module, batch: Mapping[str, Any]) -> torch.Tensor:
-    """Logits (K, V) of a batch of `packing.pack`, by a model under `attention.use_packed_attention`."""
+    """Logits (K, V) of a batch of `packing.pack`, by a model after `attention.use_packed_attention`.
+
+    K is the number of positions in the loss, V the size of the vocabulary.
+    """
     return model(
         input_ids=batch["input_ids"],
         position_ids=batch["position_ids"],
@@ -23,8 +26,11 @@ def kept_logits(model: torch.nn.Module, batch: Mapping[str, Any]) -> torch.Tenso
 
 
 @contextmanager
-def measuring(model: torch.nn.Module) -> Iterator[None]:
-    """Without gradients and dropout, but not in evaluation mode: quantised layers change their weights' form in it."""
+def without_gradients(model: torch.nn.Module) -> Iterator[None]:
+    """Switches gradients and dropout off for a block.
+
+    The model stays in training mode: quantised layers change the form of their weights in evaluation mode.
+    """
     dropouts = [module for module in model.modules() if isinstance(module, torch.nn.Dropout) and module.training]
     for module in dropouts:
         module.eval()

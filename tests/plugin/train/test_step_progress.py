@@ -1,4 +1,4 @@
-"""What a person sees of a training, in a terminal and in a pipe, and where the libraries' output goes."""
+"""The progress of a training in a terminal and in a pipe, and the log file for the libraries' output."""
 
 import io
 import os
@@ -11,8 +11,8 @@ import yaml
 from prepared import REPOSITORY, Prepared
 from test_train import recipe  # noqa: F401  the fixture
 
-from lf_longpo.plugin.train.screen import Screen
-from lf_longpo.plugin.train.watch import Watch
+from lf_longpo.plugin.train.console_output import Screen
+from lf_longpo.plugin.train.step_progress import StepProgress
 from lf_longpo.plugin.train.worker import log_of
 
 
@@ -23,7 +23,7 @@ class Terminal(io.StringIO):
 
 def play(out):
     """Three steps, of which the first and the last are logged."""
-    watch = Watch(Screen(out))
+    watch = StepProgress(Screen(out))
     args = SimpleNamespace(train_batch_size=1, gradient_accumulation_steps=2, world_size=1)
     state = SimpleNamespace(global_step=0, max_steps=3)
     watch.on_train_begin(args, state, None)
@@ -58,8 +58,8 @@ def test_a_terminal_has_a_bar(monkeypatch):
     assert "step 3/3" in shown and "loss 0.1667, margin +0.750" in shown and "step 1/3: " not in shown
 
 
-def test_processes_that_shall_be_silent_print_nothing():
-    watch = Watch(Screen(None))
+def test_silent_processes_print_nothing():
+    watch = StepProgress(Screen(None))
     args = SimpleNamespace(train_batch_size=1, gradient_accumulation_steps=1, world_size=2)
     state, control = SimpleNamespace(global_step=1, max_steps=1), SimpleNamespace(should_log=True)
     watch.on_train_begin(args, state, control)
@@ -71,7 +71,7 @@ def test_processes_that_shall_be_silent_print_nothing():
 CAUGHT = """
 import os, sys
 from pathlib import Path
-from lf_longpo.plugin.train.screen import diverted
+from lf_longpo.plugin.train.console_output import diverted
 with diverted() as output:
     print("from Python")
     os.system("echo from a child")
@@ -93,7 +93,7 @@ def test_output_goes_to_the_log_also_from_children_and_early(tmp_path, verbose):
     assert sorted(run.stdout.splitlines()) == sorted(shown) and run.stderr == ""
 
 
-def test_a_fault_before_the_log_is_kept_leaves_nothing_behind(tmp_path):
+def test_a_fault_before_the_log_is_kept_leaves_no_file(tmp_path):
     command = [
         sys.executable,
         "-c",
@@ -121,7 +121,7 @@ def test_a_training_shows_its_steps_and_keeps_the_log(recipe, tmp_path):  # noqa
 
 @pytest.mark.slow
 def test_a_training_that_fails_says_why_in_one_line(recipe, tmp_path):  # noqa: F811
-    """Of several processes too, whose own words are in the log."""
+    """Also under torchrun, where the traceback goes to the log."""
     settings = recipe("glm4", max_steps=3, output_dir=str(tmp_path / "out"), lora_target="no_such_layer")
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
     command = [sys.executable, "-m", "lf_longpo", "train", str(tmp_path / "recipe.yaml")]
