@@ -1,11 +1,11 @@
-"""Where the providers that people judge and embed with are reached, and where their keys are looked for."""
+"""Known providers: their addresses and the environment variables of their API keys."""
 
 from typing import Any
 
-# The API of the official client's default address.
+# Default address of the official client.
 OPENAI_URL = "https://api.openai.com/v1"
 
-# Each speaks the OpenAI API at this address. `send_seed` is off where the provider documents no `seed`.
+# Each provider has the OpenAI API at this address. `send_seed` is off if its documentation has no `seed`.
 PROVIDERS: dict[str, dict[str, Any]] = {
     "openai": {"base_url": OPENAI_URL, "api_key_env": "OPENAI_API_KEY"},
     "zhipu": {
@@ -28,5 +28,5 @@ PROVIDERS: dict[str, dict[str, Any]] = {
 
 
 def is_hosted(base_url: str | None) -> bool:
-    """Whether a known provider's own server stands at this address (none means OpenAI's)."""
+    """Whether this is the address of a known provider (None: OpenAI). A server on this machine is not."""
     return (base_url or OPENAI_URL) in {known["base_url"] for name, known in PROVIDERS.items() if name != "local"}

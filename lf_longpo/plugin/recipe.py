@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lf_longpo.config.loading import read_settings
+from lf_longpo.config.overrides import parse_override
 from lf_longpo.errors import UserError, first_line
 
 if TYPE_CHECKING:
@@ -31,28 +33,25 @@ class Arguments(NamedTuple):
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The settings of a recipe with `overrides` (key=value) on top, merged as LLaMA-Factory merges them.
+    """The settings of a recipe, with `overrides` (key=value) merged into them as LLaMA-Factory merges them.
 
     Raises:
-        UserError: the file is missing, is no mapping, or an override is no key=value.
+        UserError: the file is missing or is not a YAML mapping, or an override does not have the form key=value.
     """
-    from omegaconf import DictConfig, OmegaConf
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     path = Path(path)
     if not path.is_file() or path.suffix not in (".yaml", ".yml"):
-        raise UserError(f"no recipe {path}; name a .yaml file")
-    for override in overrides:
-        if "=" not in override or override.startswith(("-", "=")):
-            raise UserError(f"{override!r} must have the form key=value, as in learning_rate=5e-6")
+        raise UserError(f"there is no recipe {path}; name a .yaml file")
+    recipe = read_settings(path)
+    changes = OmegaConf.create()
     try:
-        recipe = OmegaConf.load(path)
-        if not isinstance(recipe, DictConfig):
-            raise UserError(f"{path} must hold settings, one `key: value` a line")
-        settings = OmegaConf.to_container(OmegaConf.merge(recipe, OmegaConf.from_cli(list(overrides))), resolve=True)
-    except UserError:
-        raise
-    except Exception as error:  # yaml's and omegaconf's many kinds, all with the line in their message
-        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+        for key, value in map(parse_override, overrides):
+            OmegaConf.update(changes, key, value)
+        settings = OmegaConf.to_container(OmegaConf.merge(recipe, changes), resolve=True)
+    except (OmegaConfBaseException, TypeError, ValueError) as error:  # such as ${unknown}
+        raise UserError(f"{path} cannot be used: {' '.join(str(error).split())}") from None
     return {str(key): value for key, value in settings.items()}
 
 
