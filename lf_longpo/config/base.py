@@ -1,6 +1,6 @@
 """The base class of all settings."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
@@ -36,3 +36,9 @@ def _completed(field: FieldInfo, value: Any) -> Any:
     if value is None and isinstance(field.annotation, type) and issubclass(field.annotation, Config):
         value = {}
     return field.default.completed(value) if isinstance(field.default, Config) and isinstance(value, dict) else value
+
+
+def section_of(field: FieldInfo) -> type[Config] | None:
+    """The settings of a section; None if the field is not a section."""
+    kinds = get_args(field.annotation) or (field.annotation,)
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Config)), None)

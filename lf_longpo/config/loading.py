@@ -3,11 +3,11 @@
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from lf_longpo.config.base import Config
+from lf_longpo.config.base import Config, section_of
 from lf_longpo.config.overrides import apply_overrides
 from lf_longpo.config.yaml_text import parse_yaml
 from lf_longpo.errors import UserError
@@ -81,9 +81,8 @@ def _explain(path: str | Path, kind: type[Config], fault: Any) -> str:
 
 def _nearest(kind: type[Config], location: tuple[Any, ...]) -> str | None:
     for part in location[:-1]:
-        annotation = kind.model_fields[part].annotation if part in kind.model_fields else None
-        section = next((kind for kind in get_args(annotation) or (annotation,) if isinstance(kind, type)), None)
-        if section is None or not issubclass(section, Config):
+        section = section_of(kind.model_fields[part]) if part in kind.model_fields else None
+        if section is None:
             return None
         kind = section
     return next(iter(difflib.get_close_matches(str(location[-1]), kind.model_fields)), None)

@@ -287,7 +287,7 @@ def test_ctrl_c_does_not_wait_for_a_batch(key, tmp_path, expected):
         wait_until(run, lambda: stub.looks)
         run.send_signal(signal.SIGINT)
         assert run.wait(60) == 130
-        assert "the same command carries on" in run.stderr.read()
+        assert "run the same command again to resume" in run.stderr.read()
         for batch in stub.batches.values():
             batch["ready"] = 0.0
         stub.seconds = 0.1
