@@ -32,8 +32,10 @@ def run(options: argparse.Namespace) -> int:
     from contextlib import redirect_stdout
 
     from lf_longpo.cli.settings_files import refuse_other_files
+    from lf_longpo.plugin.recipe import read_recipe
 
     refuse_other_files("longpo check", options.recipe)
+    read_recipe(options.recipe, options.overrides)  # reports errors before LLaMA-Factory is imported, which takes long
     with redirect_stdout(sys.stderr):  # libraries print to stdout, which is for the report only
         from lf_longpo.cli.run_output import stdout_console
         from lf_longpo.plugin.check.fix_lengths import fix_lengths

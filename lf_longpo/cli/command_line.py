@@ -68,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(prog="longpo", description="Long-context preference optimisation for LLaMA-Factory.")
     parser.add_argument("--version", action="version", version=f"longpo {__version__}")
+    parser.set_defaults(parser=parser)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add(subparsers)

@@ -74,7 +74,7 @@ def _explain(path: str | Path, kind: type[Config], fault: Any) -> str:
     if fault["type"] == "missing":
         return f"{path}: {field} is missing; set it"
     message = fault["msg"].removeprefix("Value error, ")
-    return f"{path}: {field or 'the configuration'}: {message}" + (
+    return f"{path}: {field or 'settings'}: {message}" + (
         f", not {fault['input']!r}" if isinstance(fault["input"], str | int | float | bool) else ""
     )
 

@@ -30,8 +30,9 @@ class ServedConfig(Config):
     """A model that can run on a server."""
 
     backend: str
-    base_url: str | None = None
-    """Address of the server, including /v1. Default: the provider's address, or OpenAI's."""
+    provider: str | None = None
+    model: str
+    base_url: str | list[str] | None = None
     api_key_env: str = "OPENAI_API_KEY"
     """Name of the environment variable that holds the API key. Default: the provider's variable, or this one."""
     price: PriceConfig | None = None
@@ -144,7 +145,7 @@ class ChatConfig(ServedConfig):
     @property
     def base_urls(self) -> list[str | None]:
         """The addresses; None is the default address of the client."""
-        return self.base_url if isinstance(self.base_url, list) else [self.base_url]
+        return [*self.base_url] if isinstance(self.base_url, list) else [self.base_url]
 
     @property
     def calls_at_once(self) -> int:
@@ -160,6 +161,8 @@ class ChatConfig(ServedConfig):
 class EmbedderConfig(ServedConfig):
     """The model that computes vectors of probes, statements and chunks."""
 
+    base_url: str | None = None
+    """Address of the server, including /v1. Default: the provider's address, or OpenAI's."""
     backend: Literal["sentence-transformers", "openai"] = "sentence-transformers"
     provider: Literal["openai", "zhipu", "local"] | None = None
     """A known server. It sets the defaults of backend, base_url and api_key_env."""
@@ -190,11 +193,14 @@ def check_budget(max_cost: float | None, *models: ServedConfig | None) -> None:
     Raises:
         ValueError: for a validator to raise.
     """
-    if max_cost is not None and any(isinstance(model, ChatConfig) and model.batch for model in models):
+    if max_cost is None:
+        return
+    if any(isinstance(model, ChatConfig) and model.batch for model in models):
         raise ValueError("max_cost: the cost of batches is only known when they end; remove it and use --estimate")
     for model in models:
-        own = model is None or model.backend != "openai" or model.provider == "local"
-        if max_cost is not None and not own and model.price is None:
+        if model is None or model.backend != "openai" or model.provider == "local":
+            continue  # no calls that cost money
+        if model.price is None:
             raise ValueError(
                 f"max_cost needs the price of {model.model}: set price.prompt and price.completion next to the model "
                 "(0 for your own server)"

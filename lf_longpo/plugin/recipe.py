@@ -1,11 +1,11 @@
-"""A LLaMA-Factory recipe: read with its overrides and parsed by LLaMA-Factory's own parser."""
+"""A LLaMA-Factory recipe: its settings with overrides, and what LLaMA-Factory's own parser makes of them."""
 
 import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from lf_longpo.config.loading import read_settings
 from lf_longpo.config.overrides import parse_override
@@ -14,12 +14,12 @@ from lf_longpo.errors import UserError, first_line
 if TYPE_CHECKING:
     from llamafactory.hparams import DataArguments, FinetuningArguments, ModelArguments, TrainingArguments
 
-# What LLaMA-Factory names the data of each stage; any other stage keeps its own name.
+# LLaMA-Factory's name for the data of a stage; other stages use their own name.
 _DATA_OF_STAGE = {"dpo": "rm"}
 
 
 class Arguments(NamedTuple):
-    """A recipe as LLaMA-Factory sees it."""
+    """A recipe in LLaMA-Factory's own classes."""
 
     model: "ModelArguments"
     data: "DataArguments"
@@ -28,7 +28,7 @@ class Arguments(NamedTuple):
 
     @property
     def data_stage(self) -> str:
-        """What LLaMA-Factory's loader calls the stage: `rm` for pairs, or the stage itself."""
+        """The stage as LLaMA-Factory's data loader names it: `rm` for pairs, otherwise the stage itself."""
         return _DATA_OF_STAGE.get(self.finetuning.stage, self.finetuning.stage)
 
 
@@ -49,19 +49,19 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
     try:
         for key, value in map(parse_override, overrides):
             OmegaConf.update(changes, key, value)
-        settings = OmegaConf.to_container(OmegaConf.merge(recipe, changes), resolve=True)
+        settings = cast(dict[Any, Any], OmegaConf.to_container(OmegaConf.merge(recipe, changes), resolve=True))
     except (OmegaConfBaseException, TypeError, ValueError) as error:  # such as ${unknown}
         raise UserError(f"{path} cannot be used: {' '.join(str(error).split())}") from None
     return {str(key): value for key, value in settings.items()}
 
 
 def parse_recipe(settings: dict[str, Any]) -> Arguments:
-    """LLaMA-Factory's own parsing and cross-checks, as of a run without GPUs, so that any machine can do it.
+    """Parses and checks settings with LLaMA-Factory's own parser, as for a run without GPUs.
 
-    Optional packages are taken as installed; `missing_packages` reports those that are not.
+    Optional packages count as installed; `missing_packages` reports those that are not.
 
     Raises:
-        UserError: LLaMA-Factory refuses the settings, in its own words.
+        UserError: LLaMA-Factory refuses the settings; the message is its own.
     """
     os.environ["LLAMAFACTORY_VERBOSITY"] = "WARN"
     from llamafactory.hparams import get_train_args
@@ -70,19 +70,19 @@ def parse_recipe(settings: dict[str, Any]) -> Arguments:
     try:
         with _all_packages():
             model, data, training, finetuning, _ = get_train_args(dict(settings))
-    except Exception as error:  # of any kind, since its parser takes values of any kind
+    except Exception as error:  # its parser raises errors of many kinds
         raise UserError(first_line(error)) from None
     return Arguments(model, data, training, finetuning)
 
 
 @contextmanager
 def _all_packages() -> Iterator[None]:
-    """Keeps LLaMA-Factory's parser from stopping at the first optional package that is not installed."""
+    """Lets LLaMA-Factory's parser accept optional packages that are not installed."""
     from llamafactory.hparams import parser
 
-    ask = parser._check_extra_dependencies
+    check = parser._check_extra_dependencies
     parser._check_extra_dependencies = lambda *_: None
     try:
         yield
     finally:
-        parser._check_extra_dependencies = ask
+        parser._check_extra_dependencies = check
