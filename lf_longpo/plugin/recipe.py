@@ -29,7 +29,8 @@ class Arguments(NamedTuple):
     @property
     def data_stage(self) -> str:
         """The stage as LLaMA-Factory's data loader names it: `rm` for pairs, otherwise the stage itself."""
-        return _DATA_OF_STAGE.get(self.finetuning.stage, self.finetuning.stage)
+        stage: str = self.finetuning.stage
+        return _DATA_OF_STAGE.get(stage, stage)
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
