@@ -11,7 +11,8 @@ import llamafactory.train.tuner  # noqa: F401
 import torch.distributed.run  # noqa: F401
 from transformers import AutoModelForImageTextToText, AutoModelForSeq2SeqLM, AutoModelForTextToWaveform
 
-import lf_longpo.cli.reporting
+import lf_longpo.cli.evaluation_output
+import lf_longpo.cli.generation_output
 import lf_longpo.evaluation.benchmarks
 import lf_longpo.evaluation.evaluate
 import lf_longpo.generation.generate

@@ -1,6 +1,6 @@
-"""The command line: one file a command, with its arguments, its call and what it prints.
+"""The command line: one file for each command, with its arguments, its call and what it prints.
 
-No logic is here; nothing imports this room. Modules that a command needs are imported when it runs, so that
+The logic is in the rooms below, and nothing imports this room. A command imports what it needs when it runs, so that
 `longpo --help` answers at once.
 """
 

@@ -2,13 +2,16 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+
+from lf_longpo.cli.arguments import Subparsers, add_command
 
 
-def add(subparsers: Any) -> None:
+def add(subparsers: Subparsers) -> None:
     """Adds the command with its arguments."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "init",
+        run,
         help="write the recipes of a method for your model into this folder",
         description="Writes commented YAML recipes to generate pairs, train, export, serve and evaluate, for any model "
         "that LLaMA-Factory has a template for. Existing files are not changed.",
@@ -16,7 +19,6 @@ def add(subparsers: Any) -> None:
     parser.add_argument("--model", required=True, help="name on the Hugging Face hub, or a folder")
     parser.add_argument("--method", required=True, choices=["longmab", "longreward"], help="how pairs are made")
     parser.add_argument("--template", help="LLaMA-Factory's chat template (that of the model in LLaMA-Factory's table)")
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

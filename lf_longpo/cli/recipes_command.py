@@ -3,18 +3,21 @@
 import argparse
 from pathlib import Path
 
+from lf_longpo.cli.arguments import Subparsers, add_command
 from lf_longpo.errors import UserError
 
 
-def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add(subparsers: Subparsers) -> None:
     """Adds the command."""
-    recipes = subparsers.add_parser(
+    recipes = add_command(
+        subparsers,
         "recipes",
+        run,
         help="list the shipped recipes, or copy some to edit them",
         description="Lists the shipped recipes. Every command that takes a recipe or a configuration also takes the "
         "name of a shipped one: longpo generate smollm2_longmab.",
     )
-    recipes.set_defaults(run=run, words=None)
+    recipes.set_defaults(words=None)
     copy = recipes.add_subparsers(metavar="ACTION").add_parser(
         "copy",
         help="copy recipes with the files that they need",

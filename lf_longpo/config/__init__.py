@@ -1,7 +1,7 @@
-"""Typed settings, split by what they configure, and how they are read from YAML.
+"""Typed settings of all commands, one file for each thing they configure, and how they are read.
 
-Nothing here opens a model, a data set or a network connection: a valid configuration may still name a file or a server
-that does not exist.
+`loading` reads a YAML file and `key=value` overrides. Nothing here opens a model, a data set or a network connection:
+valid settings may name a file or a server that does not exist.
 """
 
 from lf_longpo.config.base import Config, Positive

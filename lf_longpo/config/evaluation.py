@@ -1,4 +1,4 @@
-"""`longpo evaluate`."""
+"""Settings of `longpo evaluate`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,37 +12,38 @@ from lf_longpo.config.sampling import GreedySampling
 
 
 class EvaluateConfig(Config):
-    """What all evaluations share."""
+    """Settings that all evaluations share."""
 
     input: str | Annotated[list[str], Field(min_length=1)]
-    """Questions: a .jsonl, .json, .parquet or .csv file, a folder of such, or a data set on the hub (`org/name`,
-    `org/name:subset`); or a list of these. Each is a set of its own."""
+    """Questions: a .jsonl, .json, .parquet or .csv file, a folder of such files, or a data set on the hub (`org/name`,
+    `org/name:subset`); or a list of these. Each file or data set is reported as a set of its own."""
     input_split: str = "test"
-    """Split of a hub data set."""
+    """Split of a data set on the hub."""
     output_dir: Path
-    """Predictions, results and what is needed to carry on."""
+    """Folder of predictions, results and the files that resume the run."""
     tokenizer: str | None = None
-    """Counts prompt tokens. Default: the model."""
+    """Counts prompt tokens. Default: the model's tokenizer."""
     prompt: str = "plain"
-    """How models are asked: `plain` (the context, then the question), `reasoning`, `brief`, or a text file's path."""
+    """Prompt: `plain` (the context, then the question), `reasoning`, `brief`, or the path of a text file."""
     samples: Positive = 1
-    """Answers a question; scores are their means. More than one needs a temperature above 0."""
+    """Answers per question; scores are their means. More than one needs a temperature above 0."""
     sampling: GreedySampling = GreedySampling()
-    """Greedy by default, 1024 new tokens."""
+    """Sampling of answers. Default: greedy, at most 1024 new tokens."""
     max_prompt_tokens: Positive = 64_000
-    """Longer prompts lose the middle of their context."""
+    """Longer prompts lose the middle of the context."""
     baseline: Path | None = None
-    """The output_dir of an earlier evaluation, shown beside this one."""
+    """output_dir of an earlier evaluation; its results are shown above the new ones."""
     seed: int = 42
+    """Seed of all random choices."""
     max_cost: Annotated[float, Field(gt=0)] | None = None
-    """The run stops before its calls cost more than this, at the models' `price`; it can be carried on."""
+    """The run stops before its calls cost more than this, by the `price` of the models. Raise it to resume the run."""
     max_failure_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """The run exits with 1 when a larger share of the questions failed or could not be judged."""
+    """The exit code is 1 if a larger share of the questions failed or could not be judged."""
 
     @model_validator(mode="after")
     def _samples_differ(self) -> "EvaluateConfig":
         if self.samples > 1 and self.sampling.temperature == 0:
-            raise ValueError("samples above 1 at temperature 0 would all be the same; set sampling.temperature")
+            raise ValueError("samples above 1 at temperature 0 are all the same; set sampling.temperature above 0")
         return self
 
     @model_validator(mode="after")
@@ -57,15 +58,15 @@ class LongQAConfig(EvaluateConfig):
     """`longpo evaluate longqa`: answers to long-context questions, scored by EM, F1 and SubEM."""
 
     input_split: str = "train"
-    """Split of a hub data set."""
+    """Split of a data set on the hub."""
     model: ChatConfig
     prompt: str = "reasoning"
-    """How the model is asked: `reasoning` (the paper's form), `brief`, or a text file's path."""
+    """Prompt: `reasoning` (the form of LongMab-PO), `brief`, or the path of a text file."""
     max_prompt_tokens: Positive = 100_000
-    """Longer prompts lose the middle of their context, as in the paper (arXiv 2508.13993)."""
+    """Longer prompts lose the middle of the context. The default is the published one (arXiv 2508.13993)."""
 
 
-# OpenAI tells nobody its models' windows.
+# OpenAI's API does not report the context windows of its models.
 GPT_4O = ChatConfig(provider="openai", model="gpt-4o", context_window=128_000)
 
 
@@ -74,7 +75,9 @@ class LongBenchConfig(EvaluateConfig):
 
     model: ChatConfig
     judge: ChatConfig | None = GPT_4O
-    """Rates answers against the references; null for LongBench's automatic metrics alone."""
+    """Rates answers against the references; null: only LongBench's automatic metrics. Default: gpt-4o at
+    OpenAI. Keys that you set change this default: another `model`
+    drops its context_window, another `backend`, `provider` or `base_url` replaces the whole default."""
     judging: VerdictConfig = VerdictConfig()
     """How the judge's verdicts are read."""
 
@@ -83,23 +86,26 @@ class LongBenchChatConfig(EvaluateConfig):
     """`longpo evaluate longbench-chat`: open questions over long documents, rated 1 to 10 by a judge."""
 
     few_shots: str
-    """The rated answers, as published: a .json list with one list for each question of {"answer", "score"}."""
+    """Rated answers that the judge sees as examples: a .json file in the published form, a list with one list of
+    {"answer", "score"} for each question."""
     model: ChatConfig
     judge: ChatConfig = GPT_4O
-    """Rates answers."""
+    """Rates answers. Default: gpt-4o at OpenAI. Keys that you set change this default: another `model`
+    drops its context_window, another `backend`, `provider` or `base_url` replaces the whole default."""
     judging: VerdictConfig = VerdictConfig()
     """How the judge's verdicts are read."""
 
 
 class WinRateConfig(EvaluateConfig):
-    """`longpo evaluate winrate`: two models' answers side by side."""
+    """`longpo evaluate winrate`: answers of two models, compared by a judge."""
 
     input_split: str = "train"
-    """Split of a hub data set."""
+    """Split of a data set on the hub."""
     model: ChatConfig
     against: ChatConfig
-    """The model that it is to be better than."""
+    """The model to compare with."""
     judge: ChatConfig = GPT_4O
-    """Tells which answer is better, in both orders."""
+    """Decides which answer is better, in both orders. Default: gpt-4o at OpenAI. Keys that you set change this default:
+    another `model` drops its context_window, another `backend`, `provider` or `base_url` replaces the whole default."""
     judging: VerdictConfig = VerdictConfig()
     """How the judge's verdicts are read."""

@@ -1,4 +1,4 @@
-"""How a judge scores, and how its verdicts are read."""
+"""Settings of a judge: how it scores and how its verdicts are read."""
 
 from typing import Annotated, Literal
 
@@ -11,29 +11,31 @@ class VerdictConfig(Config):
     """How a judge's verdict is read."""
 
     rating: Literal["parsed", "expected"] | None = None
-    """`parsed`: the number the judge writes. `expected`: the mean of its distribution over all ratings, from token
-    probabilities (a local model, vLLM or SGLang; hosted ones as far as they tell them). Default: expected for the
-    embedded model, parsed for others."""
+    """`parsed`: the number that the judge writes. `expected`: the mean of all ratings, weighted by their token
+    probabilities (a local model, vLLM or SGLang; paid services only if they report probabilities). Default: expected
+    for the embedded model, parsed for other models."""
     analysis_tokens: Annotated[int, Field(ge=0, strict=True)] = 512
-    """Most tokens of an analysis with its verdict. 0, with rating: expected: the rating is read at once."""
+    """Most new tokens of an analysis and its verdict. 0 (with rating: expected): the rating without an analysis."""
 
     @model_validator(mode="after")
     def _verdict_has_room(self) -> "VerdictConfig":
         if self.analysis_tokens == 0 and self.rating == "parsed":
-            raise ValueError("analysis_tokens: 0 leaves a parsed verdict no room; set rating: expected or raise it")
+            raise ValueError(
+                "analysis_tokens: 0 leaves no tokens for a parsed verdict; raise it or set rating: expected"
+            )
         return self
 
 
 class JudgingConfig(VerdictConfig):
-    """How a judge scores a response (LongReward, arXiv 2410.21252); the defaults are the paper's."""
+    """How a judge scores a response (LongReward, arXiv 2410.21252); the defaults are the published values."""
 
     chunk_size: Positive = 4096
-    """Tokens of the part of a context from which the judge extracts what is relevant. Smaller: more calls, closer
-    reading."""
+    """Tokens of each part of a context from which the judge extracts relevant information. Smaller parts need more
+    calls and are read more closely."""
     evidence_chunk_size: Positive = 128
-    """Tokens of a passage that a statement is checked against."""
+    """Tokens of a passage that serves as evidence for a statement."""
     evidence_top_k: Positive = 5
-    """Passages a statement is checked against."""
+    """Passages that each statement is checked against."""
     prompts: str | None = None
-    """The judge's prompts: `full` (definitions and examples), `brief` (small models), or a folder whose files stand in
-    for those of `full` that have the same name. Default: brief for the embedded model, full for others."""
+    """Prompts of the judge: `full` (definitions and examples), `brief` (small models), or a folder; its files replace
+    the files of `full` with the same names. Default: brief for the embedded model, full for other models."""

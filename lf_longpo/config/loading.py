@@ -1,13 +1,14 @@
-"""Reading a configuration: one YAML file, `key=value` overrides behind it, one clear line for each fault."""
+"""Reading settings: a YAML file, then `key=value` overrides; one line for each error."""
 
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from lf_longpo.config.base import Config
+from lf_longpo.config.base import Config, section_of
+from lf_longpo.config.overrides import apply_overrides
 from lf_longpo.config.shipped import resolve
 from lf_longpo.config.yaml_text import parse_yaml
 from lf_longpo.errors import UserError
@@ -17,17 +18,16 @@ C = TypeVar("C", bound=Config)
 
 
 def load_config(kind: type[C], path: str | Path | None, overrides: Sequence[str] = ()) -> C:
-    """Reads a YAML file, applies `key=value` overrides (dots go down: `longmab.rounds=8`) and checks the result.
+    """Reads a YAML file, applies `key=value` overrides (`longmab.rounds=8`) and checks the result.
 
-    Without a path the overrides are all there is.
+    Without a path, only the overrides count.
 
     Raises:
-        UserError: the file is missing or no YAML mapping, an override is malformed, or a key or value is wrong; one
-            line for each fault, naming the file and the field.
+        UserError: the file is missing or is not a YAML mapping, an override is malformed, or a key or value is wrong.
+            One line for each error, with the file and the field.
     """
     data = read_settings(Path(path)) if path is not None else {}
-    for override in overrides:
-        _apply(data, override)
+    apply_overrides(data, overrides)
     try:
         config = kind.model_validate(data)
     except ValidationError as error:
@@ -37,47 +37,34 @@ def load_config(kind: type[C], path: str | Path | None, overrides: Sequence[str]
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The keys and values of a YAML file, unchecked.
+    """The keys and values of a YAML file, without checks of the keys.
 
     Raises:
-        UserError: the file cannot be read, or is no YAML mapping.
+        UserError: the file cannot be read or is not a YAML mapping.
     """
     try:
         data = parse_yaml(resolve(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:  # also where it is not UTF-8
+        raise UserError(f"cannot read {path}: {error.strerror}; check the path") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text; save it as UTF-8") from None
+    except ValueError as error:
         raise UserError(f"{path} is not YAML: {error}") from None
     if not isinstance(data, dict):
-        raise UserError(f"{path} must hold keys and values")
+        raise UserError(f"{path} must hold settings, one `key: value` per line")
     return data
 
 
-def _apply(data: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise UserError(f"override {override!r} must have the form key=value, as in longmab.rounds=8")
-    *parents, last = key.split(".")
-    for parent in parents:
-        data = data.setdefault(parent, {})
-        if not isinstance(data, dict):
-            raise UserError(f"override {override!r}: {parent} holds a value, not keys")
-    try:
-        data[last] = parse_yaml(value)
-    except ValueError:
-        raise UserError(f"override {override!r}: {value!r} is not a YAML value; quote it") from None
-
-
-def _check_texts(settings: dict[str, Any], place: str) -> None:
-    """Refuses what YAML can spell and no file, path or request can hold.
+def _check_texts(settings: dict[str, Any], source: str) -> None:
+    """Refuses characters that YAML allows, but files, paths and requests do not.
 
     Raises:
-        UserError: it names the section.
+        UserError: the message names the section.
     """
-    refuse_halves(settings, place)
+    refuse_halves(settings, source)
     for name, value in settings.items():
         if any("\0" in text for text in texts_in(value)):
-            raise UserError(f"{place}: {name} holds a null character; remove it")
+            raise UserError(f"{source}: {name} holds a null character; remove it")
 
 
 def _explain(path: str | Path, kind: type[Config], fault: Any) -> str:
@@ -86,18 +73,17 @@ def _explain(path: str | Path, kind: type[Config], fault: Any) -> str:
         near = _nearest(kind, fault["loc"])
         return f"{path}: unknown key {field}" + (f"; did you mean {near}?" if near else "")
     if fault["type"] == "missing":
-        return f"{path}: {field} is missing"
+        return f"{path}: {field} is missing; set it"
     message = fault["msg"].removeprefix("Value error, ")
-    return f"{path}: {field or 'the configuration'}: {message}" + (
+    return f"{path}: {field or 'settings'}: {message}" + (
         f", not {fault['input']!r}" if isinstance(fault["input"], str | int | float | bool) else ""
     )
 
 
 def _nearest(kind: type[Config], location: tuple[Any, ...]) -> str | None:
     for part in location[:-1]:
-        annotation = kind.model_fields[part].annotation if part in kind.model_fields else None
-        section = next((kind for kind in get_args(annotation) or (annotation,) if isinstance(kind, type)), None)
-        if section is None or not issubclass(section, Config):
+        section = section_of(kind.model_fields[part]) if part in kind.model_fields else None
+        if section is None:
             return None
         kind = section
     return next(iter(difflib.get_close_matches(str(location[-1]), kind.model_fields)), None)

@@ -1,4 +1,4 @@
-"""Chat models and embedders: where they run, and what they may take."""
+"""Settings of chat models and embedders: where they run, their limits and their prices."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -8,16 +8,16 @@ from pydantic import AfterValidator, Field, model_validator
 from lf_longpo.config.base import Config, Positive
 from lf_longpo.config.providers import PROVIDERS
 
-# Requests to have in batches where nobody says how many.
+# Default of max_concurrency with batch: true.
 _BATCHED = 20_000
-
-
-# Fewer would be a day's wait for next to nothing.
+# Smaller batches are not worth the wait of up to a day.
 _BATCHED_LEAST = 1000
-
-
-# Providers without a Batch API of OpenAI's form.
+# Providers without a Batch API in OpenAI's form.
 _UNBATCHED = ("anthropic", "deepseek", "local")
+# Keys that say where a model runs.
+_LOCATION = ("backend", "provider", "base_url")
+# Keys that describe the model named by `model`.
+_OF_THE_MODEL = ("context_window", "price")
 
 
 def _device(name: str) -> str:
@@ -31,23 +31,23 @@ NumberFormat = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class PriceConfig(Config):
-    """What a model's tokens cost, in any one currency, per million."""
+    """The price of a model's tokens, per million, in any currency."""
 
     prompt: Annotated[float, Field(ge=0)]
     completion: Annotated[float, Field(ge=0)] = 0.0
 
 
 class ServedConfig(Config):
-    """A model that may stand behind a server."""
+    """A model that can run on a server."""
 
     backend: str
-
-    base_url: str | None = None
-    """Address of the server, with its /v1. Default: the provider's, or OpenAI's."""
+    provider: str | None = None
+    model: str
+    base_url: str | list[str] | None = None
     api_key_env: str = "OPENAI_API_KEY"
-    """Name of the environment variable that holds the key. Default: the provider's, or this."""
+    """Name of the environment variable that holds the API key. Default: the provider's variable, or this one."""
     price: PriceConfig | None = None
-    """Per million tokens; for the cost in progress and summary, and for `max_cost`."""
+    """Price per million tokens, for the cost in the progress line and the summary, and for `max_cost`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -62,7 +62,7 @@ class ServedConfig(Config):
     @model_validator(mode="after")
     def _address_needs_a_server(self) -> "ServedConfig":
         if self.backend != "openai" and self.base_url:
-            raise ValueError("base_url and provider go with backend: openai; remove them or change the backend")
+            raise ValueError("base_url and provider need backend: openai; remove them or change the backend")
         return self
 
 
@@ -70,35 +70,38 @@ class ChatConfig(ServedConfig):
     """A chat model and where it runs."""
 
     base_url: str | Annotated[list[str], Field(min_length=1)] | None = None
-    """Address of the server, with its /v1; or of several that serve the same model: calls go where there is room, and a
-    server that is down is left alone until it is back. Default: the provider's, or OpenAI's."""
-
+    """Address of the server, including /v1, or a list of servers of the same model. Calls go to a server with
+    room; a server that is down gets no calls until it is back. Default: the provider's address, or
+    OpenAI's."""
     backend: Literal["openai", "vllm", "transformers"] = "openai"
-    """`openai`: any server that speaks the OpenAI API (vLLM, SGLang, a paid one). `vllm`: its engine, started and ended
-    by the run. `transformers`: in this process."""
+    """`openai`: any server with the OpenAI API (vLLM, SGLang, a paid service). `vllm`: a vLLM engine that the run
+    starts and stops. `transformers`: in this process."""
     provider: Literal["openai", "zhipu", "anthropic", "deepseek", "local"] | None = None
-    """A known server (`local`: port 8000 of this machine): fills in base_url, api_key_env and send_seed where they are
-    not set."""
+    """A known server (`local`: port 8000 of this machine). It sets the defaults of base_url, api_key_env and
+    send_seed."""
     model: str
-    """The name the server knows; or for vllm and transformers a folder, a hub name, or the embedded `smollm2-135m`."""
+    """Name of the model on the server; for vllm and transformers a folder, a name on the hub, or the embedded
+    `smollm2-135m`."""
     adapter: str | None = None
-    """Folder of a LoRA adapter to load on top (not openai, whose servers name their adapters in `model`)."""
+    """Folder of a LoRA adapter to load (vllm and transformers; on a server, name the adapter in `model`)."""
     tensor_parallel_size: Positive = 1
-    """GPUs that one copy of the model is spread over (vllm only)."""
+    """GPUs for each copy of the model (vllm only)."""
     data_parallel_size: Positive = 1
     """Copies of the model (vllm only)."""
     batch: Annotated[bool, Field(strict=True)] = False
-    """Whether requests go through the provider's Batch API (OpenAI's, or one of its form such as Zhipu's): mostly half
-    the price, an answer within a day. Those that arrive together are handed in together; set `price` to that of
-    batches and `max_concurrency` to the requests to have there at once (20000 where it is not set)."""
+    """Whether requests go through the provider's Batch API (OpenAI's, or one in the same form such as Zhipu's): usually
+    half the price, and results within a day. Requests that are ready together are uploaded together. Set `price` to the
+    price of batches. `max_concurrency` limits the requests at the provider at once (default with batch: 20000)."""
     max_concurrency: Positive | Literal["auto"] = 64
-    """Calls in flight at once, at each server; for vllm and transformers the most rows in one batch. It is halved where
-    a server refuses a fifth of them or lets them time out, and grows back. `auto`: from 16 up while the server keeps
-    its speed (openai only)."""
+    """Calls in flight at once, for each server; for vllm and transformers the largest batch. The limit is halved when a
+    server refuses a fifth of the calls or they time out, and then grows again. `auto`: starts at 16 and grows while the
+    server keeps its speed (openai only)."""
     requests_per_minute: Positive | None = None
-    """The provider's limit, not exceeded in any minute of one start (openai only). Default: none."""
+    """Rate limit: most requests in any minute (openai only). It counts from each start of the run. Default: no
+    limit."""
     tokens_per_minute: Positive | None = None
-    """Likewise of prompt and new tokens, taken to be a third of the prompt's bytes and all of `max_new_tokens`."""
+    """Rate limit: most prompt and new tokens in any minute (openai only), estimated as a third of the prompt's bytes
+    plus `max_new_tokens`. Default: no limit."""
     device: Device = "auto"
     """Where the model computes: `cpu`, `cuda`, `cuda:1`, `mps`. `auto`: the first GPU, else the CPU (transformers
     only)."""
@@ -106,17 +109,16 @@ class ChatConfig(ServedConfig):
     """Number format of weights and computation: `float32`, `bfloat16` or `float16`. `auto`: on a GPU the format of the
     model's files, on a CPU bfloat16; another one where the device has no bfloat16 (transformers only)."""
     context_window: Positive | None = None
-    """Prompt and new tokens together. Default: what the server or the model's files say."""
+    """Most tokens of prompt and reply together. Default: what the server reports or the model's files say."""
     timeout: Annotated[float, Field(gt=0)] = 600.0
-    """Seconds after which a call is given up and tried again (openai only)."""
+    """Seconds after which a call is cancelled and retried (openai only)."""
     max_retries: Annotated[int, Field(ge=0)] = 8
-    """Tries after the first on rate limits, time-outs, lost connections, server errors and broken replies (not
-    transformers)."""
+    """Retries after rate limits, time-outs, lost connections, server errors and broken replies (not transformers)."""
     send_seed: bool = True
-    """Whether each call carries a seed of its own (not transformers, where it always does). Off for servers that refuse
-    or, as vLLM 0.32 on a CPU with chunked prefill, do not survive it; repeated runs then sample anew."""
+    """Whether each call sends its own seed (transformers always uses one). Set it to false for servers that refuse a
+    seed or crash on it (vLLM 0.32 on a CPU with chunked prefill); a repeated run then samples other replies."""
     trust_remote_code: bool = False
-    """Whether code that comes with the model's files may run here."""
+    """Whether code from the model's files may run on this machine."""
 
     @model_validator(mode="before")
     @classmethod
@@ -126,46 +128,64 @@ class ChatConfig(ServedConfig):
     @model_validator(mode="after")
     def _backend_fields(self) -> "ChatConfig":
         if self.backend == "openai" and self.adapter:
-            raise ValueError("adapter goes with backend: transformers or vllm; a server names its adapters in model")
+            raise ValueError("adapter needs backend: transformers or vllm; for a server, name the adapter in model")
         copies = [name for name in ("tensor_parallel_size", "data_parallel_size") if getattr(self, name) > 1]
         if copies and self.backend != "vllm":
-            raise ValueError(f"{copies[0]} goes with backend: vllm")
+            raise ValueError(f"{copies[0]} needs backend: vllm; remove it or change the backend")
         check_in_process(self, "transformers")
         quotas = [name for name in ("requests_per_minute", "tokens_per_minute") if getattr(self, name)]
         if self.backend != "openai" and (quotas or self.max_concurrency == "auto"):
-            raise ValueError(f"{quotas[0] if quotas else 'max_concurrency: auto'} goes with backend: openai")
+            raise ValueError(f"{quotas[0] if quotas else 'max_concurrency: auto'} needs backend: openai; remove it")
         if self.batch and (self.backend != "openai" or self.provider in _UNBATCHED or len(self.base_urls) > 1):
-            raise ValueError("batch goes with one server that has OpenAI's Batch API (OpenAI, Zhipu); remove it")
+            raise ValueError("batch needs one server with OpenAI's Batch API (OpenAI, Zhipu); remove it")
         if self.batch and (quotas or self.max_concurrency == "auto"):
-            raise ValueError(f"{quotas[0] if quotas else 'max_concurrency: auto'} does not go with batch; remove it")
+            raise ValueError(f"{quotas[0] if quotas else 'max_concurrency: auto'} cannot be used with batch; remove it")
         if self.batch and self.calls_at_once < _BATCHED_LEAST:
-            raise ValueError(f"max_concurrency: {self.max_concurrency} makes batches of no more requests; remove it")
+            raise ValueError(
+                f"max_concurrency: {self.max_concurrency} limits batches to so few requests; remove it or set "
+                f"{_BATCHED_LEAST} or more"
+            )
         return self
+
+    def completed(self, given: dict[str, Any]) -> dict[str, Any]:
+        """The keys of a section with this default, where the user set the keys `given`.
+
+        A section that says where the model runs replaces the default. Otherwise it keeps the default's keys; those that
+        describe the default's model only together with that model.
+        """
+        if any(name in given and given[name] != getattr(self, name) for name in _LOCATION):
+            return given
+        completed = super().completed(given)
+        if completed["model"] != self.model:
+            completed = {name: completed[name] for name in completed if name in given or name not in _OF_THE_MODEL}
+        return completed
 
     @property
     def base_urls(self) -> list[str | None]:
-        """The addresses, None for the client's own."""
-        return self.base_url if isinstance(self.base_url, list) else [self.base_url]
+        """The addresses; None is the default address of the client."""
+        return [*self.base_url] if isinstance(self.base_url, list) else [self.base_url]
 
     @property
     def calls_at_once(self) -> int:
-        """At most, over all servers, as far as it is known beforehand."""
+        """The largest number of calls in flight, over all servers; with `auto` an upper limit."""
         copies = len(self.base_urls) * self.data_parallel_size
         return copies * (256 if self.max_concurrency == "auto" else self.max_concurrency)
 
     def questions_at_once(self, calls: int) -> int:
-        """How many to work on where each has so many calls, which in batches are all there together."""
+        """How many questions to work on at once if each question needs `calls` calls."""
         return max(1, self.calls_at_once // calls) if self.batch else self.calls_at_once
 
 
 class EmbedderConfig(ServedConfig):
-    """The model that turns probes, statements and chunks into vectors."""
+    """The model that computes vectors of probes, statements and chunks."""
 
+    base_url: str | None = None
+    """Address of the server, including /v1. Default: the provider's address, or OpenAI's."""
     backend: Literal["sentence-transformers", "openai"] = "sentence-transformers"
     provider: Literal["openai", "zhipu", "local"] | None = None
-    """A known server: fills in backend, base_url and api_key_env where they are not set."""
+    """A known server. It sets the defaults of backend, base_url and api_key_env."""
     model: str = "minilm"
-    """A folder, a hub name, or the embedded `minilm`; for openai the name the server knows."""
+    """A folder, a name on the hub, or the embedded `minilm`; for openai the name of the model on the server."""
     device: Device = "auto"
     """Where the model computes: `cpu`, `cuda`, `cuda:1`, `mps`. `auto`: the GPU if it has enough free memory, else the
     CPU; a line reports which (sentence-transformers only)."""
@@ -173,11 +193,11 @@ class EmbedderConfig(ServedConfig):
     """Number format of weights and computation: `float32`, `bfloat16` or `float16`. `auto`: that of the model's files
     (sentence-transformers only)."""
     batch_size: Positive = 32
-    """Texts a call or a forward pass."""
+    """Texts per call or forward pass."""
     max_concurrency: Positive = 16
     """Calls in flight at once (openai only)."""
     trust_remote_code: bool = False
-    """Whether code that comes with the model's files may run here."""
+    """Whether code from the model's files may run on this machine."""
 
     @model_validator(mode="after")
     def _backend_fields(self) -> "EmbedderConfig":
@@ -198,23 +218,31 @@ def check_in_process(model: "ChatConfig | EmbedderConfig", backend: str) -> None
 
 
 def check_engines(*models: ChatConfig | None) -> None:
-    engines = {model.model_dump_json() for model in models if model and model.backend == "vllm"}
-    if len(engines) > 1:
-        raise ValueError("two models cannot both be engines of this process; serve one (scripts/serve_vllm.sh)")
-
-
-def check_budget(max_cost: float | None, *models: ServedConfig | None) -> None:
-    """Refuses a bound on the cost where the cost of a model's calls is not known.
+    """Refuses two different vLLM engines in one process.
 
     Raises:
         ValueError: for a validator to raise.
     """
-    if max_cost is not None and any(isinstance(model, ChatConfig) and model.batch for model in models):
-        raise ValueError("max_cost: what batches will cost is known a day later; remove it, and see --estimate")
+    engines = {model.model_dump_json() for model in models if model and model.backend == "vllm"}
+    if len(engines) > 1:
+        raise ValueError("one process cannot run two vLLM engines; start a server for one of the models (vllm serve)")
+
+
+def check_budget(max_cost: float | None, *models: ServedConfig | None) -> None:
+    """Refuses `max_cost` if the cost of a model's calls is unknown.
+
+    Raises:
+        ValueError: for a validator to raise.
+    """
+    if max_cost is None:
+        return
+    if any(isinstance(model, ChatConfig) and model.batch for model in models):
+        raise ValueError("max_cost: the cost of batches is only known when they end; remove it and use --estimate")
     for model in models:
-        own = model is None or model.backend != "openai" or model.provider == "local"
-        if max_cost is not None and not own and model.price is None:
+        if model is None or model.backend != "openai" or model.provider == "local":
+            continue  # no calls that cost money
+        if model.price is None:
             raise ValueError(
-                f"max_cost needs the price of {model.model}: set price.prompt and price.completion beside it (0 for a "
-                "server of your own)"
+                f"max_cost needs the price of {model.model}: set price.prompt and price.completion next to the model "
+                "(0 for your own server)"
             )

@@ -1,12 +1,12 @@
-"""Where the providers that people judge and embed with are reached, and where their keys are looked for."""
+"""Known providers: their addresses and the environment variables of their API keys."""
 
 from typing import Any
 from urllib.parse import urlsplit
 
-# The API of the official client's default address.
+# Default address of the official client.
 OPENAI_URL = "https://api.openai.com/v1"
 
-# Each speaks the OpenAI API at this address. `send_seed` is off where the provider documents no `seed`.
+# Each provider has the OpenAI API at this address. `send_seed` is off if its documentation has no `seed`.
 PROVIDERS: dict[str, dict[str, Any]] = {
     "openai": {"base_url": OPENAI_URL, "api_key_env": "OPENAI_API_KEY"},
     "zhipu": {

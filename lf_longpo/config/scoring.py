@@ -1,4 +1,4 @@
-"""`longpo score`."""
+"""Settings of `longpo score`."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,24 +11,32 @@ from lf_longpo.config.models import ChatConfig, EmbedderConfig, check_budget
 
 
 class ScoreConfig(Config):
-    """`longpo score`: scores for responses that exist already."""
+    """`longpo score`: scores for existing responses."""
 
     responses: str
-    """Responses, as {"idx": "<context's idx>-<sample>", "query", "answer"} lines, or with a `context` of their own."""
+    """Responses: lines with {"idx": "<idx of the context>-<sample>", "query", "answer"}, with or without a
+    `context`."""
     contexts: str | None = None
-    """Rows with `idx`, `query` and `context` that the responses refer to. Default: each response has its context."""
+    """Contexts of the responses: rows with `idx`, `query` and `context`. Default: each response has its own
+    `context`."""
     output_dir: Path
-    """Scores and what is needed to carry on. Default: runs/score_ and the name of the responses' file."""
+    """Folder of scores and of the files that resume the run. Default: runs/score_NAME for responses in NAME.jsonl."""
     judge: ChatConfig = ChatConfig(backend="transformers", model="smollm2-135m", max_concurrency=16)
+    """Scores responses. Default: the embedded smollm2-135m in this process, in batches of 16. Keys that you set change
+    this default: `judge.model` names another model for this process, while another `backend`, `provider` or `base_url`
+    replaces the whole default."""
     embedder: EmbedderConfig = EmbedderConfig()
+    """Finds the passages of the context that fit a statement."""
     tokenizer: str | None = None
-    """Counts tokens for chunks and lengths. Default: the judge's model."""
+    """Counts tokens for chunks and lengths. Default: the judge's tokenizer."""
     longreward: JudgingConfig = JudgingConfig()
+    """How the judge scores."""
     seed: int = 42
+    """Seed of all random choices."""
     max_cost: Annotated[float, Field(gt=0)] | None = None
-    """The run stops before its calls cost more than this, at the models' `price`; it can be carried on."""
+    """The run stops before its calls cost more than this, by the `price` of the models. Raise it to resume the run."""
     max_failure_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """The run exits with 1 when a larger share of the questions failed."""
+    """The exit code is 1 if a larger share of the questions failed."""
 
     @model_validator(mode="before")
     @classmethod

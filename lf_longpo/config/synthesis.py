@@ -1,4 +1,4 @@
-"""What can be set for `longpo synthesize`."""
+"""Settings of `longpo synthesize`."""
 
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -15,32 +15,33 @@ _Depth = Annotated[float, Field(ge=0, le=1)]
 
 def _is_jsonl(path: Path) -> Path:
     if path.suffix != ".jsonl":
-        raise ValueError(f"{path} must end in .jsonl, which is what is written")
+        raise ValueError(f"{path} must end in .jsonl, the format that is written; rename it")
     return path
 
 
 _Jsonl = Annotated[Path, AfterValidator(_is_jsonl)]
 Kind = Literal["open", "summary", "reasoning", "extraction", "multi_part"]
-"""What a question asks for."""
+"""Kinds of questions that a model can write."""
 
 
 class LengthConfig(Config):
-    """How long contexts become."""
+    """Output and lengths of contexts."""
 
     output: _Jsonl
-    """The file of questions to write; a data card of the same name is written beside it."""
+    """The file of questions to write; a data card with the same name is written next to it."""
     tokenizer: str
-    """Counts tokens: that of the model to be trained."""
+    """Counts tokens. Use the tokenizer of the model that you will train."""
     min_tokens: Positive = 8_000
-    """Fewest tokens of a context ..."""
+    """Smallest number of tokens of a context."""
     max_tokens: Positive = 16_000
-    """... and most; each question's target is drawn between the two, and met to 5 percent."""
+    """Largest number of tokens of a context. Each length is drawn between the two and met within 5 percent."""
     seed: int = 42
+    """Seed of all random choices."""
 
     @model_validator(mode="after")
     def _range_holds_something(self) -> "LengthConfig":
         if self.max_tokens < self.min_tokens:
-            raise ValueError(f"max_tokens {self.max_tokens} is below min_tokens {self.min_tokens}")
+            raise ValueError(f"max_tokens {self.max_tokens} is below min_tokens {self.min_tokens}; raise it")
         return self
 
 
@@ -49,44 +50,45 @@ class MultiHopConfig(LengthConfig):
 
     input: str
     """MuSiQue, HotpotQA or 2WikiMultiHopQA: a .jsonl, .json or .parquet file, or a data set on the hub.
-    Questions without an answer or without their supporting paragraphs are passed over and counted."""
+    Questions without an answer or without their supporting paragraphs are skipped and counted."""
     input_split: str = "train"
-    """Split of a hub data set."""
+    """Split of a data set on the hub."""
     limit: Positive | None = None
-    """Questions to take from the input's beginning. Default: all."""
+    """Number of questions to read from the start of the input. Default: all."""
     questions: Positive | None = None
-    """Questions to make; more than the input has are made over other contexts. Default: as many as the input has."""
+    """Number of questions to write. If it is larger than the input, questions are repeated with other contexts.
+    Default: the size of the input."""
     held_out: _Jsonl | None = None
-    """A second file, for questions in whose contexts no document of the first's stands, be it a distractor."""
+    """A second file of questions. Its contexts share no document with the first file, not even a distractor."""
     held_out_questions: Positive = 100
-    """How many of the input's questions, at least."""
+    """Smallest number of input questions in the second file."""
     corpus: str | None = None
     """Articles with title and text: a folder of documents (.txt, .md, .html, .pdf), a .jsonl, .json, .parquet or .csv
-    file, or a data set on the hub. Articles without either are passed over and counted. Default: other questions'
-    paragraphs."""
+    file, or a data set on the hub. Articles without a title or a text are skipped and counted. Default: the paragraphs
+    of other questions."""
     corpus_split: str = "train"
-    """Split of a hub data set."""
+    """Split of a data set on the hub."""
     corpus_licence: str = "unknown"
-    """For the rows and the data card."""
+    """Licence of the corpus, for the rows and the data card."""
     article_tokens: Annotated[int, Field(ge=64, strict=True)] = 2_000
-    """Most tokens of an article that a context takes up."""
+    """Largest number of tokens of an article in a context."""
     index: Path | None = None
-    """Where the corpus is indexed, once for all runs on it. Default: beside the output."""
+    """Index of the corpus, written once and shared by all runs on it. Default: next to the output."""
 
 
 class SelfInstructConfig(Config):
-    """`longpo synthesize self-instruct`: questions about documents, and answers, by a model (LongAlign, arXiv
-    2401.18058)."""
+    """`longpo synthesize self-instruct`: a model writes questions about documents and answers them (LongAlign,
+    arXiv 2401.18058)."""
 
     input: str | Annotated[list[str], Field(min_length=1)]
-    """Documents: a .txt, .md, .html or .pdf file, a .jsonl, .json, .parquet or .csv file whose rows have a `text`, a
+    """Documents: a .txt, .md, .html or .pdf file, a .jsonl, .json, .parquet or .csv file with the column `text`, a
     folder of such files, or a data set on the hub; or a list of these."""
     input_split: str = "train"
-    """Split of a hub data set."""
+    """Split of a data set on the hub."""
     licence: str = "unknown"
-    """Of the documents; a row's own `licence` goes before it."""
+    """Licence of the documents. The column `licence` of a row takes precedence."""
     output_dir: Path
-    """Everything the run makes and needs to carry on."""
+    """Folder of all results and of the files that resume the run."""
     dataset_dir: Path = Path("dataset_info")
     """LLaMA-Factory's data folder, where the questions are written and registered."""
     dataset_name: str
@@ -94,48 +96,49 @@ class SelfInstructConfig(Config):
     model: ChatConfig
     """Writes questions and answers."""
     tokenizer: str | None = None
-    """Counts tokens: that of the model to be trained. Default: the model."""
+    """Counts tokens: that of the model to be trained. Default: the tokenizer of `model`."""
     min_tokens: Annotated[int, Field(ge=0, strict=True)] = 8_000
-    """Shorter documents are left out ..."""
+    """Shorter documents are skipped."""
     max_tokens: Annotated[int, Field(ge=64, strict=True)] = 64_000
-    """... and longer ones are divided into parts of at most so many tokens."""
+    """Longer documents are divided into parts of at most this many tokens."""
     near_duplicate: Annotated[float, Field(gt=0, lt=1)] | None = 0.8
-    """Share of common word sequences from which two documents count as one; null: only equal ones do."""
+    """Two documents are duplicates from this share of common word sequences on; null: only if they are equal."""
     kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = get_args(Kind)
-    """Kinds of questions to draw from, without one coming twice before all others came once."""
+    """Kinds of questions to draw from. Every kind is drawn once before a kind is drawn again."""
     questions_per_document: Positive = 1
-    """Questions to write about each document, or part of one; those that are no good are left out."""
+    """Questions to write about each document or part of a document. Unusable questions are removed."""
     prompts: str | None = None
-    """`full`, `brief` (small models), or a folder whose files stand in for those of `full` that have the same name.
-    Default: brief for the embedded model, full for others."""
+    """Prompts: `full`, `brief` (small models), or a folder; its files replace the files of `full` with the same names.
+    Default: brief for the embedded model, full for other models."""
     sampling: ResponseSampling = ResponseSampling()
-    """For questions and answers; what is cut off by max_new_tokens is left out."""
+    """Sampling of questions and answers. Those that are cut off at max_new_tokens are removed."""
     seed: int = 42
+    """Seed of all random choices."""
     max_cost: Annotated[float, Field(gt=0)] | None = None
-    """The run stops before its calls cost more than this, at the model's `price`; it can be carried on."""
+    """The run stops before its calls cost more than this, by the `price` of the model. Raise it to resume the run."""
     max_failure_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """The run exits with 1 when a larger share of the documents failed."""
+    """The exit code is 1 if a larger share of the documents failed."""
 
     @property
     def inputs(self) -> list[str]:
-        """What `input` names, one by one."""
+        """`input` as a list."""
         return [self.input] if isinstance(self.input, str) else self.input
 
     @model_validator(mode="after")
     def _settings_fit(self) -> "SelfInstructConfig":
         if self.max_tokens < self.min_tokens:
-            raise ValueError(f"max_tokens {self.max_tokens} is below min_tokens {self.min_tokens}")
+            raise ValueError(f"max_tokens {self.max_tokens} is below min_tokens {self.min_tokens}; raise it")
         check_budget(self.max_cost, self.model)
         return self
 
 
 class NeedleConfig(LengthConfig):
-    """`longpo synthesize needle`: facts hidden in long documents, made without a model."""
+    """`longpo synthesize needle`: facts hidden in long documents, written without a model."""
 
     questions: Positive = 20
-    """Questions to make, each over a document of its own."""
+    """Number of questions. Each has its own document."""
     hops: Annotated[tuple[_Hops, ...], Field(min_length=1)] = (1, 2)
-    """Facts that an answer takes; questions go through these in turn."""
+    """Number of facts that an answer needs. Questions take these numbers in turn."""
     depths: Annotated[tuple[_Depth, ...], Field(min_length=1)] = (
         0.0,
         0.25,
@@ -143,32 +146,34 @@ class NeedleConfig(LengthConfig):
         0.75,
         1.0,
     )
-    """Where the fact with the answer stands, from the beginning (0) to the end (1); in turn likewise."""
+    """Position of the fact with the answer, from the start (0) to the end (1) of the document. Questions take these
+    positions in turn."""
 
 
 class MixConfig(Config):
-    """`longpo synthesize mix`: questions of several files as one set, filtered and split."""
+    """`longpo synthesize mix`: questions from several files, filtered and split."""
 
     inputs: Annotated[tuple[str, ...], Field(min_length=1)]
     """Files of questions, or data sets on the hub."""
     input_split: str = "train"
-    """Split of a hub data set."""
+    """Split of a data set on the hub."""
     output: _Jsonl
-    """The file of questions to write; a data card of the same name is written beside it."""
+    """The file of questions to write; a data card with the same name is written next to it."""
     held_out: _Jsonl | None = None
-    """A second file, for questions that share no document with those of the first."""
+    """A second file of questions. They share no document with the questions of the first file."""
     held_out_questions: Positive = 100
-    """How many, at least."""
+    """Smallest number of questions in the second file."""
     tokenizer: str
-    """Counts tokens: that of the model to be trained."""
+    """Counts tokens. Use the tokenizer of the model that you will train."""
     min_tokens: Annotated[int, Field(ge=0, strict=True)] = 0
-    """Shorter contexts are left out ..."""
+    """Questions with shorter contexts are removed."""
     max_tokens: Positive | None = None
-    """... and longer ones. Default: none."""
+    """Questions with longer contexts are removed. Default: no limit."""
     languages: tuple[str, ...] = ()
-    """Languages of contexts that stay, as ISO 639-1 codes (en, zh). Default: all."""
+    """Languages of contexts to keep, as ISO 639-1 codes (en, zh). Default: all."""
     questions_per_context: Positive = 1
-    """Questions over one context that stay; the others are left out as duplicates."""
+    """Number of questions to keep for each context. Further questions are removed as duplicates."""
     near_duplicate: Annotated[float, Field(gt=0, lt=1)] | None = 0.8
-    """Share of common word sequences from which two contexts count as one; null: only equal ones do."""
+    """Two contexts are duplicates from this share of common word sequences on; null: only if they are equal."""
     seed: int = 42
+    """Seed of all random choices."""

@@ -6,12 +6,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from lf_longpo.config import Config
-from lf_longpo.config.yaml_text import parse_yaml
+from lf_longpo.config.yaml_text import dump_yaml, parse_yaml
 from lf_longpo.errors import UserError, first_line
 from lf_longpo.files.journal import Row, read_rows, row_id, write_whole
 
@@ -139,7 +138,7 @@ def save_settings(config: Config, output_dir: Path) -> None:
             value = data.get(name)
             if isinstance(value, str) and (name == "dataset_dir" or Path(value).exists()):  # not a name on the hub
                 data[name] = str(Path(value).absolute())
-    write_whole(output_dir / CONFIG, [yaml.safe_dump(data, sort_keys=False, allow_unicode=True)])
+    write_whole(output_dir / CONFIG, [dump_yaml(data)])
 
 
 def started_in(saved: Path, folder: Path) -> Path | None:

@@ -46,16 +46,19 @@ def test_overrides_go_down_by_dots(path):
         ("longmab.rounds=many", r"longmab\.rounds: .*integer.*, not 'many'"),
         ("longmab.rounds=0", r"longmab\.rounds: .*greater than or equal to 1"),
         ("method=other", "method"),
-        ("policy.adapter=x", r"policy: adapter goes with backend: transformers"),
-        ("policy.tensor_parallel_size=2", r"policy: tensor_parallel_size goes with backend: vllm"),
-        ("policy={backend: transformers, model: x, max_concurrency: auto}", r"max_concurrency: auto goes with backend"),
-        ("policy={backend: vllm, model: x, tokens_per_minute: 9}", r"tokens_per_minute goes with backend: openai"),
+        ("policy.adapter=x", r"policy: adapter needs backend: transformers"),
+        ("policy.tensor_parallel_size=2", r"policy: tensor_parallel_size needs backend: vllm"),
+        (
+            "policy={backend: transformers, model: x, max_concurrency: auto}",
+            r"max_concurrency: auto needs backend: openai",
+        ),
+        ("policy={backend: vllm, model: x, tokens_per_minute: 9}", r"tokens_per_minute needs backend: openai"),
         ("policy.base_url=[]", r"policy.base_url"),
         ("rounds", "must have the form key=value"),
         ("input.x=1", "input holds a value"),
     ],
 )
-def test_faults_name_file_field_and_mend(path, override, message):
+def test_errors_name_file_field_and_fix(path, override, message):
     with pytest.raises(UserError, match=message):
         load_config(GenerateConfig, path, [override])
 
@@ -68,10 +71,10 @@ def test_bad_files(tmp_path):
     with pytest.raises(UserError, match="is not YAML"):
         load_config(GenerateConfig, broken)
     broken.write_text("- a")
-    with pytest.raises(UserError, match="must hold keys and values"):
+    with pytest.raises(UserError, match="must hold settings, one `key: value` per line"):
         load_config(GenerateConfig, broken)
     broken.write_text("input: x")
-    with pytest.raises(UserError, match=r"output_dir is missing\n.*model is missing"):
+    with pytest.raises(UserError, match=r"output_dir is missing; set it\n.*model is missing"):
         load_config(LongQAConfig, broken)
 
 
@@ -95,5 +98,5 @@ def test_what_yaml_can_spell_and_nothing_can_use_is_refused(path, line, message)
 def test_several_greedy_samples_are_refused(tmp_path):
     file = tmp_path / "e.yaml"
     file.write_text("{input: q, output_dir: o, samples: 3, model: {backend: openai, model: m}}")
-    with pytest.raises(UserError, match="would all be the same"):
+    with pytest.raises(UserError, match="are all the same"):
         load_config(LongQAConfig, file)

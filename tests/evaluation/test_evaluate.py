@@ -133,7 +133,7 @@ def test_a_budget_ends_an_evaluation_that_can_be_carried_on(stub, tmp_path, caps
     assert main(["evaluate", "longqa", config]) == 1
     made = stub.chats
     assert 0 < made < 24 and not (tmp_path / "eval/results.json").exists()
-    assert "raise it and start the same command again" in capsys.readouterr().out
+    assert "Raise max_cost and run the same command again" in capsys.readouterr().out
     assert main(["evaluate", "longqa", config, "max_cost=1000000"]) == 0
     assert stub.chats == 24
 
@@ -221,7 +221,7 @@ def test_two_evaluations_are_compared_question_by_question(tmp_path, capsys):
     assert main(["evaluate", "compare", str(before), str(after)]) == 0
     printed = capsys.readouterr().out
     assert "+30.0" in printed and "higher" in printed and "not sure" in printed
-    assert "1 questions that only one of them answered, or that differ in text, are left out" in printed
+    assert "1 questions were skipped: only one of the evaluations has them, or their texts differ" in printed
 
 
 def test_questions_of_one_id_and_another_text_are_not_compared(stub, tmp_path):

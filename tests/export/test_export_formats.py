@@ -296,7 +296,7 @@ def test_what_cannot_be_exported_is_told(runs, tmp_path, capsys, monkeypatch):
         (["export", run, out, "--threshold", "1"], "--threshold goes with kto"),
         (["export", run, out, "--reviewed"], "holds no decision"),
         (["export", str(data / "codes.jsonl"), str(data / "codes.jsonl")], "is the data set itself"),
-        (["export", run, out, "--register", "x"], "--register goes with --to kto"),
+        (["export", run, out, "--register", "x"], "--register needs --to kto"),
     ):
         assert main(command) == 2
         assert said in capsys.readouterr().err and not Path(out).exists()

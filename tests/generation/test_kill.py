@@ -203,7 +203,7 @@ def test_a_second_run_in_the_same_folder_is_told_so(tmp_path, key, capsys):
         assert "another run is working in" in capsys.readouterr().err
         first.send_signal(signal.SIGINT)
         assert first.wait(60) == 130
-        assert "the same command carries on" in first.stderr.read()
+        assert "run the same command again to resume" in first.stderr.read()
 
 
 @pytest.mark.slow

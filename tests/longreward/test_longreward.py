@@ -677,7 +677,7 @@ def test_longpo_score_end_to_end(stub, tmp_path, capsys):
     assert main(["score", str(responses), f"contexts={contexts}", f"output_dir={folder}", *common]) == 0
     scored = {row["idx"]: row for row in rows(folder / "scored_responses.jsonl")}
     assert {idx: row["scores"]["helpfulness"] for idx, row in scored.items()} == {"0-0": 3, "0-1": 7, "1-0": 5}
-    assert "3 scored, 0 could not be" in capsys.readouterr().out
+    assert "3 scored, 0 failed" in capsys.readouterr().out
     own = [row | {"context": EN} for row in response_rows(4, {0: 2})]
     assert main(["score", str(write_jsonl(tmp_path / "o.jsonl", own)), f"output_dir={tmp_path / 'own'}", *common]) == 0
     assert rows(tmp_path / "own/scored_responses.jsonl")[0]["scores"]["helpfulness"] == 2

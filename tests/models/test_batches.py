@@ -287,7 +287,7 @@ def test_ctrl_c_does_not_wait_for_a_batch(key, tmp_path, expected):
         wait_until(run, lambda: stub.looks)
         run.send_signal(signal.SIGINT)
         assert run.wait(60) == 130
-        assert "the same command carries on" in run.stderr.read()
+        assert "run the same command again to resume" in run.stderr.read()
         for batch in stub.batches.values():
             batch["ready"] = 0.0
         stub.seconds = 0.1
@@ -315,12 +315,12 @@ async def test_a_batch_that_is_refused_ends_the_run_with_its_words(quick, tmp_pa
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"backend": "transformers"}, "batch goes with one server"),
-        ({"provider": "anthropic"}, "batch goes with one server"),
-        ({"base_url": ["http://a/v1", "http://b/v1"]}, "batch goes with one server"),
-        ({"requests_per_minute": 3}, "requests_per_minute does not go with batch"),
-        ({"max_concurrency": "auto"}, "auto does not go with batch"),
-        ({"max_concurrency": 64}, "64 makes batches of no more requests"),
+        ({"backend": "transformers"}, "batch needs one server"),
+        ({"provider": "anthropic"}, "batch needs one server"),
+        ({"base_url": ["http://a/v1", "http://b/v1"]}, "batch needs one server"),
+        ({"requests_per_minute": 3}, "requests_per_minute cannot be used with batch"),
+        ({"max_concurrency": "auto"}, "auto cannot be used with batch"),
+        ({"max_concurrency": 64}, "64 limits batches to so few requests; remove it or set 1000"),
         ({"batch": "true"}, "valid boolean"),
     ],
 )

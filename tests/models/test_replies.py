@@ -9,7 +9,7 @@ from aiohttp import web
 from conftest import code_questions, judged, run_settings, write_jsonl
 from stub import MODEL, deterministic_answer
 
-from lf_longpo.cli.reporting import print_generation
+from lf_longpo.cli.generation_output import print_generation
 from lf_longpo.config import ChatConfig, EmbedderConfig, GenerateConfig, SamplingConfig
 from lf_longpo.errors import CallFailed, Refused, TryAgain, UserError
 from lf_longpo.export.scored_responses import answered
@@ -222,7 +222,7 @@ async def test_a_run_whose_outputs_are_all_cut_off_makes_no_pair_and_says_what_t
         "another output_dir, or set pairs.allow_truncated=true; the pairs hold none of them."
     )
     told = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert advice in told and "3 with too few whole responses" in told
+    assert advice in told and "3 too few complete responses" in told
     page = (tmp_path / "run/report.html").read_text()
     assert advice in page and "replies cut off" in page and not (tmp_path / "data").exists()
 

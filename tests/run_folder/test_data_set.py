@@ -8,7 +8,7 @@ from aiohttp import web
 from test_generate import rows, settings
 
 from lf_longpo.cli import main
-from lf_longpo.cli.reporting import print_generation
+from lf_longpo.cli.generation_output import print_generation
 from lf_longpo.config import GenerateConfig
 from lf_longpo.generation.generate import generate
 
@@ -74,7 +74,7 @@ async def test_pairs_that_no_setting_allows_any_more_are_not_registered(stub, tm
     assert not (tmp_path / "data/codes.jsonl").exists() and rows(tmp_path / "run/pairs.jsonl") == []
     assert json.loads((tmp_path / "data/dataset_info.json").read_text()) == {}
     print_generation(short, result.summary)
-    assert "out of date and has been removed" in " ".join(capsys.readouterr().out.split())
+    assert "out of date and was removed" in " ".join(capsys.readouterr().out.split())
     result = await generate(part(stub, tmp_path, 0, 6))
     assert rows(tmp_path / "data/codes.jsonl") == registered and stub.chats == made
 

@@ -87,7 +87,7 @@ def test_documents_of_all_kinds_become_an_sft_data_set(tmp_path, stub, capsys):
     write_jsonl(folder / "rows.jsonl", [{"id": 7, "text": words("row"), "licence": "MIT"}, {"text": words("next")}])
 
     assert main(write_config(tmp_path, stub, licence="CC0-1.0")) == 0
-    assert "left out: 1 there already, 1 too short" in re.sub(r"[│\s]+", " ", capsys.readouterr().out)
+    assert "skipped: 1 there already, 1 too short" in re.sub(r"[│\s]+", " ", capsys.readouterr().out)
     rows = made(tmp_path)
     by_document = {}
     for row in rows:

@@ -312,8 +312,8 @@ def test_mixed_questions_are_filtered_by_length_language_and_duplicate(tmp_path,
     assert main(["synthesize", "mix", config]) == 0
     assert [row["id"] for row in made(tmp_path)] == ["a", "b", "c"]
     printed = capsys.readouterr().out
-    assert "1 left out for their length" in printed and "1 left out for their language" in printed
-    assert "2 left out for their duplicate context" in printed
+    assert "1 removed: length" in printed and "1 removed: language" in printed
+    assert "2 removed: duplicate context" in printed
     assert "| musique | CC BY 4.0 | 1 |" in (tmp_path / "out/questions.card.md").read_text()
     assert main(["synthesize", "mix", config, "questions_per_context=2", "near_duplicate=null", "languages=[]"]) == 0
     assert [row["id"] for row in made(tmp_path)] == ["a", "b", "same", "near", "zh", "c"]

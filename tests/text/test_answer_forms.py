@@ -9,7 +9,7 @@ from stub import deterministic_answer
 from test_evaluate import results_of, write_config
 
 from lf_longpo.cli import main
-from lf_longpo.cli.reporting import print_generation
+from lf_longpo.cli.generation_output import print_generation
 from lf_longpo.config import GenerateConfig
 from lf_longpo.generation.generate import generate
 from lf_longpo.report.longmab_section import longmab_sections

@@ -129,7 +129,7 @@ def test_decisions_go_to_the_side_file_and_into_the_reviewed_data_set(tmp_path, 
     write_pairs(path, 4, chosen="Another answer.")
     assert main(register) == 2 and "is there already" in capsys.readouterr().err
     assert main([*register, "--overwrite"]) == 0
-    assert "1 decisions are about pairs that are not there any more" in re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert "1 decisions are about pairs that no longer exist" in re.sub(r"\s+", " ", capsys.readouterr().out)
     assert [row["id"] for row in rows_of(tmp_path / "data/fine.jsonl")] == ["q0", "q1", "q2", "q3"]
 
 

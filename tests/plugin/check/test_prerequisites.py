@@ -339,7 +339,7 @@ def test_every_shipped_recipe_can_be_checked_after_a_fresh_setup(path, nothing_i
     command = next((command for end, command in COMMANDS.items() if path.stem.endswith(end)), None)
     if command:
         assert exit_code == 2 and out == ""
-        assert err.startswith(f"error: {relative} is no file for `longpo check`; run `") and err.count("\n") == 1
+        assert err.startswith(f"error: {relative} is not a file for `longpo check`; run `") and err.count("\n") == 1
         assert f"`{command} {relative}`" in err
         return
     assert exit_code in (0, 2), err

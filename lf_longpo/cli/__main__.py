@@ -1,0 +1,7 @@
+"""`python -m lf_longpo.cli`: the same as `longpo`."""
+
+import sys
+
+from lf_longpo.cli import main
+
+sys.exit(main())

@@ -1,0 +1,99 @@
+"""The parser of all commands, and the arguments that several commands share."""
+
+import argparse
+import difflib
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn, TypeAlias
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports an error in one line, with the nearest command or option, and exits with 2."""
+
+    def error(self, message: str) -> NoReturn:
+        choice = re.fullmatch(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", message)
+        if choice:
+            name, value, choices = choice[1], choice[2], re.findall(r"[\w-]+", choice[3])
+            what = f"unknown command {value}" if name == "COMMAND" else f"{name}: unknown value {value}"
+            near = difflib.get_close_matches(value, choices, 1)
+            self.exit(2, f"error: {what}; {f'did you mean {near[0]}?' if near else 'use ' + ', '.join(choices)}\n")
+        self.exit(2, f"error: {message}; run `{self.prog} --help`\n")
+
+    def refuse(self, words: Sequence[str], takes_settings: bool) -> NoReturn:
+        """Reports an unknown option: what to write instead, if it is a setting or nearly an option.
+
+        Args:
+            words: all words that were not recognised.
+            takes_settings: whether the command takes key=value.
+        """
+        from lf_longpo.cli.settings_files import find_setting
+
+        at = next((i for i, word in enumerate(words) if word.startswith("-")), 0)
+        option, equals, value = words[at].partition("=")
+        if not equals:
+            value = next((word for word in words[at + 1 : at + 2] if not word.startswith("-")), "VALUE")
+        name = option.lstrip("-").replace("-", "_")
+        setting = find_setting(self.prog, name) if takes_settings else None
+        near = difflib.get_close_matches(option, re.findall(r"--[\w-]+", self.format_help()), 1, cutoff=0.7)
+        if near and not setting:
+            fix = f"did you mean {near[0]}?"
+        elif takes_settings:
+            fix = f"settings have the form key=value: write {setting or name}={value}"
+        else:
+            fix = f"run `{self.prog} --help`"
+        self.exit(2, f"error: unknown {'option' if option.startswith('-') else 'argument'} {option}; {fix}\n")
+
+
+def add_command(
+    subparsers: Subparsers, name: str, run: Callable[[argparse.Namespace], int], help: str, description: str
+) -> Parser:
+    """Adds the parser of a command; `main` calls `run` with the options.
+
+    Args:
+        help: a few words for the list of commands.
+        description: sentences for the command's own help.
+    """
+    parser = subparsers.add_parser(name, help=help, description=description)
+    parser.set_defaults(run=run, parser=parser)
+    return parser
+
+
+def add_settings(parser: Parser) -> None:
+    """Adds the YAML file of a command and the overrides of its settings."""
+    parser.add_argument("config", help="YAML file of settings; see yaml/ for examples")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="override a setting: longmab.rounds=8"
+    )
+
+
+def add_estimate(parser: Parser) -> None:
+    """Adds --estimate."""
+    parser.add_argument("--estimate", action="store_true", help="estimate calls, tokens and cost; make no calls")
+
+
+def add_recipe(parser: Parser) -> None:
+    """Adds a LLaMA-Factory recipe and overrides of its settings."""
+    parser.add_argument("recipe", help="YAML recipe, as for llamafactory-cli train")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="override a setting: learning_rate=5e-6"
+    )
+
+
+def add_dataset_dir(parser: Parser) -> None:
+    """Adds LLaMA-Factory's data folder."""
+    parser.add_argument(
+        "--dataset-dir",
+        type=Path,
+        default=Path("dataset_info"),
+        metavar="DIR",
+        help="LLaMA-Factory's data folder (default: %(default)s)",
+    )
+
+
+def add_pairs(parser: Parser) -> None:
+    """Adds the name of a set of pairs and the data folder in which it may be registered."""
+    parser.add_argument("name", help="output_dir of a generation, a .jsonl file of pairs, or a registered data set")
+    add_dataset_dir(parser)

@@ -1,0 +1,113 @@
+"""What `longpo generate` prints at its end: the results, their files and the next step."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from lf_longpo.cli.run_output import (
+    add_calls,
+    add_failures,
+    histogram,
+    print_advice,
+    print_budget,
+    result_table,
+    score_rows,
+    stdout_console,
+)
+from lf_longpo.config import GenerateConfig
+from lf_longpo.config.loading import read_settings
+from lf_longpo.errors import UserError
+from lf_longpo.report.page import REPORT
+from lf_longpo.run_folder.data_set import data_set_of
+
+_NOT_WRITTEN = {
+    "none": "No pairs: nothing was registered.",
+    "kept": "The registered data set {} was not changed: it has pairs that this run has not recreated. Run the same "
+    "command again.",
+    "removed": "No pairs: the registered data set {} was out of date and was removed.",
+}
+_METHODS = {"longmab": "LongMab-PO", "longreward": "LongReward"}
+
+
+def print_generation(config: GenerateConfig, summary: dict[str, Any]) -> None:
+    """Prints the end of a generation.
+
+    Args:
+        summary: as in summary.json.
+    """
+    console = stdout_console()
+    table = result_table(method_title(config))
+    rows = _longmab_rows if config.method == "longmab" else _longreward_rows
+    for row in rows(summary):
+        table.add_row(*row)
+    add_calls(table, summary)
+    table.add_row("run", escape(str(config.output_dir)))
+    table.add_row("report", escape(str(config.output_dir / REPORT)))
+    add_failures(table, summary, config.output_dir)
+    if summary["data_set"] == "written":
+        table.add_row("data set", escape(str(data_set_of(config))))
+    console.print(table)
+    print_budget(console, config.max_cost, summary)
+    print_advice(console, config, summary)
+    if summary["stage"] != "pairs":
+        console.print(f"Stopped after the stage {summary['stage']}. Run the command with a later --stage to continue.")
+    elif summary["data_set"] == "written":
+        console.print(f"Next: longpo train {_recipe_of(config)}", markup=False)
+    else:
+        console.print(_NOT_WRITTEN[summary["data_set"]].format(data_set_of(config)), markup=False)
+
+
+def method_title(config: GenerateConfig) -> str:
+    """The method and the data set of a generation."""
+    return f"{_METHODS[config.method]}: {config.dataset_name}"
+
+
+def _longmab_rows(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield (
+        "pairs",
+        f"{summary['pairs']} pairs from {summary['questions']} questions ({summary['left_out']} probe failed, "
+        f"{summary['all_equal']} no reward difference, {summary['cut_off']} too few complete responses, "
+        f"{summary['failed']} failed)",
+    )
+    yield "rollouts", str(summary["rollouts"])
+    if summary["rollouts"]:
+        # A run that was stopped may have no rollouts in the last third.
+        means = (summary[f"mean_reward_{third}_third"] for third in ("first", "last"))
+        first, last = ("none" if mean is None else f"{mean:.3f}" for mean in means)
+        yield "reward", f"mean {summary['mean_reward']:.3f} (first third of the rounds {first}, last third {last})"
+        yield "answers", f"{summary['unread_answers']} outputs have an answer only in Markdown (longmab.answer_form)"
+        yield "rewards", histogram(summary["reward_histogram"], ("0-0.2", "0.2-0.4", "0.4-0.6", "0.6-0.8", "0.8-1"))
+        yield "arms", f"{summary['mean_arms']:.1f} chunks per question, {summary['mean_arms_tried']:.1f} of them tried"
+
+
+def _longreward_rows(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield (
+        "pairs",
+        f"{summary['pairs']} pairs from {summary['questions']} questions ({summary['all_equal']} no reward difference, "
+        f"{summary['too_few_responses']} too few responses, {summary['cut_off']} too few complete responses, "
+        f"{summary['failed']} failed)",
+    )
+    yield from score_rows(summary)
+
+
+def _recipe_of(config: GenerateConfig) -> str:
+    """A recipe in yaml/ that trains on this data set, or else one with its template, and the overrides it needs."""
+    wanted = {
+        "dataset": config.dataset_name,
+        "dataset_dir": str(config.dataset_dir),
+        "template": config.pairs.template,
+        "cutoff_len": config.pairs.cutoff_len,
+    }
+    recipes: dict[Path, dict[str, Any]] = {}
+    for path in sorted(Path("yaml").glob("*_dpo.yaml")):
+        with suppress(UserError):  # a file that is not a recipe
+            recipes[path] = read_settings(path)
+    for key in ("dataset", "template"):
+        for path, recipe in recipes.items():
+            if recipe.get(key) == wanted[key]:
+                changes = (f"{name}={value}" for name, value in wanted.items() if recipe.get(name) != value)
+                return " ".join([str(path), *changes])
+    return " ".join(["RECIPE.yaml", *(f"{name}={value}" for name, value in wanted.items())])

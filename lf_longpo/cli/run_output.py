@@ -1,0 +1,103 @@
+"""What several commands print at their end: tables, calls and cost, the budget, advice, estimates."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from lf_longpo.config import GenerateConfig, ScoreConfig
+from lf_longpo.engine.progress import totals_line
+from lf_longpo.models.cache import StageTotals
+from lf_longpo.models.usage import Expected, Usage
+from lf_longpo.report.advice import answer_advice, gold_advice, truncation_advice
+
+
+def stdout_console() -> Console:
+    """A console on stdout. A file or a pipe gets lines of 120 characters, wide enough for whole tables."""
+    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
+
+
+def result_table(title: str) -> Table:
+    """An empty table of names and values."""
+    table = Table(title=escape(title), title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")  # never shortens a path
+    return table
+
+
+def add_calls(table: Table, summary: dict[str, Any]) -> None:
+    """Adds the calls of each stage, the cost and the time of a run.
+
+    Args:
+        summary: as in summary.json.
+    """
+    for stage, totals in summary["calls"].items():
+        table.add_row(f"{stage} calls", totals_line(StageTotals(**totals)))
+    if summary["cost"]:
+        table.add_row("cost", f"{summary['cost']:,.4f}")
+    table.add_row("time", f"{summary['seconds']:.0f} s")
+
+
+def add_failures(table: Table, summary: dict[str, Any], output_dir: Path) -> None:
+    """Adds the file of failures, if there are any."""
+    if summary["failed"] or summary.get("not_scored"):
+        table.add_row("failures", escape(str(output_dir / "failures.jsonl")))
+
+
+def score_rows(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Names and values of LongReward's scores."""
+    yield "responses", f"{summary['scored']} scored, {summary['not_scored']} failed"
+    if summary["scored"]:
+        means = ", ".join(f"{name} {mean:.2f}" for name, mean in summary["mean_scores"].items())
+        yield "scores", f"mean {means}"
+        yield "reward", f"mean {summary['mean_reward']:.2f}"
+        yield "rewards", histogram(summary["reward_histogram"], ("0-2", "2-4", "4-6", "6-8", "8-10"))
+
+
+def histogram(counts: Sequence[int], labels: Sequence[str]) -> str:
+    """Counts with their labels, in one line."""
+    return ", ".join(f"{label}: {number}" for label, number in zip(labels, counts, strict=True))
+
+
+def print_budget(console: Console, max_cost: float | None, summary: dict[str, Any], items: str = "questions") -> None:
+    """Prints how to resume a run that `max_cost` has stopped."""
+    if summary["unfinished"] and not summary["interrupted"]:
+        console.print(
+            f"Stopped before the cost exceeded max_cost = {max_cost:g}; {summary['unfinished']} {items} are "
+            "unfinished. Raise max_cost and run the same command again to resume.",
+            markup=False,
+        )
+
+
+def print_advice(console: Console, config: GenerateConfig | ScoreConfig, summary: dict[str, Any]) -> None:
+    """Prints which settings to change, if the results show that they do not fit."""
+    calls = {stage: (totals["calls"], totals["truncated"]) for stage, totals in summary["calls"].items()}
+    advice = truncation_advice(config, calls)
+    if isinstance(config, GenerateConfig) and config.method == "longmab":
+        advice += answer_advice(config.longmab.answer_form, summary["rollouts"], summary["unread_answers"])
+        advice += gold_advice(summary["gold_in_every_text"])
+    for line in advice:
+        console.print(line, markup=False)
+
+
+def print_estimate(title: str, expected: Sequence[Expected]) -> None:
+    """Prints the calls, tokens and cost that a run is expected to take."""
+    console = stdout_console()
+    table = Table(title=escape(f"{title}, expected"), title_justify="left")
+    table.add_column("stage")
+    for column in ("calls", "prompt tokens", "new tokens", "cost"):
+        table.add_column(column, justify="right")
+    priced = any(row.cost for row in expected)
+    total = sum((row.usage for row in expected), Usage())
+    for row in (*expected, Expected("total", total, sum(row.cost for row in expected))):
+        numbers = (row.usage.calls, row.usage.prompt_tokens, row.usage.completion_tokens)
+        cost = f"{row.cost:,.4f}" if priced else "-"
+        table.add_row(row.stage, *(f"{number:,}" for number in numbers), cost, end_section=row is expected[-1])
+    console.print(table)
+    if not priced:
+        console.print("The cost is unknown: set price.prompt and price.completion (per million tokens) for the models.")
+    console.print("For a run from its start; no calls were made. The lengths of replies are assumptions.")
