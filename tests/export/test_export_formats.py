@@ -10,9 +10,10 @@ from conftest import code_questions, judged, run_settings, write_jsonl
 from stub import Stub
 
 from lf_longpo.cli import main
+from lf_longpo.data.records import ScoredResponse
 from lf_longpo.data.review import Decision, Reviews, decisions_of, pair_digest
 from lf_longpo.export.formats import kto_rows
-from lf_longpo.export.scored_responses import Answered, Scored
+from lf_longpo.export.run_responses import AnsweredQuestion
 
 
 def rows_of(path):
@@ -66,7 +67,7 @@ def test_kto_has_all_responses_that_differ_and_both_labels(runs, tmp_path, capsy
         main(["export", str(runs["longmab"] / "run"), str(tmp_path / "x.jsonl"), "--to", "kto", "--threshold", "2"])
         == 2
     )
-    assert "none is desirable" in capsys.readouterr().err and not (tmp_path / "x.jsonl").exists()
+    assert "no response is desirable" in capsys.readouterr().err and not (tmp_path / "x.jsonl").exists()
 
 
 @pytest.mark.slow
@@ -199,8 +200,13 @@ def test_a_pair_with_half_a_character_can_be_rejected_in_review(tmp_path, capsys
 
 
 def test_a_text_sampled_twice_has_one_label():
-    twice = [Scored("same", 1.0, 0), Scored("same", 0.0, 1), Scored("best", 1.0, 2), Scored("worst", 0.1, 3)]
-    rows = list(kto_rows([Answered("q", "p", twice)], None, conversational=False))
+    twice = [
+        ScoredResponse("same", 1.0, 0),
+        ScoredResponse("same", 0.0, 1),
+        ScoredResponse("best", 1.0, 2),
+        ScoredResponse("worst", 0.1, 3),
+    ]
+    rows = list(kto_rows([AnsweredQuestion("q", "p", twice)], None, conversational=False))
     assert [(row["completion"], row["label"], row["reward"]) for row in rows] == [
         ("same", False, 0.5),
         ("best", True, 1.0),
@@ -293,7 +299,7 @@ def test_what_cannot_be_exported_is_told(runs, tmp_path, capsys, monkeypatch):
         (["export", str(data / "codes.jsonl"), out, "--to", "kto"], "name the run's folder"),
         (["export", run, str(tmp_path / "out.csv")], "must end in .jsonl or .parquet"),
         (["export", "nothing", out], "no run, file or data set 'nothing'"),
-        (["export", run, out, "--threshold", "1"], "--threshold goes with kto"),
+        (["export", run, out, "--threshold", "1"], "--threshold applies to --to kto"),
         (["export", run, out, "--reviewed"], "holds no decision"),
         (["export", str(data / "codes.jsonl"), str(data / "codes.jsonl")], "is the data set itself"),
         (["export", run, out, "--register", "x"], "--register goes with --to kto"),

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from lf_longpo.errors import UserError
-from lf_longpo.export.row_files import write_rows
+from lf_longpo.export.row_writer import write_rows
 from lf_longpo.files.journal import Journal, write_whole
 from lf_longpo.models.cache import CallCache, CallKey
 from lf_longpo.plugin.entries import describe_dataset
@@ -224,7 +224,7 @@ def test_a_row_that_finds_no_room_is_told_with_its_file_and_cut_off_again(tmp_pa
     code = f"""
 import resource
 from pathlib import Path
-from lf_longpo.export.row_files import write_rows
+from lf_longpo.export.row_writer import write_rows
 from lf_longpo.files.journal import Journal
 with Journal(Path({str(path)!r})) as journal:
     resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))

@@ -68,7 +68,7 @@ def test_hostile_text_stays_text(tmp_path, server):
     assert not {"script", "img"} & page.tags and not [name for name in page.attributes if name.startswith("on")]
     assert "<script>alert(1)</script>" in page.text and "onerror=alert(2)" in page.text and "&lt;b&gt;" in page.text
     assert not re.search("[\u202a-\u202e\u2066-\u2069\x1b]", page.source) and "⟨U+202E⟩gnp.exe⟨U+2066⟩" in page.text
-    assert "1,042,576 characters left out here" in page.text and len(page.source) < 500_000
+    assert "1,042,576 characters not shown" in page.text and len(page.source) < 500_000
     assert not re.search(r'(?:src|href)="?(?:http|//)', page.source)  # nothing is fetched
 
 
@@ -82,16 +82,16 @@ def test_a_longmab_run_is_told_while_it_goes_on_and_after_it(tmp_path, server, c
     (run / "report.html").unlink()
     assert main(["report", str(run)]) == 0
     page = Page(run / "report.html")
-    assert "still going on, or was stopped" in page.text and "No pair yet." in page.text
+    assert "it is still running, or it was stopped" in page.text and "There are no pairs yet." in page.text
     assert "Does the bandit learn?" in page.text and page.source.count("<svg") == 4
 
     assert main(["generate", str(tmp_path / "c.yaml")]) == 0
     page = Page(run / "report.html")
-    assert "This run has ended, after the stage pairs." in page.text
+    assert "This run is finished, up to the stage pairs." in page.text
     summary = json.loads((run / "summary.json").read_text())
     assert f"pairs{summary['pairs']}questions8" in page.text.replace("\n", "")
-    assert f"{summary['mean_reward']:.3f}" in page.text and "saw chunks" in page.text
-    assert "seconds a call" in page.text and f"{summary['calls']['rollout']['calls']}" in page.text
+    assert f"{summary['mean_reward']:.3f}" in page.text and "prompt with chunks" in page.text
+    assert "seconds per call" in page.text and f"{summary['calls']['rollout']['calls']}" in page.text
     assert str(run / "report.html") in capsys.readouterr().out
     # The same run gives the same page.
     before = page.source
@@ -117,7 +117,7 @@ def test_lengths_that_tell_the_sides_apart_are_warned_of(tmp_path, server):
     write_jsonl(run / "pairs.jsonl", rows)
     main(["report", str(run)])
     page = Page(run / "report.html")
-    assert "In 100% of the pairs the chosen response is the longer one" in page.text
+    assert "In 100% of the pairs, the chosen response is longer than the rejected one" in page.text
     # The largest gap first, the smallest first; no pair stands twice.
     shown = re.findall(r"<h3[^>]*>(Question \d+\?)", page.source)
     assert len(shown) == len(set(shown)) == 25 and shown[0] == "Question 0?" and shown[13] == "Question 24?"
@@ -145,7 +145,7 @@ def test_a_folder_without_a_generation_is_told(tmp_path, capsys):
     assert "holds no run: config.yaml is missing" in capsys.readouterr().err
     (tmp_path / "config.yaml").write_text("benchmark: longqa\n")
     assert main(["report", str(tmp_path)]) == 2
-    assert "is no generation's" in capsys.readouterr().err
+    assert "is not a config of longpo generate" in capsys.readouterr().err
 
 
 def test_differences_keep_the_texts():

@@ -103,7 +103,7 @@ async def test_gold_answers_that_say_nothing_are_counted_in_generation(stub, tmp
     summary = (await generate(config)).summary
     assert summary["gold_in_every_text"] == 2
     print_generation(config, summary)
-    words = "Questions whose gold answer is only an article or punctuation (such as A): 2."
+    words = "Questions with a gold answer of only articles or punctuation (such as A): 2."
     assert words in capsys.readouterr().out and words in (tmp_path / "run/report.html").read_text()
 
 
@@ -120,5 +120,5 @@ def test_gold_answers_that_say_nothing_are_counted_in_evaluation(stub, tmp_path,
     assert (results["gold_in_every_text"], results["unread_answers"]) == (1, 2)
     assert results["by_question"]["q"]["1"]["sub_em_output"] == 1.0  # the published value
     told = capsys.readouterr().out
-    assert "only an article or punctuation (such as A): 1." in told
+    assert "a gold answer of only articles or punctuation (such as A): 1." in told
     assert "2 outputs give their answer in Markdown" in told
