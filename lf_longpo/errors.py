@@ -34,7 +34,7 @@ class UserError(Exception):
 
 
 class CallFailed(Exception):
-    """A model call that failed after all retries, or whose reply cannot be used.
+    """A model call that failed after all retries, or that returned an unusable reply.
 
     Args:
         message: what happened.

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -67,7 +67,7 @@ class Pairs:
         """
         earlier = self._journal.rows(question.id)
         if not earlier or any(
-            (earlier[-1][side], earlier[-1][f"{side}_reward"], earlier[-1][f"{side}_index"]) != tuple(response)
+            (earlier[-1][side], earlier[-1][f"{side}_reward"], earlier[-1][f"{side}_index"]) != astuple(response)
             for side, response in (("chosen", chosen), ("rejected", rejected))
         ):
             responses = (chosen.text, rejected.text)

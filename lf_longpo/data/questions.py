@@ -98,7 +98,8 @@ def check_questions(source: Source, settings: Collection[str] = ()) -> dict[str,
 
 
 class _HasKey(Protocol):
-    id: str
+    @property
+    def id(self) -> str: ...
 
     @property
     def key(self) -> str: ...

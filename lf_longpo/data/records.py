@@ -4,9 +4,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-R = TypeVar("R")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+R = TypeVar("R", bound="DataclassInstance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,8 @@ class Rollout:
     """Whether the output was cut off at `max_new_tokens`."""
 
 
-class ScoredResponse(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ScoredResponse:
     """A response and its reward."""
 
     text: str
@@ -96,6 +100,6 @@ def record_of(kind: type[R], row: Mapping[str, Any]) -> R:
     return kind(**{field.name: row[field.name] for field in fields(kind) if field.name in row})
 
 
-def names(row: type) -> list[str]:
+def names(row: "type[DataclassInstance]") -> list[str]:
     """The fields that a row must have: those without a default. Fields that were added later have one."""
     return [field.name for field in fields(row) if field.default is MISSING]

@@ -76,7 +76,7 @@ class Reviews:
         if self._journal is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._journal = Journal(self.path, _FIELDS, _key)
-        row = {"digest": digest, "id": id, "decision": decision.verdict if decision else "undecided"}
+        row: Row = {"digest": digest, "id": id, "decision": decision.verdict if decision else "undecided"}
         if decision and decision.verdict == "edit":
             row |= {"chosen": decision.chosen, "rejected": decision.rejected}
         self._journal.append(row)
@@ -106,7 +106,7 @@ def placed_pairs(dataset: Path, columns: Mapping[str, str], faults: Faults) -> I
         missing = [columns[name] for name in PAIR if not isinstance(row, dict) or columns[name] not in row]
         if missing:
             raise UserError(f"{location}: the field {missing[0]} is missing; add it or remove the pair")
-        return row
+        return dict(row)
 
     return parsed(places_and_rows(str(dataset), faults=faults, halves=True), pair, faults)
 

@@ -79,7 +79,8 @@ class Journal:
             self._broken = True
             error.filename = self._file.name
             raise
-        self._offsets.setdefault(self._key(row), []).append(offset)
+        if (id := self._key(row)) is not None:
+            self._offsets.setdefault(id, []).append(offset)
 
     def close(self) -> None:
         """Syncs the file to disk, so that a power cut cannot lose rows, and closes it."""

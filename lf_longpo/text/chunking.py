@@ -78,7 +78,7 @@ def _pack(counts: list[int], chunk_size: int, overlap: int) -> list[tuple[int, i
     """Spans [start, end) of pieces, each of at most `chunk_size` tokens in sum and with at least one new piece."""
     total = [0, *accumulate(counts)]  # tokens before each piece
     spans: list[tuple[int, int]] = []
-    start, fresh = 0, 0  # pieces before `fresh` stand in a chunk already
+    start, fresh = 0, 0  # pieces before `fresh` are already in a chunk
     while fresh < len(counts):
         while total[fresh + 1] - total[start] > chunk_size:
             start += 1

@@ -28,7 +28,7 @@ def differences(first: str, second: str) -> tuple[list[Piece], list[Piece]]:
     words = [_WORD.findall(text) for text in (first, second)]
     compared = [listed[:_MOST_WORDS] for listed in words]
     sides: tuple[list[Piece], list[Piece]] = ([], [])
-    for kind, *spans in SequenceMatcher(None, *compared, autojunk=False).get_opcodes():
+    for kind, *spans in SequenceMatcher(a=compared[0], b=compared[1], autojunk=False).get_opcodes():
         for side, listed, span in zip(sides, compared, (spans[:2], spans[2:]), strict=True):
             if text := "".join(listed[slice(*span)]):
                 side.append(Piece(text, kind != "equal"))

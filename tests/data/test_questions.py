@@ -109,7 +109,7 @@ def test_json_lines_in_a_json_file_and_endings_in_upper_case(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["q.jsonl", "q.json", "q.csv", "q.parquet"])
-def test_a_pointer_of_git_lfs_is_told_from_the_data(tmp_path, name):
+def test_a_git_lfs_pointer_is_an_error(tmp_path, name):
     (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1e08\nsize 886\n")
     with pytest.raises(UserError, match=f"{name} is a Git LFS pointer, not the data; run git lfs pull"):
         check_questions(Source(str(tmp_path / name)))
@@ -186,7 +186,7 @@ def test_bad_files_are_named(tmp_path):
         check_questions(Source(str(tmp_path / "latin.jsonl")))
 
 
-@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real data is not beside the checkout")
+@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real data is not next to the checkout")
 def test_longreward_data_is_read_as_it_is():
     (question,) = read_questions(Source(str(REAL_DATA / "longreward_sft.jsonl")))
     assert len(question.context) > 40_000

@@ -1,4 +1,4 @@
-"""Damaged input files: each is read right, or refused in words that name the file and the line."""
+"""Damaged input files: each is read correctly, or refused with an error that names the file and the line."""
 
 import csv
 import json

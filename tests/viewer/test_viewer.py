@@ -1,4 +1,4 @@
-"""The viewer: driven in a real browser where there is one, and by its requests."""
+"""The viewer: its requests, and a real browser if one is installed."""
 
 import json
 import re
@@ -93,13 +93,13 @@ def test_lists_are_searched_filtered_sorted_and_paged(tmp_path):
         assert found(client.get("/?sort=gap_up&page=99"))[-1] == 1
         assert found(client.get("/?least_gap=0.5&most_gap=0.52")) == [59, 60, 61]
         assert found(client.get("/?least_gap=no&sort=no&state=no&page=x")) == list(range(1, 51))
-        # Through a filter's pairs one goes on within it.
+        # Previous and next stay within the filter.
         page = client.get("/pair/60?least_gap=0.5&most_gap=0.52").text
         assert 'href="/pair/59?least_gap=0.5' in page and 'href="/pair/61?least_gap=0.5' in page and "2 of 3" in page
         assert client.get("/pair/121").status_code == 404
 
 
-def test_decisions_go_to_the_side_file_and_into_the_reviewed_data_set(tmp_path, capsys):
+def test_decisions_are_saved_next_to_the_data_set_and_applied_to_the_reviewed_one(tmp_path, capsys):
     path = write_pairs(tmp_path / "p.jsonl", 4)
     before = path.read_bytes()
     with Open(path) as client:
@@ -125,7 +125,7 @@ def test_decisions_go_to_the_side_file_and_into_the_reviewed_data_set(tmp_path, 
     assert [row["id"] for row in rows] == ["q1", "q2", "q3"] and rows[0]["chosen"] == "Better\nstill."
     assert json.loads((tmp_path / "data/dataset_info.json").read_text())["fine"]["ranking"] is True
 
-    # Decisions belong to texts: a pair that was made anew is undecided again, and that is told.
+    # Decisions belong to texts: a pair that was recreated is undecided again, and the command reports it.
     write_pairs(path, 4, chosen="Another answer.")
     assert main(register) == 2 and "already exists" in capsys.readouterr().err
     assert main([*register, "--overwrite"]) == 0
@@ -133,7 +133,7 @@ def test_decisions_go_to_the_side_file_and_into_the_reviewed_data_set(tmp_path, 
     assert [row["id"] for row in rows_of(tmp_path / "data/fine.jsonl")] == ["q0", "q1", "q2", "q3"]
 
 
-def test_a_file_that_was_written_anew_takes_no_decision(tmp_path):
+def test_a_file_that_has_changed_takes_no_decision(tmp_path):
     path = write_pairs(tmp_path / "p.jsonl", 3)
     with Open(path) as client:
         lines = path.read_text().splitlines()
@@ -144,7 +144,7 @@ def test_a_file_that_was_written_anew_takes_no_decision(tmp_path):
         assert not (tmp_path / "p.review.jsonl").exists()
 
 
-def test_decisions_stay_while_a_run_ends_and_goes_on(tmp_path, key):
+def test_decisions_stay_when_a_run_ends_and_resumes(tmp_path, key):
     run = make_run(tmp_path)
     summary = (run / "summary.json").read_text()
     (run / "summary.json").unlink()
@@ -163,7 +163,7 @@ def test_an_edited_pair_is_not_accepted_as_it_was(tmp_path):
         assert 'value="accept"' not in page and "Undo the edit" in page
 
 
-def test_half_a_letter_stops_nothing(tmp_path):
+def test_half_a_character_is_shown(tmp_path):
     path = write_pairs(tmp_path / "p.jsonl", 3, chosen="a \ud83d b", id="\udc00")
     with Open(path) as client:
         assert found(client.get("/")) == [1, 2, 3] and "⟨U+D83D⟩" in client.get("/pair/1").text
@@ -189,7 +189,7 @@ def test_a_reviewed_data_set_keeps_the_shape_that_it_was_registered_in(tmp_path,
     ]
 
 
-def test_other_pages_cannot_decide(tmp_path):
+def test_other_sites_cannot_decide(tmp_path):
     with Open(write_pairs(tmp_path / "p.jsonl", 2)) as client:
         assert client.get("/", headers={"host": "evil.example"}).status_code == 400
         evil = client.post("/pair/1", data={"decision": "reject"}, headers={"origin": "http://evil.example"})
@@ -220,7 +220,7 @@ def test_hostile_text_stays_text(tmp_path):
         ("p.csv", "is not a .jsonl file here"),
     ],
 )
-def test_what_cannot_be_viewed_is_told(tmp_path, capsys, monkeypatch, name, said):
+def test_what_cannot_be_viewed_is_an_error(tmp_path, capsys, monkeypatch, name, said):
     monkeypatch.chdir(tmp_path)
     write_jsonl(tmp_path / "sft.jsonl", [{"instruction": "a", "output": "b"}])
     (tmp_path / "p.csv").write_text("a,b\n")
@@ -267,7 +267,7 @@ def test_the_system_prompt_and_the_history_are_shown_as_text(tmp_path):
     assert "System prompt" not in plain and "History" not in plain and '<pre dir="auto">Why?</pre>' in plain
 
 
-def test_evidence_is_marked_where_it_stands(tmp_path, key):
+def test_evidence_is_marked_in_the_context(tmp_path, key):
     run = make_run(tmp_path)
     pair = rows_of(tmp_path / "data/codes.jsonl")[0]
     rollouts = {row["round"]: row for row in rows_of(run / "rollouts.jsonl") if row["id"] == pair["id"]}
