@@ -44,8 +44,11 @@ async def all_settled(*work: Awaitable[T]) -> list[T]:
 
 
 def _rank(error: BaseException) -> int:
-    kinds = {_FAULTS: 0, Unfinished: 1, CallFailed: 3}
-    return next((rank for kind, rank in kinds.items() if isinstance(error, kind)), 2)
+    if isinstance(error, _FAULTS):
+        return 0
+    if isinstance(error, Unfinished):
+        return 1
+    return 3 if isinstance(error, CallFailed) else 2
 
 
 def _error(task: "asyncio.Future[Any]") -> BaseException | None:

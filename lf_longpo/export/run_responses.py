@@ -38,9 +38,8 @@ def answered_questions(run: RunFolder) -> Iterator[AnsweredQuestion]:
         UserError: the run's input or its template no longer exists.
     """
     config = run.config
-    trust = bool(config.policy and config.policy.trust_remote_code)
     encoder = TemplateEncoder(
-        config.pairs.template, run.resolved(config.tokenizer or config.policy.model), config.pairs.cutoff_len, trust
+        config.pairs.template, run.tokenizer_name, config.pairs.cutoff_len, run.trusts_remote_code
     )
     responses_of, render_of = (_longmab if config.method == "longmab" else _longreward)(run, config)
     for question in read_questions(run.questions):

@@ -104,7 +104,7 @@ def refuse_changed_questions(
     """
     for row in read_rows(journal, ["digest"], key):
         id = key(row)
-        if digests.get(id, row["digest"]) != row["digest"]:
+        if id is not None and digests.get(id, row["digest"]) != row["digest"]:
             raise UserError(
                 f"question {id!r}, its prompt or its adapter has changed since the run in {journal.parent} "
                 "began; set another output_dir"

@@ -54,7 +54,7 @@ def histogram(
         span = (min(shown) - 0.5, max(shown) + 0.5)
     edges = np.histogram_bin_edges(shown, _BINS, span)
     for (name, series), colour in zip(values.items(), (BLUE, ORANGE), strict=False):
-        axes.hist(series, edges, color=colour, alpha=0.65, label=name)
+        axes.hist(series, edges.tolist(), color=colour, alpha=0.65, label=name)
     if mark:
         axes.axvline(mark[0], color=_INK, linestyle="--", linewidth=1, label=mark[1])
     if len(values) > 1 or mark:
@@ -71,12 +71,15 @@ def line(means: Sequence[float], errors: Sequence[float], label: str, value: str
         label: label of the steps.
         value: label of the means, with their unit.
     """
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = _axes(label, value)
     steps, centre, spread = np.arange(1, len(means) + 1), np.array(means), np.array(errors)
     axes.fill_between(steps, centre - spread, centre + spread, color=BLUE, alpha=0.25, linewidth=0)
     axes.plot(steps, centre, color=BLUE, marker="o", markersize=3)
     axes.set_ylim(bottom=0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    # Matplotlib's default locator, but without ticks between the steps.
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))
     return _svg(figure)
 
 

@@ -84,15 +84,26 @@ class RunFolder:
         path = (self._started_in or Path()) / name
         return str(path) if path.exists() else name
 
+    @property
+    def tokenizer_name(self) -> str:
+        """The model or folder of the tokenizer that counted the run's tokens: the policy's, if no other is set."""
+        if self.config.tokenizer:
+            return self.resolved(self.config.tokenizer)
+        assert self.config.policy is not None, "GenerateConfig accepts no run without a policy and a tokenizer"
+        return self.resolved(self.config.policy.model)
+
+    @property
+    def trusts_remote_code(self) -> bool:
+        """Whether the run's models and tokenizers may run their own code."""
+        return bool(self.config.policy and self.config.policy.trust_remote_code)
+
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The tokenizer that counted the run's tokens.
 
         Raises:
             UserError: it cannot be loaded here.
         """
-        config = self.config
-        trust = bool(config.policy and config.policy.trust_remote_code)
-        return load_tokenizer(self.resolved(config.tokenizer or config.policy.model), "tokenizer", trust)
+        return load_tokenizer(self.tokenizer_name, "tokenizer", self.trusts_remote_code)
 
     def summary(self) -> dict[str, Any] | None:
         """The run's summary.json; None while the run continues, or if it was killed."""
@@ -123,8 +134,10 @@ class RunFolder:
 
     def pair_at(self, offset: int) -> Row:
         """The pair at a byte offset that `pairs` returned."""
+        assert self._pairs is not None, "pairs() opens the file"
         self._pairs.seek(offset)
-        return json.loads(self._pairs.readline())
+        row: Row = json.loads(self._pairs.readline())
+        return row
 
     def close(self) -> None:
         """Closes the file of pairs."""
