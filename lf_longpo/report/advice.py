@@ -63,7 +63,7 @@ def _limits(config: GenerateConfig | ScoreConfig) -> dict[str, str]:
 
 
 def _alternative(config: GenerateConfig | ScoreConfig, stage: str) -> str:
-    if stage not in ("rollout", "sample"):
+    if not isinstance(config, GenerateConfig) or stage not in ("rollout", "sample"):
         return ""
     if config.pairs.allow_truncated:
         return "; the pairs contain such replies"

@@ -1,7 +1,7 @@
 """Plots as inline SVG. Text stays text; lines and text have the page's text colour, in light and dark mode."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import StringIO
 from math import isfinite
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,7 +32,7 @@ class Plot(NamedTuple):
 
 
 def histogram(
-    values: dict[str, Sequence[float]],
+    values: Mapping[str, Sequence[float]],
     label: str,
     counted: str,
     span: tuple[float, float] | None = None,

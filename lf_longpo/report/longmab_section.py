@@ -70,7 +70,8 @@ def rollout_notes(run: RunFolder, wanted: Collection[tuple[str, int]]) -> dict[t
 def _mean_shares(ordered: Sequence[np.ndarray], ranks: int) -> list[float]:
     """The mean over questions of the shares of their most chosen chunk, second most chosen chunk, and so on."""
     padded = [np.pad(shares[:ranks], (0, max(0, ranks - len(shares)))) for shares in ordered]
-    return np.mean(padded, axis=0).tolist()
+    means: list[float] = np.mean(padded, axis=0).tolist()
+    return means
 
 
 def _by_chance(

@@ -58,13 +58,13 @@ def find_pair_set(name: str, dataset_dir: Path) -> PairSet:
         return PairSet(run.config.dataset_name, path, entry, dict(RANKING_COLUMNS), decisions_of(registered), run)
     if folder.is_dir():
         raise UserError(f"{folder} holds no run: {CONFIG} is missing; name a run's folder, a file or a data set")
-    entry = load_dataset_info(dataset_dir).get(name)
-    if entry is None and not folder.is_file():
+    listed = load_dataset_info(dataset_dir).get(name)
+    if listed is None and not folder.is_file():
         raise UserError(f"no run, file or data set {name!r} (in {dataset_dir / DATASET_INFO}); check the name")
-    path = folder if entry is None else dataset_dir / str(entry.get("file_name"))
+    path = folder if listed is None else dataset_dir / str(listed.get("file_name"))
     if path.suffix != ".jsonl" or not path.is_file():
         raise UserError(f"{name}: {path} is not a .jsonl file here; convert it to .jsonl or name another data set")
-    entry = entry or guess_entry(first_rows(path), path.parent)
+    entry = listed or guess_entry(first_rows(path), path.parent)
     if not entry.get("ranking"):
         raise UserError(f"{name} is not a data set of pairs; name one with chosen and rejected responses")
     columns = dict(entry.get("columns") or {})

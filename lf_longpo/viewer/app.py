@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode, urlsplit
 
 from starlette.applications import Starlette
@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lf_longpo.data.review import SIDES, Decision, Reviews, response_of
+from lf_longpo.data.review import SIDES, Decision, Reviews, Verdict, response_of
 from lf_longpo.files.journal import Row
 from lf_longpo.report.page import REPORT, STYLE, templates
 from lf_longpo.run_folder.pair_sets import PairSet, prompt_parts
@@ -115,7 +115,7 @@ class Pages:
             ]
             decision = Decision("accept") if texts == originals else Decision("edit", *texts)
         elif verdict in _VERDICTS:
-            decision = Decision(verdict)
+            decision = Decision(cast(Verdict, verdict))
         elif verdict == "undecided":
             decision = None
         else:

@@ -217,7 +217,7 @@ def _put(db: sqlite3.Connection, batch: list[tuple[Any, ...]]) -> None:
 
 def _pair(row: Row, columns: dict[str, str]) -> tuple[Any, ...]:
     responses = [response_of(row[columns[name]]) for name in SIDES]
-    rewards = [row.get(f"{name}_reward") for name in SIDES]
+    rewards: list[Any] = [row.get(f"{name}_reward") for name in SIDES]
     rated = all(isinstance(reward, int | float) and isfinite(reward) for reward in rewards)
     question = question_text(row, columns)
     return (

@@ -146,7 +146,8 @@ class _LongMab:
             spans = chunk_spans(evidence.context, self._run.tokenizer(), config.chunk_size, config.chunk_overlap)
             for arm in sorted({arm for used in arms_of.values() for arm in used if arm < len(spans)}):
                 sides = tuple(side for side in SIDES if arm in arms_of[side])
-                evidence.spans.append(Span(*spans[arm], sides, f"chunk {arm + 1}"))
+                start, end = spans[arm]
+                evidence.spans.append(Span(start, end, sides, f"chunk {arm + 1}"))
         return evidence
 
 
