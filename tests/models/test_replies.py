@@ -225,7 +225,7 @@ async def test_a_run_whose_outputs_are_all_cut_off_makes_no_pair_and_says_what_t
     told = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert advice in told and "3 with too few whole responses" in told
     page = (tmp_path / "run/report.html").read_text()
-    assert advice in page and "replies cut off" in page and not (tmp_path / "data").exists()
+    assert advice in page and "truncated replies<" in page and not (tmp_path / "data").exists()
 
 
 async def test_a_cache_of_an_earlier_version_tells_what_was_cut_off(tmp_path):
