@@ -1,8 +1,8 @@
-"""Does the bandit find the evidence? How often a supporting chunk is among the chosen arms, early and late.
+"""Does the bandit find the evidence? Prints how often a supporting chunk is among the chosen arms, early and late.
 
-Works on a finished LongMab-PO run over questions that carry their supporting text as `support`
-(scripts/musique_single_hop.py makes such). An arm supports a question when its chunk holds at least half of that text,
-or the most of it where no chunk holds half.
+It reads a finished LongMab-PO run over questions with their supporting text as `support` (scripts/musique_single_hop.py
+writes them). An arm supports a question if its chunk has at least half of that text, or, if no chunk has half, the
+largest part of it.
 
     python scripts/bandit_learning.py runs/musique questions.jsonl
 """
@@ -20,7 +20,7 @@ from lf_longpo.text.chunking import chunk_sentences
 
 
 def supporting_arms(chunks: list[str], support: str) -> set[int]:
-    """Indices of the chunks that hold the supporting text, or the most of it."""
+    """Indices of the chunks with the supporting text, or with the largest part of it."""
     held = []
     for chunk in chunks:
         match = SequenceMatcher(None, chunk, support, autojunk=False).find_longest_match()
@@ -67,7 +67,7 @@ def main() -> None:
         chosen, mean = hit / (questions * length), reward / (questions * length)
         print(f"{name:>6} third: supporting chunk chosen in {chosen:.3f} of the rounds, mean reward {mean:.4f}")
     for name, values in (("with", rewards_with), ("without", rewards_without)):
-        print(f"mean reward {name} it: {sum(values) / max(len(values), 1):.4f} over {len(values)} roll-outs")
+        print(f"mean reward {name} it: {sum(values) / max(len(values), 1):.4f} over {len(values)} rollouts")
 
 
 if __name__ == "__main__":

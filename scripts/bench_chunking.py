@@ -1,4 +1,4 @@
-"""Cost of chunking a 64k-token document, in tokenisations of that document, both timed in one run.
+"""The time to chunk a 64k-token document, divided by the time to tokenise it; both are measured in this run.
 
 python scripts/bench_chunking.py [TEXT_FILE] [--tokenizer smollm2-135m]
 """
@@ -15,7 +15,7 @@ from lf_longpo.text.chunking import chunk_sentences, chunk_tokens
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one call."""
+    """Wall time of a call, in seconds."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began

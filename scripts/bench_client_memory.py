@@ -1,11 +1,11 @@
-"""Peak memory of `longpo generate` under 20,000 questions of 64k-token contexts, made on the fly.
+"""Peak memory of `longpo generate` with 20,000 questions over contexts of 64k tokens.
 
     python scripts/bench_client_memory.py                       # stops after 300 seconds, as Ctrl-C would
     python scripts/bench_client_memory.py --seconds 7200        # long enough for all of them
 
-All questions are read once (they are checked), then worked on as they are taken up: chunked, probed, two rounds of
-roll-outs, against a server in a process of its own. What is held depends on the questions in flight, not on how many
-there are, so the peak shows long before the end; the memory at ten moments shows whether it grows.
+All questions are read and checked once. Each is then chunked and probed and gets two rounds of rollouts, against a
+server in another process. Memory depends on the questions in flight, not on their total, so the peak is reached long
+before the end; the memory at ten times shows whether it grows.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def _resident() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--questions", type=int, default=20_000)
-    parser.add_argument("--seconds", type=float, default=300.0, help="of work behind the check (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=300.0, help="seconds of work after the check (%(default)s)")
     options = parser.parse_args()
     os.environ["OPENAI_API_KEY"] = "none"
     context = multiprocessing.get_context("spawn")

@@ -3,10 +3,10 @@
     python scripts/bench_dpo.py                                                        # SmolLM2-135M, 2048 + 64 tokens
     python scripts/bench_dpo.py --shape llama3-8b --prompt 8192 16384 32768 65536 --response 1024 --bf16     # one GPU
 
-Each of both trains two epochs in a process of its own, through LLaMA-Factory's own entry; the first step is left out,
-and so is the pass ahead of the first step in which `longpo train` computes references for full tuning. Both load
-weights in the format that is computed in, float32 or with --bf16 bfloat16, whatever the model's files hold.
-Peak memory is what a step takes at its highest, with weights, optimizer states and everything else of the process.
+Each trains two epochs in a separate process, through LLaMA-Factory's own entry point. The times are without the first
+step and without the pass before it, in which `longpo train` computes the references for full tuning. Both load the
+weights in the compute format: float32, or bfloat16 with --bf16. Peak memory is that of the whole process: weights,
+optimizer states and everything else.
 """
 
 import argparse
@@ -193,11 +193,11 @@ def figures(steps: list[dict[str, float]]) -> dict[str, float]:
     """Seconds a step by phase in the first epoch, in the second and over both, and the peak in bytes."""
     first = [step for step in steps if step["epoch"] <= 1]
     second = [step for step in steps if step["epoch"] > 1]
-    told = {phase: mean(step.get(phase, 0.0) for step in first) for phase in PHASES[:3]}
+    times = {phase: mean(step.get(phase, 0.0) for step in first) for phase in PHASES[:3]}
     whole = mean(step["step"] for step in first)
     later = mean(step["step"] for step in second)
-    told |= {"other": whole - sum(told.values()), "first epoch": whole, "second epoch": later}
-    return told | {"both epochs": (whole + later) / 2, "peak": max(step["peak"] for step in steps)}
+    times |= {"other": whole - sum(times.values()), "first epoch": whole, "second epoch": later}
+    return times | {"both epochs": (whole + later) / 2, "peak": max(step["peak"] for step in steps)}
 
 
 def main() -> None:
@@ -230,10 +230,10 @@ def main() -> None:
             if steps is None:
                 table.add_row(f"{prompt:,}", way, *[""] * len(columns), "out of memory")
                 continue
-            found[way] = told = figures(steps)
-            cells = [f"{told[column]:.2f}" for column in columns]
-            table.add_row(f"{prompt:,}", way, *cells, f"{told['peak'] / GIB:.2f}")
-            print(prompt, way, json.dumps({name: round(value, 3) for name, value in told.items()}), flush=True)
+            found[way] = times = figures(steps)
+            cells = [f"{times[column]:.2f}" for column in columns]
+            table.add_row(f"{prompt:,}", way, *cells, f"{times['peak'] / GIB:.2f}")
+            print(prompt, way, json.dumps({name: round(value, 3) for name, value in times.items()}), flush=True)
         if len(found) == 2:
             stock, ours = found["stock"], found["ours"]
             ratios = [f"{stock[name] / ours[name]:.2f}x" if ours[name] > 1e-3 else "" for name in columns]

@@ -1,10 +1,10 @@
-"""Compares `longpo check`'s memory estimates with what training really takes, on small random Llama models.
+"""Compares the memory estimates of `longpo check` with the memory of real training, on small random Llama models.
 
     python scripts/bench_memory.py
 
-Each case is a process of its own: LLaMA-Factory, plain and as `longpo train`, trains two steps on pairs of equal
-prompts. What the second adds at its peak is taken from the operating system (resident memory, CPU) or from CUDA's
-allocator; weights, optimizer states and reference model, which are there before, are counted.
+Each case is a separate process: LLaMA-Factory, plain and as `longpo train`, trains two steps on pairs with equal
+prompts. The memory that the second step adds at its peak is measured by the operating system (resident memory, CPU) or
+by CUDA's allocator; weights, optimizer states and reference model, which are in memory before, are counted.
 """
 
 import argparse
@@ -87,9 +87,9 @@ def train(recipe: Path, ours: bool) -> None:
     found = {}
 
     class Peak(TrainerCallback):
-        def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
+        def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **more: Any) -> None:
             if state.global_step == 1:
-                lasting = [*model.parameters(), *_tensors(others["optimizer"].state)]
+                lasting = [*model.parameters(), *_tensors(more["optimizer"].state)]
                 reference = getattr(trainers[0], "ref_model", None)
                 lasting += reference.parameters() if reference is not None else []
                 found["lasting"] = sum(tensor.numel() * tensor.itemsize for tensor in lasting)
@@ -107,7 +107,7 @@ def train(recipe: Path, ours: bool) -> None:
     if ours:
         from lf_longpo.plugin.train.install import prepare as prepare_ours
 
-        settings = prepare_ours(settings, print)
+        settings = prepare_ours(settings, print).settings
     run_exp(settings, callbacks=[Peak()])
 
 
@@ -140,9 +140,9 @@ def main() -> None:
             for way, memory in check(recipe).findings.facts["memory"]["ways"].items():
                 estimated, measured = memory["total"] / GIB, measure(recipe, way) / GIB
                 parts = sorted(memory["parts"].items(), key=lambda part: -part[1])[:3]
-                told = ", ".join(f"{part} {size / GIB:.2f}" for part, size in parts)
+                listed = ", ".join(f"{part} {size / GIB:.2f}" for part, size in parts)
                 figures = (f"{estimated:.2f}", f"{measured:.2f}", f"{estimated / measured:.2f}")
-                table.add_row(name, way, *figures, told)
+                table.add_row(name, way, *figures, listed)
                 print(name, way, *figures, flush=True)
     Console(width=150).print(table)
 

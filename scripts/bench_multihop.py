@@ -1,4 +1,4 @@
-"""How long it takes to index 200,000 paragraphs and to make 1,000 questions of 64k tokens, and in how much memory.
+"""Time and memory to index 200,000 paragraphs and to make 1,000 questions of 64k tokens.
 
 python scripts/bench_multihop.py [--paragraphs 200000] [--questions 1000] [--tokens 64000]
 """
@@ -20,7 +20,7 @@ railway mountain village orchestra museum festival minister journal factory labo
 
 
 def paragraphs(number: int) -> Iterator[dict[str, str]]:
-    """Paragraphs of 60 to 160 words under titles of their own."""
+    """Paragraphs of 60 to 160 words, each with a title of its own."""
     draw = random.Random(0)
     for index in range(number):
         words = draw.choices(_WORDS, k=draw.randint(60, 160))
@@ -29,11 +29,11 @@ def paragraphs(number: int) -> Iterator[dict[str, str]]:
 
 def question(number: int) -> dict[str, object]:
     """A MuSiQue row with two supporting paragraphs."""
-    told = [
+    paragraphs = [
         {"title": f"Source {number}.{k}", "paragraph_text": f"Fact {k} of {number}.", "is_supporting": k < 2}
         for k in range(20)
     ]
-    return {"id": f"q{number}", "question": f"What of {number}?", "answer": "It", "paragraphs": told}
+    return {"id": f"q{number}", "question": f"What of {number}?", "answer": "It", "paragraphs": paragraphs}
 
 
 def main() -> None:

@@ -1,14 +1,13 @@
-"""How busy `longpo generate` keeps a server, against a driver that runs 50 questions in lock-step rounds.
+"""How busy `longpo generate` keeps a server, compared with a driver that runs 50 questions in lock-step rounds.
 
     python scripts/bench_rollout.py                                     # 500 questions, 30 rounds, 64 slots
     python scripts/bench_rollout.py --questions 100 --seconds-a-token 0.0006
 
-Both drive the same server in this run: a process of its own that speaks the OpenAI API and answers in as many slots,
-after a time that follows from the number of new tokens, log-normal as real ones are (median 300, cut at 1,024), and
-drawn from the call's seed alone. Slots busy is the time that slots spent on answers over all slots' time from the first
-call to the last answer. The lock-step driver does what the published LongMab-PO script does: a round of a batch begins
-when the one before has ended for the whole batch. Contexts are short and no embedder runs: what is measured is the
-scheduling.
+Both use the same server, a process with the OpenAI API and a number of slots. A reply takes a time proportional to its
+new tokens; their number is log-normal like that of real replies (median 300, cut at 1,024) and depends only on the
+call's seed. "Slots busy" is the time that slots spend on replies divided by the time of all slots, from the first call
+to the last reply. The lock-step driver works like the published LongMab-PO script: a round of a batch begins when the
+round before has ended for the whole batch. Contexts are short and no embedder runs, so only the scheduling is measured.
 """
 
 import argparse
@@ -29,7 +28,7 @@ BATCH = 50
 
 
 def serve(port: multiprocessing.Queue, slots: int, seconds_a_token: float) -> None:
-    """The server, until it is terminated; its port goes into the queue."""
+    """Runs the server until it is terminated, and puts its port into the queue."""
     from aiohttp import web
 
     free = asyncio.Semaphore(slots)
@@ -63,9 +62,9 @@ def serve(port: multiprocessing.Queue, slots: int, seconds_a_token: float) -> No
         return web.json_response({"object": "list", "data": data})
 
     async def stats(request: web.Request) -> web.Response:
-        told = dict(state)
+        stats = dict(state)
         state.update(busy=0.0, calls=0, first=math.inf, last=0.0)
-        return web.json_response(told)
+        return web.json_response(stats)
 
     async def run() -> None:
         app = web.Application(client_max_size=64 * 2**20)
@@ -99,7 +98,7 @@ def ours(url: str, folder: Path, questions: int, rounds: int, slots: int) -> Non
         output_dir=folder / "run",
         dataset_dir=folder / "data",
         dataset_name="bench",
-        # A few calls more than slots wait at the server, or a slot stands empty while its answer is on its way.
+        # More calls than slots are in flight, so that no slot is empty while its reply is on the way.
         policy={"base_url": url, "model": "m", "max_concurrency": slots + slots // 8},
         tokenizer="smollm2-135m",
         longmab={"rounds": rounds, "chunk_size": 128, "init": "random"},
@@ -110,7 +109,7 @@ def ours(url: str, folder: Path, questions: int, rounds: int, slots: int) -> Non
 
 
 def lock_step(url: str, questions: int, rounds: int) -> None:
-    """Batches of questions; nobody begins a round before all have ended the one before."""
+    """Runs batches of questions; a round begins when the round before has ended for the whole batch."""
     from lf_longpo.config import ChatConfig, SamplingConfig
     from lf_longpo.models.chat import ChatRequest
     from lf_longpo.models.openai_chat import OpenAIChat
@@ -150,24 +149,25 @@ def main() -> None:
         drive()
         after = resource.getrusage(resource.RUSAGE_SELF)
         with urllib.request.urlopen(f"{root}/stats") as reply:
-            told = json.load(reply)
+            stats = json.load(reply)
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        seconds = told["last"] - told["first"]
+        seconds = stats["last"] - stats["first"]
         print(
-            f"{name:10} {told['calls']:6} calls in {seconds:6.1f} s, {told['calls'] / seconds:5.1f} a second, slots "
-            f"busy {told['busy'] / options.slots / seconds:.3f}, client CPU {1000 * cpu / told['calls']:.2f} ms a call",
+            f"{name:10} {stats['calls']:6} calls in {seconds:6.1f} s, {stats['calls'] / seconds:5.1f} a second, "
+            f"slots busy {stats['busy'] / options.slots / seconds:.3f}, client CPU "
+            f"{1000 * cpu / stats['calls']:.2f} ms a call",
             flush=True,
         )
-        return seconds / told["calls"]
+        return seconds / stats["calls"]
 
     with tempfile.TemporaryDirectory() as name:  # so that importing everything is not counted
         ours(f"{root}/v1", Path(name), questions=8, rounds=4, slots=options.slots)
     urllib.request.urlopen(f"{root}/stats").close()
     with tempfile.TemporaryDirectory() as name:
-        mine = measure("ours", lambda: ours(f"{root}/v1", Path(name), options.questions, options.rounds, options.slots))
+        took = measure("ours", lambda: ours(f"{root}/v1", Path(name), options.questions, options.rounds, options.slots))
     if not options.ours_only:
         theirs = measure("lock-step", lambda: lock_step(f"{root}/v1", options.questions, options.rounds))
-        print(f"{theirs / mine:.2f}x as fast as lock-step")
+        print(f"{theirs / took:.2f}x as fast as lock-step")
     server.terminate()
 
 

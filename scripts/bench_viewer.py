@@ -1,7 +1,7 @@
-"""How soon `longpo view` shows a large data set of long contexts, and how much memory it takes.
+"""Time until `longpo view` shows a large data set of long contexts, and its memory.
 
-A generated data set (10,000 pairs of 64k-token contexts by default: 4.4 GiB) is opened as people open it, in a process
-of its own; the time runs from the start of the command to the end of the first page's answer.
+A generated data set (by default 10,000 pairs with contexts of 64k tokens: 4.4 GiB) is opened with the command, in
+another process. The time is from the start of the command to the end of the first page's response.
 
     python scripts/bench_viewer.py                     python scripts/bench_viewer.py --pairs 1000
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 _WORDS = "river council harvest engine library winter signal garden treaty market voyage painter harbour".split()
-# Words of one token each.
+# Words in a context; each is one token.
 _CONTEXT = 64_000
 
 
@@ -54,9 +54,9 @@ def opened(path: Path, what: str) -> None:
             first = _get(address)
             shown = time.monotonic() - began
             rows = first.count("/pair/")
-            one = time.monotonic()
+            pair_seconds = time.monotonic()
             _get(f"{address}pair/{min(rows, 5)}")
-            one = time.monotonic() - one
+            pair_seconds = time.monotonic() - pair_seconds
             while "so far" in _get(address):
                 time.sleep(0.2)
             whole = time.monotonic() - began
@@ -68,8 +68,8 @@ def opened(path: Path, what: str) -> None:
             status = Path(f"/proc/{server.pid}/status").read_text()
             memory = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 2**20
             print(
-                f"{what}: first page with {rows} pairs after {shown:.2f} s, one pair {one:.2f} s, all read after "
-                f"{whole:.1f} s, a search ({found} found) {search:.2f} s, peak memory {memory:.2f} GiB",
+                f"{what}: first page with {rows} pairs after {shown:.2f} s, one pair {pair_seconds:.2f} s, "
+                f"all read after {whole:.1f} s, a search ({found} found) {search:.2f} s, peak memory {memory:.2f} GiB",
                 flush=True,
             )
         finally:

@@ -3,8 +3,8 @@
 #
 #   MODEL_PATH=... INPUT=held_out.jsonl bash scripts/eval.sh [key=value ...]
 #
-# MODEL_PATH is the name that the server at BASE_URL (http://127.0.0.1:8000/v1) knows, and names the tokenizer; OUTPUT_DIR
-# is runs/eval by default.
+# MODEL_PATH is the model's name on the server at BASE_URL (http://127.0.0.1:8000/v1) and names the tokenizer. OUTPUT_DIR is
+# runs/eval by default.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ -d .venv/bin ] && export PATH="$PWD/.venv/bin:$PATH"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Runs LongMab-PO up to a stage (probe, rollout or pairs) with the variables of the published scripts; what is finished is
-# not done again. The steps gen_probe.sh, rollout.sh and construct_po_data.sh call it.
+# Runs LongMab-PO up to a stage (probe, rollout or pairs) with the variables of the published scripts; finished work is not
+# repeated. gen_probe.sh, rollout.sh and construct_po_data.sh call it.
 #
 #   MODEL_PATH=... INPUT=... bash scripts/longmab_stage.sh STAGE [key=value ...]
 #
 # CONFIG (yaml/llama3_longmab.yaml), MODEL_PATH, BASE_URL, INPUT, OUTPUT_DIR, CHUNK_SIZE, ROUNDS, TOP_K, START, END, SEED:
-# each overrides its key of CONFIG where it is set.
+# if set, each overrides its key of CONFIG.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ -d .venv/bin ] && export PATH="$PWD/.venv/bin:$PATH"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Runs LongReward up to a stage (sample, extract, score or pairs); what is finished is not done again. The steps
-# sample_responses.sh, get_chunk_info.sh, get_score.sh and get_pairs.sh call it.
+# Runs LongReward up to a stage (sample, extract, score or pairs); finished work is not repeated. sample_responses.sh,
+# get_chunk_info.sh, get_score.sh and get_pairs.sh call it.
 #
 #   MODEL_PATH=... JUDGE_MODEL=... INPUT=... bash scripts/longreward_stage.sh STAGE [key=value ...]
 #
 # CONFIG (yaml/llama3_longreward.yaml), MODEL_PATH, BASE_URL, JUDGE_PROVIDER, JUDGE_MODEL, INPUT, OUTPUT_DIR, CHUNK_SIZE,
-# NUM_SAMPLES, START, END, SEED: each overrides its key of CONFIG where it is set. OUTPUT_DIR may be a folder of the
-# published scripts, whose files are carried on.
+# NUM_SAMPLES, START, END, SEED: if set, each overrides its key of CONFIG. OUTPUT_DIR may be a folder of the
+# published scripts; the run resumes from its files.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ -d .venv/bin ] && export PATH="$PWD/.venv/bin:$PATH"

@@ -6,13 +6,16 @@ import os
 from pathlib import Path
 
 GIB = 1 << 30
-# Blocks go back to the system when they are freed, so that resident memory is what is in use.
-# Of the environment of a process that is measured.
+# Environment of a measured process: freed blocks are returned to the system, so that resident memory is memory in use.
 MEASURABLE = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576"}
 
 
 def reset_peak() -> int:
-    """Starts a new peak; gives what is in use, in bytes."""
+    """Starts a new peak.
+
+    Returns:
+        The memory in use, in bytes.
+    """
     import torch
 
     gc.collect()
@@ -25,7 +28,7 @@ def reset_peak() -> int:
 
 
 def peak() -> int:
-    """The highest use since `reset_peak`, in bytes."""
+    """The most memory in use since `reset_peak`, in bytes."""
     import torch
 
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _status("VmHWM")

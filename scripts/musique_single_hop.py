@@ -1,8 +1,8 @@
 """Turns a published MuSiQue file into single-hop questions over its paragraphs, for `longpo generate` and `evaluate`.
 
-A full multi-hop question is beyond a small model; the first step of its decomposition is not, and the paragraph that
-supports it is known. Each row carries that paragraph as `support` (ignored by `longpo`), so that one can see whether
-the bandit finds it (scripts/bandit_learning.py).
+A small model cannot answer a multi-hop question, but it can answer the first step of its decomposition, and the
+paragraph that supports this step is known. Each row has that paragraph as `support` (ignored by `longpo`), which shows
+whether the bandit finds it (scripts/bandit_learning.py).
 
     python scripts/musique_single_hop.py musique_train.json questions.jsonl --limit 24
     python scripts/musique_single_hop.py musique_train.json train.jsonl --paragraphs 8 --held-out held_out.jsonl 36
@@ -11,17 +11,18 @@ the bandit finds it (scripts/bandit_learning.py).
 import argparse
 import json
 import random
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from scipy.cluster.hierarchy import DisjointSet
+
 
 def single_hop(row: dict[str, Any], paragraphs: int | None = None) -> dict[str, Any]:
-    """The first step of a MuSiQue question as a question of its own.
+    """The first step of a MuSiQue question, as a question.
 
     Args:
-        row: as published.
-        paragraphs: how many to keep, the supporting one and others drawn by the question's id, in their order.
+        row: the published row.
+        paragraphs: how many paragraphs to keep: the supporting one and some drawn by the question's id, in their order.
             Default: all.
     """
     step = row["question_decomposition"][0]
@@ -29,8 +30,9 @@ def single_hop(row: dict[str, Any], paragraphs: int | None = None) -> dict[str, 
     subject, is_relation, relation = step["question"].partition(" >> ")
     kept = row["paragraphs"]
     if paragraphs is not None:
-        others = [paragraph["idx"] for paragraph in kept if paragraph is not support]
-        drawn = {support["idx"], *random.Random(row["id"]).sample(others, min(paragraphs - 1, len(others)))}
+        distracting = [paragraph["idx"] for paragraph in kept if paragraph is not support]
+        number = min(paragraphs - 1, len(distracting))
+        drawn = {support["idx"], *random.Random(row["id"]).sample(distracting, number)}
         kept = [paragraph for paragraph in kept if paragraph["idx"] in drawn]
     return {
         "id": row["id"],
@@ -43,41 +45,38 @@ def single_hop(row: dict[str, Any], paragraphs: int | None = None) -> dict[str, 
 
 
 def split(rows: list[dict[str, Any]], held_out: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Divides questions in two parts that have no paragraph in common, at least `held_out` of them in the second.
+    """Divides questions into two parts that have no paragraph in common, at least `held_out` of them in the second.
 
-    Questions that share paragraphs, over however many others, stay together; those that share with the fewest are held
-    out first.
+    Questions that share paragraphs, directly or over other questions, stay together. The smallest groups are held out
+    first; among groups of one size, those that start last.
     """
-    owners: dict[str, list[int]] = defaultdict(list)
-    for number, row in enumerate(rows):
+    groups = DisjointSet(range(len(rows)))
+    owners: dict[str, int] = {}
+    for i, row in enumerate(rows):
         for paragraph in row["paragraphs"]:
-            owners[paragraph["paragraph_text"]].append(number)
-    group = list(range(len(rows)))
-    for first, *others in owners.values():
-        for other in others:
-            joined, into = group[other], group[first]
-            group = [into if one == joined else one for one in group]
-    sizes = {one: group.count(one) for one in group}
+            groups.merge(owners.setdefault(paragraph["paragraph_text"], i), i)
     away: set[int] = set()
-    for one in sorted(sizes, key=lambda one: (sizes[one], -one)):
+    for group in sorted(groups.subsets(), key=lambda group: (len(group), -min(group))):
         if len(away) < held_out:
-            away |= {number for number, its in enumerate(group) if its == one}
-    return tuple([row for number, row in enumerate(rows) if (number in away) is second] for second in (False, True))
+            away |= group
+    return tuple([row for i, row in enumerate(rows) if (i in away) is second] for second in (False, True))
 
 
 def main() -> None:
-    """Reads MuSiQue as one JSON list or as JSON lines, writes questions."""
+    """Reads MuSiQue as a JSON list or as JSON lines, and writes questions."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("musique", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--start", type=int, default=0, help="first question (%(default)s)")
     parser.add_argument("--limit", type=int, default=None, help="how many questions (all)")
-    parser.add_argument("--paragraphs", type=int, default=None, help="paragraphs a question, its own among them (all)")
+    parser.add_argument(
+        "--paragraphs", type=int, default=None, help="paragraphs per question, with the supporting one (all)"
+    )
     parser.add_argument(
         "--held-out",
         nargs=2,
         metavar=("FILE", "N"),
-        help="write at least N questions there instead, which share no paragraph with the others",
+        help="hold out at least N questions that share no paragraph with the rest, and write them to FILE",
     )
     options = parser.parse_args()
     text = options.musique.read_text(encoding="utf-8")

@@ -5,8 +5,8 @@
 #   bash scripts/quickstart.sh                        LongMab-PO pairs (the default)
 #   bash scripts/quickstart.sh --method longreward    LongReward pairs
 #
-# SEED=1 in the environment makes other questions and draws, in folders of their own. Run again, it keeps what is there;
-# remove runs/ and saves/ to start over.
+# SEED=1 in the environment gives other questions and draws, in other folders. Run it again to resume; remove runs/ and
+# saves/ to start over.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,7 +14,7 @@ method=longmab
 [ "${1:-}" = --method ] && method=${2:-}
 case "$#:$method" in
     0:longmab | 2:longmab) evaluation=() end=() ;;
-    # Its pairs ask with the document and the question alone. Each question costs five responses and their judging.
+    # The prompt of its pairs is the document and the question only. Each question costs five responses and their scores.
     2:longreward) evaluation=(prompt=plain) end=(end=6) ;;
     *) echo "usage: bash scripts/quickstart.sh [--method longmab|longreward]" >&2; exit 2 ;;
 esac
@@ -44,7 +44,7 @@ longpo generate "yaml/smollm2_$method.yaml" input="$demo/train.jsonl" output_dir
 
 step "4/5 DPO, checked and trained -> $adapter"
 if [ -f "$adapter/adapter_model.safetensors" ]; then
-    echo "$adapter is there; remove it to train again"
+    echo "$adapter exists; remove it to train again"
 else
     rm -rf "$after"  # scores of an earlier adapter
     recipe=(yaml/smollm2_dpo.yaml dataset="$dataset" output_dir="$adapter" seed="$seed")
@@ -58,5 +58,5 @@ longpo evaluate longqa yaml/smollm2_longqa.yaml input="$demo/held_out.jsonl" out
 
 step "done"
 longpo evaluate compare "$before" "$after"
-[ "$method" = longmab ] || echo "A judge of 135M parameters is hardly better than chance: this shows the steps, no gain."
+[ "$method" = longmab ] || echo "A judge with 135M parameters is little better than chance: this run shows the steps, not a gain."
 python scripts/quickstart_end.py "$demo/held_out.jsonl" "$before" "$after" "$run" "$adapter"

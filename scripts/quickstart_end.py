@@ -1,4 +1,4 @@
-"""The end of scripts/quickstart.sh: one held-out question with both answers, where things lie, and what to try next."""
+"""Prints the end of scripts/quickstart.sh: a held-out question with both answers, the results, and the next steps."""
 
 import argparse
 import json
@@ -21,7 +21,7 @@ def main() -> None:
     question = rows(options.questions)[shown]
     print(
         f"""
-One of the held-out questions: {question["question"]} ({question["answer"]})
+A held-out question: {question["question"]} ({question["answer"]})
   before: {json.dumps(before[shown]["prediction"], ensure_ascii=False)}
   after:  {json.dumps(after[shown]["prediction"], ensure_ascii=False)}
 
@@ -30,11 +30,11 @@ Adapter: {options.adapter}
 
 Try next:
   longpo view {options.run}
-      look at the pairs, and at what each response saw
+      look at the pairs and at the chunks that each response is based on
   longpo generate yaml/smollm2_longmab.yaml input=FILE.jsonl output_dir=runs/mine dataset_name=mine
-      make pairs from your own questions: lines with id, question, answer, context
+      make pairs from your own questions (JSON lines with id, question, answer, context)
   longpo check yaml/llama3_dpo.yaml
-      see what a larger model needs, before it costs GPU hours
+      see what a larger model needs before you use GPUs
 The command `longpo` is in .venv/bin: source .venv/bin/activate"""
     )
 

@@ -1,11 +1,11 @@
-"""Says how long scripts/quickstart.sh will take: measures how fast this machine reads text with the embedded model."""
+"""Prints how long scripts/quickstart.sh will take, from the speed of the embedded model on this machine."""
 
 import os
 import sys
 import time
 
-# What a run takes, fitted to the times of whole runs: tokens that the embedded model would read meanwhile, and starts
-# of commands, each of which loads the libraries again.
+# The work of a run, fitted to the times of whole runs: tokens that the embedded model would read in the same time, and
+# starts of commands, which load the libraries again.
 TOKENS = {"longmab": 80_000, "longreward": 150_000}
 STARTS = 5
 

@@ -103,5 +103,9 @@ def run_settings(stub: Stub, folder: Path, questions: Path) -> dict:
 def pytest_configure(config):
     leaks = Leaks()
     config.pluginmanager.register(leaks)
+    # Workers of pytest-xdist share the cores. PyTorch's threads in one must not wait in a loop on a core of another.
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -1,7 +1,8 @@
 """Keys that stand in the environment of every test, and the search for them in all that the tests leave behind.
 
-A session fails where a planted key is in a file under its temporary folder, in what a test or a process of its wrote to
-stdout or stderr, in a log record or in an error.
+A session fails where a planted key is in a file under its temporary folder, in what a test or one of its processes
+wrote to stdout or stderr, in a log record or in an error. Where workers run the tests (pytest-xdist), each reports what
+it found; their temporary folders are below the session's.
 """
 
 import mmap
@@ -10,9 +11,12 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from stub import KEY
 
 NAMES = ("STUB_KEY", "OPENAI_API_KEY", "ZHIPUAI_API_KEY", "ANTHROPIC_API_KEY", "DEEPSEEK_API_KEY", "LOCAL_API_KEY")
+
+_REPORTED = "leaked_keys"
 
 
 class Leaks:
@@ -27,11 +31,11 @@ class Leaks:
         plain = subprocess.Popen.communicate
 
         def communicate(process: subprocess.Popen, *args, **kwargs) -> tuple:
-            told = plain(process, *args, **kwargs)
+            outputs = plain(process, *args, **kwargs)
             self._outputs += [
-                text if isinstance(text, str) else text.decode("utf-8", "replace") for text in told if text
+                text if isinstance(text, str) else text.decode("utf-8", "replace") for text in outputs if text
             ]
-            return told
+            return outputs
 
         subprocess.Popen.communicate = communicate
 
@@ -41,14 +45,22 @@ class Leaks:
         if any(KEY in text for text in texts):
             self.found.append(f"{report.nodeid} ({report.when})")
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node) -> None:
+        """A worker has ended."""
+        self.found += getattr(node, "workeroutput", {}).get(_REPORTED, [])
+
     def pytest_sessionfinish(self, session) -> None:
+        if hasattr(session.config, "workeroutput"):
+            session.config.workeroutput[_REPORTED] = self.found
+            return
         self.found += map(str, files_with_a_key(session.config._tmp_path_factory.getbasetemp()))
         if self.found:
             session.exitstatus = 1
 
     def pytest_terminal_summary(self, terminalreporter) -> None:
-        for place in self.found:
-            terminalreporter.write_line(f"LEAKED KEY: {place}", red=True)
+        for where in dict.fromkeys(self.found):  # a worker's reports also reach this session
+            terminalreporter.write_line(f"LEAKED KEY: {where}", red=True)
 
 
 def files_with_a_key(folder: Path) -> Iterator[Path]:

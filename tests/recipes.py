@@ -8,11 +8,18 @@ from conftest import REPOSITORY, write_jsonl
 
 from lf_longpo.plugin.registry import load_dataset_info
 
-FAMILIES = ("llama3", "qwen2", "glm4")
+FAMILIES = ("llama3", "qwen2", "glm4", "qwen3", "glm4_0414")
+
+
+def family_of(path: Path) -> str | None:
+    """The family of a recipe by its file's name, such as glm4_0414 of glm4_0414_dpo.yaml; None for other files."""
+    return max((family for family in FAMILIES if path.stem.startswith(f"{family}_")), key=len, default=None)
+
+
 TRAINING = sorted(
     path
     for path in (REPOSITORY / "yaml").glob("*.yaml")
-    if path.stem.split("_")[0] in FAMILIES and yaml.safe_load(path.read_text()).get("do_train")
+    if family_of(path) and yaml.safe_load(path.read_text()).get("do_train")
 )
 
 

@@ -20,3 +20,15 @@ def test_a_planted_key_is_found(tmp_path):
         report = SimpleNamespace(nodeid=text[:3], when="call", longreprtext="", sections=[("Captured stderr", text)])
         leaks.pytest_runtest_logreport(report)
     assert leaks.found == ["Aut (call)"]
+
+
+def test_what_a_worker_found_fails_the_session(tmp_path):
+    worker, session = Leaks(), Leaks()
+    worker.found = ["tests/test_a.py::test_b (call)"]
+    node = SimpleNamespace(workeroutput={})
+    worker.pytest_sessionfinish(SimpleNamespace(config=node))
+    session.pytest_testnodedown(node)
+    folders = SimpleNamespace(getbasetemp=lambda: tmp_path)
+    ended = SimpleNamespace(config=SimpleNamespace(_tmp_path_factory=folders), exitstatus=0)
+    session.pytest_sessionfinish(ended)
+    assert (session.found, ended.exitstatus) == (worker.found, 1)

@@ -94,10 +94,10 @@ def test_training_steps_hand_on_recipe_and_variables(tmp_path, family):
         (scripts / f"{name}.sh").write_text((REPOSITORY / f"scripts/{name}.sh").read_text())
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     command = ["bash", str(scripts / f"{family}_dpo.sh"), "max_steps=3"]
-    told = subprocess.run(
+    printed = subprocess.run(
         command, env=os.environ | {"PATH": path, "MODEL_PATH": "my model"}, capture_output=True, text=True, check=True
     ).stdout
-    assert told.split(" ", 2)[2] == f"yaml/{family}_dpo.yaml model_name_or_path=my model max_steps=3\n"
+    assert printed.split(" ", 2)[2] == f"yaml/{family}_dpo.yaml model_name_or_path=my model max_steps=3\n"
     assert Path(REPOSITORY / f"yaml/{family}_dpo.yaml").is_file()
 
 

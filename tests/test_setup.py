@@ -17,7 +17,8 @@ def set_up(tmp_path, **variables):
     """Runs a copy of the script in a folder of its own, where nothing is installed."""
     (tmp_path / "scripts").mkdir(exist_ok=True)
     (tmp_path / "scripts/setup.sh").write_text((REPOSITORY / "scripts/setup.sh").read_text())
-    (tmp_path / "setup.py").write_text("")
+    for name in ("pyproject.toml", "setup.py"):
+        (tmp_path / name).write_text("")
     command = ["bash", str(tmp_path / "scripts/setup.sh")]
     return subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=120)
 
@@ -31,7 +32,7 @@ def program(folder, name, text):
 
 def test_a_python_that_is_missing_or_too_old_is_named(tmp_path):
     run = set_up(tmp_path, PYTHON="python9")
-    assert run.returncode == 2 and "there is no python9; install Python 3.11 or newer" in run.stderr
+    assert run.returncode == 2 and "python9 was not found; install Python 3.11 or newer" in run.stderr
     old = program(tmp_path / "bin", "python3", 'if [ "$1" = -V ]; then echo Python 3.9.2; else exit 1; fi')
     run = set_up(tmp_path, PYTHON=old)
     assert run.returncode == 2 and "needs Python 3.11 or newer, this is Python 3.9.2" in run.stderr
@@ -75,7 +76,7 @@ def test_the_embedded_model_is_linked_whatever_libraries_print(tmp_path, monkeyp
 
 def test_a_folder_in_the_links_place_is_left_alone(tmp_path):
     (tmp_path / "smollm2-135m").mkdir()
-    with pytest.raises(UserError, match="is there and is no link; move it away"):
+    with pytest.raises(UserError, match="exists and is not a symbolic link; move it away"):
         link_model("smollm2-135m", tmp_path / "smollm2-135m")
 
 

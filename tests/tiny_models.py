@@ -1,7 +1,7 @@
 """Tiny random models of the recipes' architectures, with the real tokenizers of Llama 3 and Qwen.
 
-The tokenizers' files come from the packages llama-models and dashscope. GLM-4's is in no package; the embedded model's
-stands in for it, with GLM-4's special tokens.
+The tokenizers' files come from the packages llama-models and dashscope; Qwen3 has Qwen2's. GLM-4's is in no package;
+the embedded model's stands in for it, with GLM-4's special tokens.
 """
 
 import importlib.util
@@ -13,6 +13,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoTokenizer,
+    Glm4Config,
+    Glm4ForCausalLM,
     GlmConfig,
     GlmForCausalLM,
     LlamaConfig,
@@ -20,6 +22,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
@@ -49,10 +53,10 @@ _SIZES = {
 
 
 def tiny_model(family: str, folder: Path, small_tokenizer: bool = False, most_byte_pairs: int | None = None) -> Path:
-    """Saves a tiny random model of `llama3`, `qwen2` or `glm4` into `folder`, with its own or a very small tokenizer.
+    """Saves a tiny random model of one family of recipes into `folder`, with its own or a very small tokenizer.
 
     Args:
-        family: which.
+        family: `llama3`, `qwen2`, `glm4`, `qwen3` or `glm4_0414`.
         folder: where to.
         small_tokenizer: for where only the architecture matters; the model trains in a fraction of the time.
         most_byte_pairs: how much of the family's own tokenizer to keep. With all of it, each process of a training
@@ -110,9 +114,11 @@ def _byte_pairs(package: str, file: str, digits: str, special: list[str], most: 
         return TikTokenConverter(first.name, pattern=pattern, extra_special_tokens=special).converted()
 
 
-_TOKENIZERS = {"llama3": _llama3, "qwen2": _qwen2, "glm4": _glm4}
+_TOKENIZERS = {"llama3": _llama3, "qwen2": _qwen2, "glm4": _glm4, "qwen3": _qwen2, "glm4_0414": _glm4}
 _ARCHITECTURES = {
     "llama3": (LlamaForCausalLM, LlamaConfig),
     "qwen2": (Qwen2ForCausalLM, Qwen2Config),
     "glm4": (GlmForCausalLM, partial(GlmConfig, head_dim=8)),
+    "qwen3": (Qwen3ForCausalLM, partial(Qwen3Config, head_dim=8)),
+    "glm4_0414": (Glm4ForCausalLM, partial(Glm4Config, head_dim=8)),
 }

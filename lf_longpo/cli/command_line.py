@@ -9,6 +9,7 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from lf_longpo import __version__
+from lf_longpo.cli import init_command, recipes_command
 from lf_longpo.errors import INTERRUPTED, UserError
 
 _CONFIG_HELP = "YAML file; see yaml/ for examples"
@@ -52,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"longpo {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    init_command.add(commands)
 
     generate = commands.add_parser(
         "generate",
@@ -281,6 +284,7 @@ def _parser() -> argparse.ArgumentParser:
         "--overwrite", action="store_true", help="replace an entry of another shape, or a reviewed file"
     )
     register.set_defaults(run=_register)
+    recipes_command.add(commands)
     return parser
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 import lf_longpo.config as configs
+from lf_longpo.config.shipped import resolve
 from lf_longpo.errors import UserError
 
 _KINDS: dict[str, type[configs.Config]] = {
@@ -60,7 +61,7 @@ def _required(kind: type[configs.Config]) -> set[str]:
 
 def _keys(path: str | Path | None) -> set[str]:
     try:
-        data: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig")) if path is not None else None
+        data: Any = yaml.safe_load(resolve(path).read_text(encoding="utf-8-sig")) if path is not None else None
     except (OSError, ValueError, yaml.YAMLError):
         return set()
     return {str(key) for key in data} if isinstance(data, dict) else set()

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import ValidationError
 
 from lf_longpo.config.base import Config
+from lf_longpo.config.shipped import resolve
 from lf_longpo.config.yaml_text import parse_yaml
 from lf_longpo.errors import UserError
 from lf_longpo.text.halves import refuse_halves, texts_in
@@ -42,7 +43,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         UserError: the file cannot be read, or is no YAML mapping.
     """
     try:
-        data = parse_yaml(path.read_text(encoding="utf-8-sig"))
+        data = parse_yaml(resolve(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:  # also where it is not UTF-8

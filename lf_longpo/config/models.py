@@ -1,8 +1,9 @@
 """Chat models and embedders: where they run, and what they may take."""
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from lf_longpo.config.base import Config, Positive
 from lf_longpo.config.providers import PROVIDERS
@@ -17,6 +18,16 @@ _BATCHED_LEAST = 1000
 
 # Providers without a Batch API of OpenAI's form.
 _UNBATCHED = ("anthropic", "deepseek", "local")
+
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?|mps", name):
+        raise ValueError("a device is auto, cpu, cuda, cuda:N or mps")
+    return name
+
+
+Device = Annotated[str, AfterValidator(_device)]
+NumberFormat = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class PriceConfig(Config):
@@ -88,6 +99,12 @@ class ChatConfig(ServedConfig):
     """The provider's limit, not exceeded in any minute of one start (openai only). Default: none."""
     tokens_per_minute: Positive | None = None
     """Likewise of prompt and new tokens, taken to be a third of the prompt's bytes and all of `max_new_tokens`."""
+    device: Device = "auto"
+    """Where the model computes: `cpu`, `cuda`, `cuda:1`, `mps`. `auto`: the first GPU, else the CPU (transformers
+    only)."""
+    dtype: NumberFormat = "auto"
+    """Number format of weights and computation: `float32`, `bfloat16` or `float16`. `auto`: on a GPU the format of the
+    model's files, on a CPU bfloat16; another one where the device has no bfloat16 (transformers only)."""
     context_window: Positive | None = None
     """Prompt and new tokens together. Default: what the server or the model's files say."""
     timeout: Annotated[float, Field(gt=0)] = 600.0
@@ -113,6 +130,7 @@ class ChatConfig(ServedConfig):
         copies = [name for name in ("tensor_parallel_size", "data_parallel_size") if getattr(self, name) > 1]
         if copies and self.backend != "vllm":
             raise ValueError(f"{copies[0]} goes with backend: vllm")
+        check_in_process(self, "transformers")
         quotas = [name for name in ("requests_per_minute", "tokens_per_minute") if getattr(self, name)]
         if self.backend != "openai" and (quotas or self.max_concurrency == "auto"):
             raise ValueError(f"{quotas[0] if quotas else 'max_concurrency: auto'} goes with backend: openai")
@@ -148,12 +166,35 @@ class EmbedderConfig(ServedConfig):
     """A known server: fills in backend, base_url and api_key_env where they are not set."""
     model: str = "minilm"
     """A folder, a hub name, or the embedded `minilm`; for openai the name the server knows."""
+    device: Device = "auto"
+    """Where the model computes: `cpu`, `cuda`, `cuda:1`, `mps`. `auto`: the GPU if it has enough free memory, else the
+    CPU; a line reports which (sentence-transformers only)."""
+    dtype: NumberFormat = "auto"
+    """Number format of weights and computation: `float32`, `bfloat16` or `float16`. `auto`: that of the model's files
+    (sentence-transformers only)."""
     batch_size: Positive = 32
     """Texts a call or a forward pass."""
     max_concurrency: Positive = 16
     """Calls in flight at once (openai only)."""
     trust_remote_code: bool = False
     """Whether code that comes with the model's files may run here."""
+
+    @model_validator(mode="after")
+    def _backend_fields(self) -> "EmbedderConfig":
+        check_in_process(self, "sentence-transformers")
+        return self
+
+
+def check_in_process(model: "ChatConfig | EmbedderConfig", backend: str) -> None:
+    """Refuses `device` and `dtype` for a model that another backend places.
+
+    Raises:
+        ValueError: for a validator to raise.
+    """
+    if model.backend != backend:
+        for name in ("device", "dtype"):
+            if getattr(model, name) != "auto":
+                raise ValueError(f"{name} goes with backend: {backend}; remove it or change the backend")
 
 
 def check_engines(*models: ChatConfig | None) -> None:

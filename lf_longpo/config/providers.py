@@ -1,6 +1,7 @@
 """Where the providers that people judge and embed with are reached, and where their keys are looked for."""
 
 from typing import Any
+from urllib.parse import urlsplit
 
 # The API of the official client's default address.
 OPENAI_URL = "https://api.openai.com/v1"
@@ -27,6 +28,30 @@ PROVIDERS: dict[str, dict[str, Any]] = {
 }
 
 
+# Azure gives every resource a host of its own.
+_AZURE_DOMAINS = (".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com")
+
+
+def provider_at(base_url: str | None) -> str | None:
+    """The known provider, or `azure`, that an address belongs to by its host; None for any other server.
+
+    Args:
+        base_url: the address; None is OpenAI's. Case, port, path and a slash at the end make no difference.
+    """
+    host = _host(base_url or OPENAI_URL)
+    return "azure" if host.endswith(_AZURE_DOMAINS) else _HOSTS.get(host)
+
+
 def is_hosted(base_url: str | None) -> bool:
-    """Whether a known provider's own server stands at this address (none means OpenAI's)."""
-    return (base_url or OPENAI_URL) in {known["base_url"] for name, known in PROVIDERS.items() if name != "local"}
+    """Whether the server at this address is a known provider's own (None is OpenAI's)."""
+    return provider_at(base_url) is not None
+
+
+def _host(url: str) -> str:
+    try:
+        return (urlsplit(url).hostname or "").rstrip(".")
+    except ValueError:  # not an address; the client reports it
+        return ""
+
+
+_HOSTS = {_host(known["base_url"]): name for name, known in PROVIDERS.items() if name != "local"}

@@ -1,4 +1,4 @@
-"""LongBench's own metrics (arXiv 2308.14508, table 1): word F1 and ROUGE-L, in English and Chinese."""
+"""LongBench's own metrics (arXiv 2308.14508, table 1): word F1 and ROUGE-L, for English and Chinese."""
 
 import re
 import string
@@ -15,19 +15,19 @@ from lf_longpo.text.answers import f1
 if TYPE_CHECKING:
     from jieba import Tokenizer
 
-_ONE_AT_A_TIME = Lock()
-# The ROUGE library finds its longest common subsequence by recursion, one call a word.
+_DICTIONARY_LOCK = Lock()
+# The ROUGE library finds the longest common subsequence by recursion, with a call per word.
 _RECURSION_LIMIT = 50_000
 _CHINESE_MARKS = re.compile(rf"[\s{re.escape(string.punctuation)}\u2010-\u2027\u3000-\u303f\uff01-\uff0f\uff1a-\uff65]")
 
 
 def qa_f1(prediction: str, reference: str) -> float:
-    """F1 of normalised words."""
+    """F1 of the normalised words, in [0, 1]."""
     return f1(prediction, reference)
 
 
 def qa_f1_zh(prediction: str, reference: str) -> float:
-    """F1 of the words that jieba finds, without white space and marks."""
+    """F1 of the words that jieba finds, without white space and punctuation, in [0, 1]."""
     predicted, wanted = (
         [word for word in (_CHINESE_MARKS.sub("", word.lower()) for word in _words(text)) if word]
         for text in (prediction, reference)
@@ -37,30 +37,30 @@ def qa_f1_zh(prediction: str, reference: str) -> float:
 
 
 def rouge_l(prediction: str, reference: str) -> float:
-    """F of ROUGE-L by words between white space; 0 where one of the texts has none."""
+    """F score of ROUGE-L over words separated by white space, in [0, 1]; 0 if a text has no words."""
     from rouge import Rouge
 
     sys.setrecursionlimit(max(sys.getrecursionlimit(), _RECURSION_LIMIT))
     try:
-        return Rouge(metrics=["rouge-l"]).get_scores(prediction, reference)[0]["rouge-l"]["f"]
-    except ValueError:  # nothing but marks
+        return float(Rouge(metrics=["rouge-l"]).get_scores(prediction, reference)[0]["rouge-l"]["f"])
+    except ValueError:  # nothing but punctuation
         return 0.0
 
 
 def rouge_l_zh(prediction: str, reference: str) -> float:
-    """`rouge_l` by the words that jieba finds."""
+    """`rouge_l` over the words that jieba finds."""
     return rouge_l(" ".join(_words(prediction)), " ".join(_words(reference)))
 
 
 def best(metric: Callable[[str, str], float], prediction: str, references: Iterable[str]) -> float:
-    """The metric against the reference that it is nearest to."""
+    """The highest value of the metric over the references."""
     return max(metric(prediction, reference) for reference in references)
 
 
 def _words(text: str) -> list[str]:
-    with _ONE_AT_A_TIME:  # or each thread would read the dictionary
+    with _DICTIONARY_LOCK:  # or every thread reads the dictionary
         segmenter = _segmenter()
-    return segmenter.lcut(text)
+    return list(segmenter.lcut(text))
 
 
 @cache
@@ -71,6 +71,6 @@ def _segmenter() -> "Tokenizer":
 
     jieba.setLogLevel(logging.WARNING)
     segmenter = jieba.Tokenizer()
-    # By default its dictionary is kept, and read back unchecked, where everybody on the machine can write.
+    # By default jieba keeps its dictionary in a folder that every user can write to, and reads it back unchecked.
     segmenter.tmp_dir = str(cache_folder())
     return segmenter

@@ -1,4 +1,4 @@
-"""What an evaluation protocol brings to `longpo evaluate`, and what it is given."""
+"""The protocol of a benchmark: what `longpo evaluate` asks of it."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,22 +16,28 @@ Row = dict[str, Any]
 
 
 class Benchmark(Protocol):
-    """A way to ask models and to score what they answer."""
+    """Questions for models, and scores for their answers."""
 
     name: str
-    """As `longpo evaluate` calls it."""
+    """Its subcommand of `longpo evaluate`."""
     metrics: Sequence[str]
-    """What each answer is scored by, the most telling one first; each in [0, 1], or None where it could not be told."""
+    """The scores of an answer, the most important first; each is in [0, 1], or None if it is unknown."""
     groups: Mapping[str, Collection[str]]
-    """Sets whose means are also told together, by the group's name."""
+    """Sets with a common mean in the results, by the name of the group."""
     models: Mapping[str, ChatConfig]
-    """Who answers, by stage."""
-    judge: ChatConfig | None
-    """Who judges, if anybody."""
+    """The models that answer, by stage."""
     template: str
-    """The prompt that models are asked with."""
-    asked: Sequence[str]
-    """All that determines what models and judge are asked beside the items; goes into their digests."""
+    """The prompt template for the models."""
+
+    @property
+    def judge(self) -> ChatConfig | None:
+        """The judge, if there is one."""
+        ...
+
+    @property
+    def asked(self) -> Sequence[str]:
+        """All texts that determine the requests, together with the items; part of the items' digests."""
+        ...
 
     def items(self, faults: Faults = AT_ONCE) -> Placed:
         """Streams the items.
@@ -45,25 +51,25 @@ class Benchmark(Protocol):
         ...
 
     def equip(self, judge: Calls | None) -> None:
-        """Hands over the judge.
+        """Takes the judge.
 
         Raises:
-            UserError: it cannot judge in the way that is set.
+            UserError: the judge does not support the configured way to read verdicts.
         """
         ...
 
     async def score(self, item: Item, answers: Sequence[str]) -> Row:
-        """The answers, their scores by metric and what else is worth keeping.
+        """The row of a sample: the answers, their scores by metric, and details.
 
         Args:
-            item: what was asked.
-            answers: one of each model.
+            item: the question.
+            answers: the answer of each model.
 
         Raises:
-            CallFailed: a call of the judge was lost.
+            CallFailed: a call of the judge failed for good.
         """
         ...
 
     def estimate(self, item: Item, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Usage]:
-        """What judging one sample is expected to take, by stage."""
+        """Expected calls and tokens to judge one sample, by stage."""
         ...

@@ -1,4 +1,7 @@
-"""Which benchmark a configuration is for."""
+"""Makes the benchmark of a configuration."""
+
+from collections.abc import Callable
+from typing import Any
 
 from lf_longpo.config import EvaluateConfig, LongBenchChatConfig, LongBenchConfig, LongQAConfig, WinRateConfig
 from lf_longpo.evaluation.benchmark import Benchmark
@@ -7,7 +10,7 @@ from lf_longpo.evaluation.longbench_chat import LongBenchChat
 from lf_longpo.evaluation.longqa import LongQA
 from lf_longpo.evaluation.winrate import WinRate
 
-_BENCHMARKS = {
+_BENCHMARKS: dict[type[EvaluateConfig], Callable[[Any], Benchmark]] = {
     LongQAConfig: LongQA,
     LongBenchConfig: LongBench,
     LongBenchChatConfig: LongBenchChat,
@@ -19,6 +22,6 @@ def make_benchmark(config: EvaluateConfig) -> Benchmark:
     """The benchmark of a configuration.
 
     Raises:
-        UserError: something that it names cannot be used.
+        UserError: a file that the configuration names cannot be used.
     """
     return _BENCHMARKS[type(config)](config)

@@ -1,4 +1,4 @@
-"""How far a mean over questions may be from what more questions would give."""
+"""Confidence intervals of means over questions."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,11 +7,11 @@ import numpy as np
 
 _CONFIDENCE = 0.95
 _RESAMPLES = 9_999
-_BATCH = 100  # resamples at once, which bounds the memory
+_BATCH = 100  # resamples at a time; bounds the memory
 
 
 class Interval(NamedTuple):
-    """Where a mean lies with a confidence of 95%."""
+    """A mean with its 95% confidence interval."""
 
     mean: float
     low: float
@@ -19,14 +19,14 @@ class Interval(NamedTuple):
 
 
 def interval_of_mean(*sets: Sequence[float]) -> Interval:
-    """The mean and its percentile bootstrap interval (Efron and Tibshirani 1993, chapter 13), the same every time.
+    """The mean and its percentile bootstrap interval (Efron and Tibshirani 1993, chapter 13), with a fixed seed.
 
     Args:
-        sets: one value a question; for a comparison the differences of the two scores of each question. Of several sets
-            the mean of their means is told; questions are drawn anew within each.
+        sets: a value per question, by set; for a comparison, the differences of the scores. The mean is that of the
+            sets' means; questions are resampled within each set.
 
     Raises:
-        ValueError: a set is empty, or there is none.
+        ValueError: a set is empty, or there are no sets.
     """
     from scipy.stats import bootstrap
 
@@ -35,7 +35,7 @@ def interval_of_mean(*sets: Sequence[float]) -> Interval:
     mean = float(np.mean([np.mean(values) for values in sets]))
     if all(len(values) == 1 for values in sets):
         return Interval(mean, mean, mean)
-    # A set of one question has nothing to draw from, which scipy refuses; drawn from two of the same it stays.
+    # scipy refuses a set of one question; its value twice gives the same interval.
     drawn = tuple(np.asarray([*values] * (2 if len(values) == 1 else 1), dtype=float) for values in sets)
     found = bootstrap(
         drawn,
@@ -51,4 +51,5 @@ def interval_of_mean(*sets: Sequence[float]) -> Interval:
 
 
 def _mean_of_means(*sets: np.ndarray, axis: int = -1) -> np.ndarray:
-    return np.mean([values.mean(axis=axis) for values in sets], axis=0)
+    means: np.ndarray = np.mean([values.mean(axis=axis) for values in sets], axis=0)
+    return means

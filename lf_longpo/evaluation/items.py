@@ -1,8 +1,7 @@
-"""What a benchmark asks: questions that belong to sets, read from files or the hub as they were published."""
+"""The items of a benchmark: questions in sets, read from files or the hub as published."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +14,30 @@ from lf_longpo.files.tables import FILE_TYPES
 
 @dataclass(frozen=True, slots=True)
 class Item(Question):
-    """One question of a benchmark."""
+    """A question of a benchmark."""
 
     set: str
-    """The set that it belongs to, such as hotpotqa."""
+    """The name of its set, such as hotpotqa."""
     examples: tuple[tuple[str, float], ...] = ()
-    """Answers with the ratings that people gave them, to show a judge its scale."""
+    """Answers with human ratings, which show a judge the scale."""
 
     @property
     def key(self) -> str:
-        """Tells it from all others; ids of several sets may be alike."""
+        """Identifies it among all sets, which may have ids in common."""
         return key_of(self.set, self.id)
 
 
 Placed = Iterator[tuple[str, Item]]
-"""Items, each behind its place in its file."""
+"""Items, each with its place (file and line)."""
 
 
 def key_of(set: str, id: str) -> str:
-    """An item's `key`."""
+    """The `key` of an item."""
     return f"{set}/{id}"
 
 
 def item_of(question: Question, set: str, examples: tuple[tuple[str, float], ...] = ()) -> Item:
-    """A question as one of a set."""
+    """The item of a question in a set."""
     return Item(question.id, question.question, question.answers, question.context, set, examples)
 
 
@@ -48,29 +47,33 @@ def read_sets(
     """Streams the items of files, folders and hub data sets, in order.
 
     Args:
-        inputs: each a file, a folder of files, or a hub name, with `:SUBSET` behind it where it has several.
-        split: of hub data sets.
-        item: makes an item of a row, its place and the name of what it was read from; None for one to pass over.
+        inputs: files, folders of files, or hub names (NAME:SUBSET for a data set with several subsets).
+        split: the split of hub data sets.
+        item: makes an item from a row, its place and the name of the set; gives None for a row to skip.
         faults: takes the rows that cannot be used.
 
     Raises:
-        UserError: an input that cannot be read, or two inputs of one name.
+        UserError: an input cannot be read, or two inputs have the same name.
     """
     for stem, name in set_names(inputs).items():
-        yield from parsed(Source(name, split).rows(faults), partial(item, stem=stem), faults)
+        yield from parsed(Source(name, split).rows(faults), _parser(item, stem), faults)
+
+
+def _parser(item: Callable[[Any, str, str], Item | None], stem: str) -> Callable[[Any, str], Item | None]:
+    return lambda row, place: item(row, place, stem)
 
 
 def set_names(inputs: str | Sequence[str]) -> dict[str, str]:
-    """The sets of `read_sets`' inputs: files and hub data sets, by what they are called after.
+    """The files and hub data sets of `read_sets`, by the names of their sets.
 
     Raises:
-        UserError: two of one name.
+        UserError: two have the same name.
     """
     known: dict[str, str] = {}
     for name in (name for given in ([inputs] if isinstance(inputs, str) else inputs) for name in _files(given)):
-        other = known.setdefault(_set_name(name), name)
-        if other is not name:
-            raise UserError(f"input: {other} and {name} are sets of one name; rename one of them")
+        first = known.setdefault(_set_name(name), name)
+        if first is not name:
+            raise UserError(f"input: {first} and {name} give two sets the same name; rename a file")
     return known
 
 

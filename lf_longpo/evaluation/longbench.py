@@ -1,7 +1,7 @@
-"""The twelve LongBench sets (arXiv 2308.14508) as LongReward evaluates on them (arXiv 2410.21252, section 4).
+"""LongReward's evaluation (arXiv 2410.21252, section 4) on twelve sets of LongBench (arXiv 2308.14508).
 
-A judge compares each answer with each reference and rates it from 1 to 3, a summary from 1 to 5; the best reference
-counts. Unlike in the published code, an answer whose verdict cannot be read is left out and counted, not given 0.5.
+A judge compares each answer with each reference and rates answers from 1 to 3 and summaries from 1 to 5; the highest
+rating counts. An answer without a readable verdict has no score and is counted; the published code gives it 0.5.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ class _Set(NamedTuple):
     group: str
     metric: Callable[[str, str], float]
     query: str = ""
-    """Asked where the published rows ask nothing."""
+    """The question for rows that are published without a question."""
 
 
 _SETS = {
@@ -50,7 +50,7 @@ _SETS = {
     "multi_news": _Set(SUMMARY, rouge_l, "Summarise these news articles together on about one page."),
     "vcsum": _Set(SUMMARY, rouge_l_zh, "请用一段话总结这份会议记录。"),
 }
-# LongBench's other sets, which may stand in the same folder or file.
+# LongBench's other sets, which may be in the same folder or file.
 _OTHERS = {
     *("triviaqa", "samsum", "lsht", "trec", "passage_count", "passage_retrieval_en", "passage_retrieval_zh"),
     *("lcc", "repobench-p"),
@@ -59,7 +59,7 @@ _SCALES = {SINGLE: Scale(3), MULTI: Scale(3), SUMMARY: Scale(5)}
 
 
 class LongBench:
-    """A `Benchmark`; see there for what each part does.
+    """A `Benchmark`, which documents the members.
 
     Raises:
         UserError: the prompt template cannot be used.
@@ -67,7 +67,7 @@ class LongBench:
 
     name = "longbench"
     groups: Mapping[str, Collection[str]] = {
-        group: [name for name, its in _SETS.items() if its.group == group] for group in (SINGLE, MULTI, SUMMARY)
+        group: [name for name, known in _SETS.items() if known.group == group] for group in (SINGLE, MULTI, SUMMARY)
     }
 
     def __init__(self, config: LongBenchConfig) -> None:
@@ -83,40 +83,41 @@ class LongBench:
         self.asked = (self.template, *((answers, summaries) if config.judge else ()))
 
     def items(self, faults: Faults = AT_ONCE) -> Placed:
-        """Rows as LongBench or LongReward published them."""
+        """Rows as published by LongBench or LongReward."""
         stems = set_names(self._config.input)
         return read_sets(self._config.input, self._config.input_split, partial(_item, stems=stems), faults)
 
     def equip(self, judge: Calls | None) -> None:
         """Takes the judge, if there is one."""
-        if judge:
-            self._referee = Referee(self._config.judging, self._config.judge, judge)
+        if judge and self.judge:
+            self._referee = Referee(self._config.judging, self.judge, judge)
 
     async def score(self, item: Item, answers: Sequence[str]) -> Row:
-        """By LongBench's metric and by the judge, against the best reference."""
+        """Scores by LongBench's metric and by the judge, each against the best reference."""
         (prediction,) = answers
         automatic = await asyncio.to_thread(best, _SETS[item.set].metric, prediction, item.answers)
         row = {"prediction": prediction, "automatic": automatic}
-        if self._referee is None:
+        referee = self._referee
+        if referee is None:
             return row
         references = list(dict.fromkeys(item.answers))
-        verdicts = await all_settled(*(self._verdict(item, prediction, reference) for reference in references))
+        verdicts = await all_settled(*(self._verdict(referee, item, prediction, reference) for reference in references))
         scores = [verdict["score"] for verdict in verdicts]
         known = [score for score in scores if score is not None]
-        # A verdict that cannot be read might have been the best, unless there is a best one.
-        settled = len(known) == len(scores) or 1.0 in known
-        return row | {"judge": max(known) if settled else None, "verdicts": verdicts}
+        # An unreadable verdict could be the highest, unless one has the highest possible score.
+        is_known = len(known) == len(scores) or 1.0 in known
+        return row | {"judge": max(known) if is_known else None, "verdicts": verdicts}
 
-    async def _verdict(self, item: Item, prediction: str, reference: str) -> dict[str, Any]:
+    async def _verdict(self, referee: Referee, item: Item, prediction: str, reference: str) -> dict[str, Any]:
         group = _SETS[item.set].group
         scale = _SCALES[group]
         prompt = fill(self._prompts[group], question=item.question, reference=reference, answer=prediction)
         material = item.question + reference + prediction
-        verdict = await self._referee.verdict("judge", item.id, lambda _: prompt, material, scale.verdicts, scale.parse)
+        verdict = await referee.verdict("judge", item.id, lambda _: prompt, material, scale.verdicts, scale.parse)
         return {"reference": reference, **verdict}
 
     def estimate(self, item: Item, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Usage]:
-        """A verdict for each reference; answers are taken to be as long as their references."""
+        """A verdict per reference; answers are assumed to be as long as the references."""
         if self.judge is None:
             return {}
         prompt = self._prompts[_SETS[item.set].group]
@@ -139,12 +140,12 @@ def _item(row: Any, place: str, stem: str, stems: Collection[str]) -> Item | Non
         return None
     name = row.get("dataset", plain) if isinstance(row, dict) else plain
     if not isinstance(name, str):
-        raise UserError(f"{place}: the field dataset must be text, not {type(name).__name__}")
+        raise UserError(f"{place}: the field dataset must be a text, not {type(name).__name__}; fix it")
     name = name.removesuffix("_e")
     if name in _OTHERS:
         return None
     if name not in _SETS:
-        raise UserError(f"{place}: {name!r} is no set of LongBench; set the field dataset to one of {', '.join(_SETS)}")
+        raise UserError(f"{place}: LongBench has no set {name!r}; set the field dataset to one of {', '.join(_SETS)}")
     query = _SETS[name].query
     if query and isinstance(row, dict) and filled_name(row, "question") is None:
         row = row | {"query": query}

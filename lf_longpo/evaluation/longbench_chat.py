@@ -1,7 +1,7 @@
 """LongBench-Chat (LongAlign, arXiv 2401.18058): open questions over long documents, rated from 1 to 10 by a judge.
 
-The judge sees a reference answer and three answers that people rated. The published total of 50 questions on a scale
-of 100 is ten times the mean rating, and so is ours over the questions that could be judged.
+The judge sees a reference answer and three answers with human ratings. The published score of up to 100 is ten times
+the mean rating of 50 questions; so is this score, over the questions with a readable verdict.
 """
 
 import json
@@ -31,7 +31,7 @@ _VERDICTS = {str(rating): rating / _BEST for rating in range(_WORST, _BEST + 1)}
 
 
 class LongBenchChat:
-    """A `Benchmark`; see there for what each part does.
+    """A `Benchmark`, which documents the members.
 
     Raises:
         UserError: the prompt template or the rated answers cannot be used.
@@ -40,10 +40,10 @@ class LongBenchChat:
     name = "longbench-chat"
     metrics: Sequence[str] = ("judge",)
     groups: Mapping[str, Collection[str]] = {}
+    _referee: Referee
 
     def __init__(self, config: LongBenchChatConfig) -> None:
         self._config = config
-        self._referee: Referee | None = None
         self._shots = _read_shots(Path(config.few_shots))
         self._prompt = judge_prompt("longbench_chat", ("question", "reference", "examples", "answer"))
         self.models: Mapping[str, ChatConfig] = {"longbench-chat": config.model}
@@ -52,15 +52,16 @@ class LongBenchChat:
         self.asked = (self.template, self._prompt, json.dumps(self._shots))
 
     def items(self, faults: Faults = AT_ONCE) -> Placed:
-        """Rows as published: idx from 1, query, answer, and a prompt that is the document and the query."""
+        """Rows as published: idx from 1, query, answer, and prompt (the document and the query)."""
         return read_sets(self._config.input, self._config.input_split, self._item, faults)
 
     def equip(self, judge: Calls | None) -> None:
         """Takes the judge."""
-        self._referee = Referee(self._config.judging, self._config.judge, judge)
+        if judge:
+            self._referee = Referee(self._config.judging, self._config.judge, judge)
 
     async def score(self, item: Item, answers: Sequence[str]) -> Row:
-        """The judge's rating as a share of the best one."""
+        """The judge's rating divided by the highest one."""
         (prediction,) = answers
         prompt = self._judge_prompt(item, prediction)
         material = item.question + item.answers[0] + prediction + "".join(text for text, _ in item.examples)
@@ -68,7 +69,7 @@ class LongBenchChat:
         return {"prediction": prediction, "judge": verdict.pop("score"), **verdict}
 
     def estimate(self, item: Item, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Usage]:
-        """One verdict; the answer is taken to be as long as the reference."""
+        """One verdict; the answer is assumed to be as long as the reference."""
         tokens = chat_tokens(self._judge_prompt(item, item.answers[0]), tokenizer)
         return {"judge": verdict_usage(self._config.judging, self.judge, _VERDICTS, tokenizer, tokens)}
 
@@ -84,8 +85,8 @@ class LongBenchChat:
         number = row.get("idx")
         if not isinstance(number, int) or not 1 <= number <= len(self._shots):
             raise UserError(
-                f"{place}: the field idx must be a number from 1 to {len(self._shots)}, the lists in "
-                f"{self._config.few_shots}, not {number!r}"
+                f"{place}: the field idx must be a number from 1 to {len(self._shots)} (the lists in "
+                f"{self._config.few_shots}), not {number!r}; fix it, or set few_shots to the file of these questions"
             )
         shots = self._shots[number - 1]
         return item_of(question, stem, shots)
@@ -97,10 +98,10 @@ def _parse(text: str) -> float | None:
 
 
 def _document(prompt: str, query: Any, place: str) -> str:
-    """A prompt without the query at its end."""
+    """The document: a prompt without the query at its end."""
     text = prompt.rstrip()
     if not isinstance(query, str) or not query.strip() or not text.endswith(query.strip()):
-        raise UserError(f"{place}: the field prompt must end with the field query; mend it, or give context and query")
+        raise UserError(f"{place}: the field prompt must end with the field query; fix it, or give context and query")
     return text.removesuffix(query.strip()).rstrip()
 
 
@@ -108,22 +109,23 @@ def _read_shots(path: Path) -> list[tuple[tuple[str, float], ...]]:
     try:
         lists = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"few_shots: {path} cannot be read as JSON: {error}") from None
+        raise UserError(f"few_shots: {path} cannot be read as JSON ({error}); fix it or name another file") from None
     if not isinstance(lists, list) or not lists:
-        raise UserError(f"few_shots: {path} must hold a list with one list of rated answers for each question")
+        raise UserError(f"few_shots: {path} must hold a list with one list of rated answers for each question; fix it")
     return [tuple(_shots(given, f"few_shots: {path}, list {number}")) for number, given in enumerate(lists, 1)]
 
 
 def _shots(given: Any, place: str) -> list[tuple[str, float]]:
     if not isinstance(given, list) or not given:
-        raise UserError(f"{place} must be a list of rated answers, not {given!r:.80}")
+        raise UserError(f"{place} must be a list of rated answers, not {given!r:.80}; fix it")
     shots = []
     for shot in given:
         text, rating = (shot.get("answer"), shot.get("score")) if isinstance(shot, dict) else (None, None)
-        fits = isinstance(rating, int | float) and not isinstance(rating, bool) and _WORST <= rating <= _BEST
-        if not isinstance(text, str) or not fits:
+        is_number = isinstance(rating, int | float) and not isinstance(rating, bool)
+        if not isinstance(text, str) or rating is None or not is_number or not _WORST <= rating <= _BEST:
             raise UserError(
                 f'{place}: each rated answer must be {{"answer": text, "score": {_WORST} to {_BEST}}}, not {shot!r:.80}'
+                "; fix it"
             )
         refuse_halves(shot, place)
         shots.append((text, float(rating)))

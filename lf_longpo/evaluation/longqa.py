@@ -1,7 +1,7 @@
-"""Long-context question answering, scored as LongMab-PO scores it (arXiv 2508.13993, section 4).
+"""Question answering over long contexts, scored as in LongMab-PO (arXiv 2508.13993, section 4).
 
-The model answers each question over its whole context; EM, F1 and SubEM look at the answer that it gives in the asked
-form and are 0 without one.
+The model answers each question over its whole context. EM, F1 and SubEM score the answer in the requested form, and are
+0 if there is none.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -48,7 +48,7 @@ def score(prediction: str, answers: Iterable[str]) -> dict[str, float]:
 
 
 class LongQA:
-    """A `Benchmark`; see there for what each part does.
+    """A `Benchmark`, which documents the members.
 
     Raises:
         UserError: the prompt template cannot be used.
@@ -66,14 +66,14 @@ class LongQA:
         self.asked = (self.template,)
 
     def items(self, faults: Faults = AT_ONCE) -> Placed:
-        """Questions in either paper's format; the set is the file they stand in."""
+        """Questions in the format of either paper; each file is a set."""
         return read_sets(self._config.input, self._config.input_split, _item, faults)
 
     def equip(self, judge: Calls | None) -> None:
-        """Nobody judges."""
+        """There is no judge."""
 
     async def score(self, item: Item, answers: Sequence[str]) -> Row:
-        """By its gold answers."""
+        """Scores against the gold answers."""
         (prediction,) = answers
         remarks = {
             "unread_answer": has_unread_answer(prediction),
@@ -82,7 +82,7 @@ class LongQA:
         return {"prediction": prediction, **score(prediction, item.answers), **remarks}
 
     def estimate(self, item: Item, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Usage]:
-        """Nothing."""
+        """Nothing, because there is no judge."""
         return {}
 
 

@@ -1,11 +1,11 @@
-"""A judge that rates answers of an evaluation, and what becomes of a verdict that cannot be read."""
+"""The judge of an evaluation; a verdict that cannot be read gives no score."""
 
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lf_longpo.config import ChatConfig, VerdictConfig
-from lf_longpo.judging.verdict_requests import Asked, Judge, Unreadable, calls_a_verdict
+from lf_longpo.judging.verdict_requests import Judge, JudgeRequest, Unreadable, calls_a_verdict
 from lf_longpo.judging.verdicts import rating_between
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.usage import Usage
@@ -14,42 +14,42 @@ from lf_longpo.text.prompts import load_prompt
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Tokens of a reason and a verdict, assumed.
+# Assumed tokens of a reason and a verdict.
 _REASON = 60
 
 
 def judge_prompt(name: str, fields: Collection[str]) -> str:
-    """One of the prompts beside this file."""
+    """A prompt of the folder prompts/."""
     return load_prompt(name, Path(__file__).parent / "prompts", fields, "judge")
 
 
 class Scale:
-    """Whole ratings from 1 to `best`, told as 0 to 1."""
+    """Integer ratings from 1 to `best`, mapped to [0, 1]."""
 
     def __init__(self, best: int) -> None:
         self.best = best
         self.verdicts = {str(rating): self.share(rating) for rating in range(1, best + 1)}
 
     def share(self, rating: float) -> float:
-        """Where a rating lies between the worst, 0, and the best, 1."""
+        """The rating mapped to [0, 1]."""
         return (rating - 1) / (self.best - 1)
 
     def parse(self, text: str) -> float | None:
-        """What the last rating in a text is worth; None without one on the scale."""
+        """The last rating in a text, mapped to [0, 1]; None if there is none on the scale."""
         rating = rating_between(text, 1, self.best)
         return None if rating is None else self.share(rating)
 
 
 class Referee:
-    """Asks the judge.
+    """Gets verdicts from the judge.
 
     Args:
         config: how verdicts are read.
-        judge: who judges.
-        calls: the same, to be asked.
+        judge: the judge's settings.
+        calls: calls of the judge.
 
     Raises:
-        UserError: verdicts are to be read in a way that the judge has not.
+        UserError: the judge does not support the configured way to read verdicts.
     """
 
     def __init__(self, config: VerdictConfig, judge: ChatConfig, calls: Calls) -> None:
@@ -66,21 +66,21 @@ class Referee:
         parse: Callable[[str], float | None],
         context: str = "",
     ) -> dict[str, Any]:
-        """`score` and `analysis`; the score is None, and the analysis the judge's last words, where none can be read.
+        """`score` and `analysis`. Without a readable verdict: None and the judge's last words.
 
         Args:
-            stage: what is judged, by name.
-            id: of the item.
-            render: puts a context, whole or cut, into the judge's prompt.
-            material: what is judged; the reply may quote it.
-            verdicts: what each verdict is worth.
-            parse: the worth of the verdict in a reply.
-            context: what gives way where the judge's window is too small.
+            stage: name of the stage, for progress and usage.
+            id: the item's id.
+            render: the judge's prompt, as a function of the context, whole or cut.
+            material: the judged texts, which the reply may quote.
+            verdicts: the score of each verdict.
+            parse: the score of the verdict in a reply.
+            context: the text that is cut if the judge's window is too small.
 
         Raises:
-            CallFailed: a call was lost.
+            CallFailed: a call failed for good.
         """
-        asked = Asked(stage, id, render, self._tokens, material, context)
+        asked = JudgeRequest(stage, id, render, self._tokens, material, context)
         try:
             return await self._judge.verdict(asked, verdicts, parse)
         except Unreadable as error:
@@ -94,6 +94,14 @@ def verdict_usage(
     tokenizer: "PreTrainedTokenizerBase",
     prompt_tokens: int,
 ) -> Usage:
-    """What one of the verdicts `labels` over a prompt of so many tokens is expected to take."""
+    """Expected calls and tokens of a verdict.
+
+    Args:
+        config: how verdicts are read.
+        judge: the judge's settings.
+        labels: the possible verdicts.
+        tokenizer: counts tokens.
+        prompt_tokens: tokens of the judge's prompt.
+    """
     calls = calls_a_verdict(config, judge, labels, tokenizer)
     return Usage(calls, calls * prompt_tokens, min(_REASON, config.analysis_tokens) + calls - 1 or 1)

@@ -1,4 +1,4 @@
-"""What an evaluation came to: means by set, by group and over all sets, with their intervals."""
+"""The results of an evaluation: means by set, by group and over all sets, with their intervals."""
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -11,77 +11,79 @@ from lf_longpo.evaluation.intervals import interval_of_mean
 RESULTS = "results.json"
 PREDICTIONS = "predictions.jsonl"
 FIELDS = ("id", "set", "digest", "sample")
-"""What every row of the predictions has beside its scores."""
+"""The fields of every row of predictions, in addition to its scores."""
 
 Scores = dict[str, float | None]
 
 
 def question_scores(rows: Iterable[Mapping[str, Any]], metrics: Collection[str]) -> Scores:
-    """Each metric's mean over the samples of one question that it could be told for; None where there are none."""
+    """The mean of each metric over the samples of a question that have it; None if no sample has it."""
     samples = list(rows)
-    told = {metric: [row[metric] for row in samples if row[metric] is not None] for metric in metrics}
-    return {metric: sum(found) / len(found) if found else None for metric, found in told.items()}
+    known = {metric: [row[metric] for row in samples if row[metric] is not None] for metric in metrics}
+    return {metric: sum(values) / len(values) if values else None for metric, values in known.items()}
 
 
 def scope(questions: Mapping[str, Sequence[Scores]], metrics: Collection[str]) -> dict[str, Any]:
-    """One row of a result.
+    """The means over some sets.
 
     Args:
         questions: the scores of each question, by set.
-        metrics: to tell.
+        metrics: the metrics to report.
 
     Returns:
-        `questions`; each metric's mean over sets of their mean over questions, None where nothing told it; and the
-        `intervals` of those.
+        `questions`, their number; for each metric, the mean of the sets' means over questions, None if no question has
+        it; and `intervals`, those of the means.
     """
-    told: dict[str, Any] = {"questions": sum(map(len, questions.values()))}
+    row: dict[str, Any] = {"questions": sum(map(len, questions.values()))}
     intervals: dict[str, list[float]] = {}
     for metric in metrics:
-        by_set = [[one[metric] for one in scores if one[metric] is not None] for scores in questions.values()]
-        told[metric] = None
+        by_set = [[value for score in scores if (value := score[metric]) is not None] for scores in questions.values()]
+        row[metric] = None
         if groups := [values for values in by_set if values]:
             interval = interval_of_mean(*groups)
-            told[metric] = interval.mean
+            row[metric] = interval.mean
             intervals[metric] = [interval.low, interval.high]
-    return told | {"intervals": intervals}
+    return row | {"intervals": intervals}
 
 
 def summarise(
     scores: Mapping[str, Mapping[str, Scores]], metrics: Collection[str], groups: Mapping[str, Collection[str]]
 ) -> dict[str, Any]:
-    """Means of an evaluation.
+    """The means of an evaluation.
 
     Args:
-        scores: of each question by id, by set.
-        metrics: to tell.
-        groups: sets to tell together.
+        scores: the scores of each question, by set and id.
+        metrics: the metrics to report.
+        groups: names of sets, by group.
 
     Returns:
-        `scope` of all; `sets`, with one for each; and `groups`, with one for each that has sets here, and their names.
+        The `scope` of all sets; `sets`, the scope of each; and `groups`, the scope of each group that has sets here,
+        with their names.
     """
-    questions = {name: list(its.values()) for name, its in scores.items()}
-    told = scope(questions, metrics)
-    sets = {name: scope({name: its}, metrics) for name, its in questions.items()}
-    present = {name: {one: questions[one] for one in its if one in questions} for name, its in groups.items()}
-    told_groups = {name: {"sets": list(its)} | scope(its, metrics) for name, its in present.items() if its}
-    return told | {"sets": sets, "groups": told_groups}
+    questions = {name: list(by_id.values()) for name, by_id in scores.items()}
+    sets = {name: scope({name: rows}, metrics) for name, rows in questions.items()}
+    members = {group: {name: questions[name] for name in names if name in questions} for group, names in groups.items()}
+    scopes = {group: {"sets": list(present)} | scope(present, metrics) for group, present in members.items() if present}
+    return scope(questions, metrics) | {"sets": sets, "groups": scopes}
 
 
 def load_results(folder: Path, asker: str, benchmark: str | None = None) -> dict[str, Any]:
     """The results.json of an earlier evaluation.
 
     Args:
-        folder: its `output_dir`.
-        asker: what named it, for the error.
-        benchmark: what it must be of.
+        folder: the evaluation's `output_dir`.
+        asker: the setting or command that names it, for the error.
+        benchmark: the benchmark that it must be of; None for any.
 
     Raises:
-        UserError: there is none, or it is of another benchmark.
+        UserError: the folder has no results, or those of another benchmark.
     """
     try:
         results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{asker}: {folder} holds no {RESULTS} that can be read ({error})") from None
+        raise UserError(
+            f"{asker}: {folder} holds no {RESULTS} that can be read ({error}); name the output_dir of an evaluation"
+        ) from None
     if not isinstance(results, dict) or not {
         "benchmark",
         "model",
@@ -90,7 +92,9 @@ def load_results(folder: Path, asker: str, benchmark: str | None = None) -> dict
         "sets",
         "by_question",
     } <= set(results):
-        raise UserError(f"{asker}: {folder / RESULTS} is not the result of an evaluation by this version")
+        raise UserError(
+            f"{asker}: {folder / RESULTS} is not the result of an evaluation by this version; run the evaluation again"
+        )
     if benchmark not in (None, results["benchmark"]):
         raise UserError(f"{asker}: {folder} is a {results['benchmark']} evaluation; name a {benchmark} one")
     return results

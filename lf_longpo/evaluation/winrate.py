@@ -1,6 +1,6 @@
-"""Two models' answers side by side.
+"""The answers of two models compared by a judge.
 
-A judge is heard in both orders, so that one which favours what stands first comes to a tie.
+The judge compares them in both orders, so that a judge that prefers the first answer gives a tie.
 """
 
 import re
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _VERDICTS = {"1": 1.0, "2": 0.0, "tie": 0.5}
-# As the prompt asks for it, or with a word before it.
+# The form that the prompt asks for, or with a word before it.
 _WRITTEN_VERDICT = re.compile(r"(?:verdict\s*:\s*)?(?:(?:answer|assistant|response|回答|答案)\s*)?(1|2|tie)")
-# Tokens of an answer, assumed where a question has no reference.
+# Assumed tokens of an answer to a question without a reference.
 _ANSWER = 200
 
 
 class WinRate:
-    """A `Benchmark`; see there for what each part does.
+    """A `Benchmark`, which documents the members.
 
-    `win_rate` of an answer is the mean over both orders of 1 for a win, 0.5 for a tie and 0 for a loss. It wins or
-    loses where both orders say so; where they differ (`agreed` is 0) or both say so, it is a tie.
+    `win_rate` of an answer is the mean over both orders of 1 for a win, 0.5 for a tie and 0 for a loss. It is a win or
+    a loss if both orders agree on it, and a tie if both orders agree on that or differ (`agreed` is 0).
 
     Raises:
         UserError: the prompt template cannot be used.
@@ -44,10 +44,10 @@ class WinRate:
     name = "winrate"
     metrics: Sequence[str] = ("win_rate", "win", "tie", "loss", "agreed")
     groups: Mapping[str, Collection[str]] = {}
+    _referee: Referee
 
     def __init__(self, config: WinRateConfig) -> None:
         self._config = config
-        self._referee: Referee | None = None
         self._prompt = judge_prompt("winrate", ("context", "question", "reference", "first", "second"))
         self.models: Mapping[str, ChatConfig] = {"model": config.model, "against": config.against}
         self.judge = config.judge
@@ -55,18 +55,19 @@ class WinRate:
         self.asked = (self.template, self._prompt)
 
     def items(self, faults: Faults = AT_ONCE) -> Placed:
-        """Questions in either paper's format, with or without reference answers."""
+        """Questions in the format of either paper, with or without reference answers."""
         return read_sets(self._config.input, self._config.input_split, _item, faults)
 
     def equip(self, judge: Calls | None) -> None:
         """Takes the judge."""
-        self._referee = Referee(self._config.judging, self._config.judge, judge)
+        if judge:
+            self._referee = Referee(self._config.judging, self._config.judge, judge)
 
     async def score(self, item: Item, answers: Sequence[str]) -> Row:
-        """Both orders; None for all where one of them gave no verdict."""
+        """Scores from both orders; all are None if an order has no readable verdict."""
         ours, theirs = answers
         row: Row = {"prediction": ours, "against": theirs}
-        if ours == theirs:  # nothing to choose between
+        if ours == theirs:  # equal answers are a tie
             return row | _outcome(0.5, 0.5)
         first, second = await all_settled(self._verdict(item, ours, theirs), self._verdict(item, theirs, ours))
         row["analyses"] = [first["analysis"], second["analysis"]]
@@ -85,7 +86,7 @@ class WinRate:
         return around_context(self._prompt, first=first, second=second, **known)
 
     def estimate(self, item: Item, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Usage]:
-        """Two verdicts; answers are taken to be as long as the reference, or some 200 tokens."""
+        """Two verdicts; answers are assumed to be as long as the reference, or 200 tokens long."""
         answers = 2 * (count_tokens(item.answers[0], tokenizer) if item.answers else _ANSWER)
         window = self.judge.context_window or tokenizer.model_max_length
         prompt = chat_tokens(self._render(item, "", "")(item.context), tokenizer) + answers
@@ -97,9 +98,9 @@ class WinRate:
 def _outcome(first: float, second: float) -> dict[str, float]:
     sides = _side(first), _side(second)
     agreed = sides[0] == sides[1]
-    told = {"win": agreed and sides[0] > 0, "loss": agreed and sides[0] < 0, "agreed": agreed}
-    told["tie"] = not (told["win"] or told["loss"])
-    return {"win_rate": (first + second) / 2} | {name: float(value) for name, value in told.items()}
+    outcome = {"win": agreed and sides[0] > 0, "loss": agreed and sides[0] < 0, "agreed": agreed}
+    outcome["tie"] = not (outcome["win"] or outcome["loss"])
+    return {"win_rate": (first + second) / 2} | {name: float(value) for name, value in outcome.items()}
 
 
 def _side(score: float) -> int:

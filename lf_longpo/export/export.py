@@ -17,7 +17,7 @@ from lf_longpo.files.journal import Row
 from lf_longpo.plugin.dataset_files import first_rows
 from lf_longpo.plugin.entries import check_loadable
 from lf_longpo.plugin.registry import check_registration, register_dataset
-from lf_longpo.plugin.shape import shape_of
+from lf_longpo.plugin.row_shape import shape_of
 from lf_longpo.run_folder.pair_sets import PairSet, find_pair_set
 from lf_longpo.text.halves import refuse_halves
 

@@ -10,7 +10,7 @@ from lf_longpo.errors import UserError
 from lf_longpo.export.run_responses import AnsweredQuestion
 from lf_longpo.files.faults import Faults, parsed
 from lf_longpo.files.journal import Row
-from lf_longpo.plugin.shape import DEFAULT_TAGS, ROLE_TAGS, history_fault
+from lf_longpo.plugin.row_shape import DEFAULT_TAGS, ROLE_TAGS, history_fault
 
 # The roles of several conventions, mapped to LLaMA-Factory's roles; and LLaMA-Factory's roles, mapped to TRL's.
 _ROLES = {

@@ -47,6 +47,7 @@ _CHANGEABLE = {
     "tensor_parallel_size",
     "data_parallel_size",
     "batch_size",
+    "device",
     "batch",
 }
 

@@ -1,8 +1,8 @@
-"""The mean of a judge's distribution over its verdicts, from the probabilities of the tokens behind the brackets.
+"""The mean of a judge's distribution over its verdicts, from the probabilities of the tokens after the brackets.
 
-Finer than the one verdict that the judge would write, without ties, and there even where a small judge would write
-none. A verdict may be several tokens (`10` as `1`, `0`; `Fully supported`); what counts is with which verdicts a token
-agrees.
+The mean is finer than the single verdict that the judge writes, has no ties, and exists even if a small judge writes
+no verdict. A verdict may have several tokens (`10` as `1`, `0`; `Fully supported`): each token counts for the verdicts
+that it can begin.
 """
 
 from collections.abc import Mapping
@@ -12,21 +12,21 @@ OPENING, CLOSING = "[[", "]]"
 
 
 class Shares(NamedTuple):
-    """How probable each verdict is, as far as the first tokens tell."""
+    """Probabilities of the verdicts, as far as their first tokens determine them."""
 
     settled: dict[str, float]
-    """By verdict."""
+    """Probability by verdict."""
     open: dict[str, float]
-    """By beginning that several verdicts share."""
+    """Probability by common beginning of several verdicts."""
 
 
 def shares(weights: Mapping[str, float], verdicts: Mapping[str, float], begun: str = "") -> Shares:
-    """Divides the probabilities of what may come next among the verdicts.
+    """Divides the probabilities of the next texts among the verdicts.
 
     Args:
-        weights: text to probability, for what may stand behind the brackets and `begun`.
+        weights: text to probability, of the texts that may follow the brackets and `begun`.
         verdicts: label to value.
-        begun: how the verdict was begun already.
+        begun: the beginning of the verdict that is already written.
     """
     found = Shares({}, {})
     for text, weight in weights.items():
@@ -41,16 +41,16 @@ def shares(weights: Mapping[str, float], verdicts: Mapping[str, float], begun: s
         elif agreeing:
             found.open[written] = found.open.get(written, 0.0) + weight
     for written in [written for written in found.open if written in verdicts]:
-        # A tokenizer that has a token for the longer verdict (`10`) writes it in one go; the shorter one is meant then.
+        # A tokenizer with a token for the longer verdict (`10`) writes it as that token; then the shorter one is meant.
         if any(label != written and label.startswith(written) and label in found.settled for label in verdicts):
             found.settled[written] = found.settled.get(written, 0.0) + found.open.pop(written)
     return found
 
 
 def mean(settled: Mapping[str, float], verdicts: Mapping[str, float]) -> float | None:
-    """The expected value of a verdict; None where no probability fell on any."""
+    """The expected value of the verdict; None if no verdict has any probability."""
     total = sum(settled.values())
     if not total:
         return None
     value = sum(verdicts[label] * share for label, share in settled.items()) / total
-    return min(value, max(verdicts.values()))  # rounding
+    return min(value, max(verdicts.values()))  # rounding errors

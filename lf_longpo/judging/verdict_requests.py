@@ -1,4 +1,4 @@
-"""Asking a judge until its reply can be read, by the verdict it writes or by its token probabilities."""
+"""Asks a judge until its reply can be read: by the verdict in its text or by its token probabilities."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -15,69 +15,69 @@ from lf_longpo.models.embedded import is_embedded
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# First try nearly greedy, then up to four that may come out otherwise (the values of LongReward's published code).
+# The first try is nearly greedy, the others may give other replies (the values of LongReward's published code).
 _TEMPERATURES = (0.01, 0.95, 0.95, 0.95, 0.95)
 
 T = TypeVar("T")
 
 
 class Unreadable(CallFailed):
-    """No reply of the judge could be used; `last_words` is the last one."""
+    """No reply of the judge could be used; `last_words` is the last reply."""
 
     def __init__(self, stage: str, last_words: str) -> None:
-        super().__init__(f"{stage}: nothing usable in {len(_TEMPERATURES)} replies of the judge")
+        super().__init__(f"{stage}: none of {len(_TEMPERATURES)} replies of the judge can be used")
         self.last_words = last_words
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One thing the judge is asked, before the answer is tried to be read."""
+class JudgeRequest:
+    """A request to the judge, and what its reply is read against."""
 
     stage: str
     id: str
     render: Callable[[str], str]
     max_tokens: int
     material: str
-    """What is judged; the reply may quote it."""
+    """The judged text; the reply may quote it."""
     context: str = ""
-    """What gives way where the judge's window is too small."""
+    """The text that is cut if the judge's window is too small."""
     reply_start: str = ""
 
 
 def rates_by_expectation(config: VerdictConfig, judge: ChatConfig) -> bool:
-    """Whether verdicts are expected ones: as set, or by default for the embedded model."""
+    """Whether verdicts are expected values: by the setting, else only for the embedded model."""
     return (config.rating or ("expected" if is_embedded(judge.model) else "parsed")) == "expected"
 
 
 def calls_a_verdict(
     config: VerdictConfig, judge: ChatConfig, labels: Collection[str], tokenizer: "PreTrainedTokenizerBase"
 ) -> int:
-    """How many calls one verdict is expected to take.
+    """Number of calls that a verdict takes, for estimates.
 
-    One that is expected takes a call for the token probabilities, after the analysis if there is one; and one more
-    where a label, such as `10`, begins with the token of another.
+    An expected value takes a call for the token probabilities, after the analysis if there is one, and one more if a
+    label, such as `10`, begins with the token of another label.
     """
     if not rates_by_expectation(config, judge):
         return 1
-    open_ones = any(
+    shares_beginnings = any(
         longer != label and longer.startswith(label) and len(tokenizer.tokenize(longer)) > 1
         for longer in labels
         for label in labels
     )
-    return 1 + bool(config.analysis_tokens) + open_ones
+    return 1 + bool(config.analysis_tokens) + shares_beginnings
 
 
 class Judge:
-    """A judge of any number of things at once.
+    """A judge; any number of requests may run in parallel.
 
     Args:
         config: how verdicts are read.
-        judge: who judges.
-        calls: the same, to be asked.
-        section: of the configuration that `config` came from, for errors.
+        judge: the configuration of the judge model.
+        calls: the judge model.
+        section: section of the configuration that holds `config`, for errors.
 
     Raises:
-        UserError: verdicts are to be read at once, and this judge cannot.
+        UserError: verdicts without an analysis are set, and this judge cannot give them.
     """
 
     def __init__(self, config: VerdictConfig, judge: ChatConfig, calls: Calls, section: str) -> None:
@@ -85,117 +85,122 @@ class Judge:
         self._section = section
         self._expected = rates_by_expectation(config, judge)
         self.begins_replies = self._expected and calls.continues_replies
-        """Whether its replies are begun for it."""
+        """Whether a request sets the beginning of the judge's replies."""
         if not config.analysis_tokens and not self.begins_replies:
             raise UserError(
-                f"{section}.analysis_tokens: 0 needs rating: expected and a judge that goes on with a reply that was "
-                "begun (transformers, vLLM, SGLang); raise it"
+                f"{section}.analysis_tokens: 0 needs rating: expected and a judge that continues a started reply "
+                f"(transformers, vLLM, SGLang); raise {section}.analysis_tokens or change the judge"
             )
 
-    async def ask(self, asked: Asked, read: Callable[[Completion], T | None]) -> T:
-        """Asks until `read` makes something of a reply.
+    async def ask(self, request: JudgeRequest, read: Callable[[Completion], T | None]) -> T:
+        """Asks until `read` returns a result for a reply.
 
         Raises:
-            Unreadable: it never did.
+            Unreadable: no reply gave a result.
             CallFailed: a call was lost.
         """
-        completion = None
+        text = ""
         for attempt in range(len(_TEMPERATURES)):
-            completion = await self._complete(asked, attempt, asked.reply_start)
+            completion = await self._complete(request, attempt, request.reply_start)
             result = read(completion)
             if result is not None:
                 return result
-        raise Unreadable(asked.stage, completion.text)
+            text = completion.text
+        raise Unreadable(request.stage, text)
 
     async def verdict(
-        self, asked: Asked, verdicts: Mapping[str, float], parse: Callable[[str], float | None]
+        self, request: JudgeRequest, verdicts: Mapping[str, float], parse: Callable[[str], float | None]
     ) -> dict[str, Any]:
-        """What one thing is worth: `score` and `analysis`, and the `distribution` where it was read.
+        """The verdict on a request: `score` and `analysis`, and the `distribution` for expected values.
 
         Args:
-            asked: what is judged.
-            verdicts: label to value, of all that may stand in the double brackets.
-            parse: the value of the verdict in a reply, or None.
+            request: the request.
+            verdicts: label to value, of all labels that may stand in the double brackets.
+            parse: returns the value of the verdict in a reply, or None.
 
         Raises:
-            Unreadable: no verdict can be found.
+            Unreadable: no verdict was found.
             CallFailed: a call was lost.
         """
         if self._expected:
-            return await self._expectation(asked, verdicts)
+            return await self._expectation(request, verdicts)
 
         def read(completion: Completion) -> dict[str, Any] | None:
-            score = parse(_verdict_in(completion, asked))
+            score = parse(_verdict_in(completion, request))
             return None if score is None else {"analysis": completion.text, "score": score}
 
-        return await self.ask(asked, read)
+        return await self.ask(request, read)
 
-    async def _expectation(self, asked: Asked, verdicts: Mapping[str, float]) -> dict[str, Any]:
+    async def _expectation(self, request: JudgeRequest, verdicts: Mapping[str, float]) -> dict[str, Any]:
         analysis = ""
         for attempt in range(len(_TEMPERATURES)):
             settled: dict[str, float] = {}
-            if asked.max_tokens:
-                completion = await self._complete(asked, attempt, weigh_after=OPENING)
+            if request.max_tokens:
+                completion = await self._complete(request, attempt, weigh_after=OPENING)
                 analysis = completion.text
-                if _verdict_in(completion, asked):
+                if _verdict_in(completion, request):
                     self._refuse_without_weights(completion)
-                    settled = await self._settle(asked, attempt, analysis.rpartition(OPENING)[0], completion, verdicts)
+                    settled = await self._settle(
+                        request, attempt, analysis.rpartition(OPENING)[0], completion, verdicts
+                    )
             if not settled and self._calls.continues_replies:
                 start = analysis.rstrip() + "\n" if analysis.strip() else ""
-                completion = await self._complete(asked, attempt, start + OPENING, weigh_after=OPENING)
-                settled = await self._settle(asked, attempt, start, completion, verdicts)
+                completion = await self._complete(request, attempt, start + OPENING, weigh_after=OPENING)
+                settled = await self._settle(request, attempt, start, completion, verdicts)
             score = mean(settled, verdicts)
             if score is not None:
                 total = sum(settled.values())
                 distribution = {label: round(settled.get(label, 0.0) / total, 4) for label in verdicts}
                 return {"analysis": analysis, "score": score, "distribution": distribution}
-        raise Unreadable(asked.stage, analysis)
+        raise Unreadable(request.stage, analysis)
 
     def _refuse_without_weights(self, completion: Completion) -> None:
         if OPENING in completion.text and completion.weights is None and not self._calls.continues_replies:
             raise UserError(
-                "the judge's server tells no token probabilities, which rating: expected needs; set "
+                "the judge's server reports no token probabilities, which rating: expected needs; set "
                 f"{self._section}.rating: parsed"
             )
 
     async def _settle(
-        self, asked: Asked, attempt: int, before: str, completion: Completion, verdicts: Mapping[str, float]
+        self, request: JudgeRequest, attempt: int, before: str, completion: Completion, verdicts: Mapping[str, float]
     ) -> dict[str, float]:
-        """Shares by verdict; what a first token leaves open (`1` or `10`) is settled by what may follow it."""
+        """Probabilities by verdict; where a first token fits several (`1` or `10`), the next token decides."""
         found = shares(completion.weights or {}, verdicts)
         settled = dict(found.settled)
         for begun, weight in found.open.items():
             follow = {}
             if self._calls.continues_replies:
                 mark = OPENING + begun
-                next_one = await self._complete(asked, attempt, before + mark, weigh_after=mark)
-                follow = shares(next_one.weights or {}, verdicts, begun).settled
+                following = await self._complete(request, attempt, before + mark, weigh_after=mark)
+                follow = shares(following.weights or {}, verdicts, begun).settled
             total = sum(follow.values())
             follow = follow if total else ({begun: 1.0} if begun in verdicts else {})
             for label, share in follow.items():
                 settled[label] = settled.get(label, 0.0) + weight * share / (total or 1.0)
         return settled
 
-    async def _complete(self, asked: Asked, attempt: int, start: str = "", weigh_after: str = "") -> Completion:
-        """One reply; where it was begun up to the mark, only the token behind that."""
-        tokens = 1 if weigh_after and start else asked.max_tokens
+    async def _complete(
+        self, request: JudgeRequest, attempt: int, start: str = "", weigh_after: str = ""
+    ) -> Completion:
+        """A reply; if its start ends with the mark, only the token after it."""
+        tokens = 1 if weigh_after and start else request.max_tokens
         sampling = SamplingConfig(
             temperature=_TEMPERATURES[attempt], top_p=1.0, presence_penalty=0.0, max_new_tokens=tokens
         )
         return await self._calls.complete(
-            asked.stage,
-            asked.id,
+            request.stage,
+            request.id,
             attempt,
             sampling,
-            asked.render,
-            asked.context,
+            request.render,
+            request.context,
             reply_start=start,
             weigh_after=weigh_after,
         )
 
 
-def _verdict_in(completion: Completion, asked: Asked) -> str:
-    """The part of a reply to look for the verdict in; one that was cut short may end in a quote."""
-    if completion.truncated and OPENING in asked.material:
+def _verdict_in(completion: Completion, request: JudgeRequest) -> str:
+    """The part of a reply to search for the verdict; a reply that was cut off may end in a quote."""
+    if completion.truncated and OPENING in request.material:
         return ""
-    return own_verdict(completion.text, asked.material)
+    return own_verdict(completion.text, request.material)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lf_longpo.aio import Once, all_settled
 from lf_longpo.config import ChatConfig, JudgingConfig
 from lf_longpo.errors import CallFailed
-from lf_longpo.judging.verdict_requests import Asked, Judge
+from lf_longpo.judging.verdict_requests import Judge, JudgeRequest
 from lf_longpo.longreward.evidence import Evidence
 from lf_longpo.longreward.parsing import (
     BEST_RATING,
@@ -137,7 +137,7 @@ class Scorer:
             begin, end = index * size / total, min((index + 1) * size / total, 1.0)
             tokens = min(size, total - index * size)
             limit = min(_EXTRACT_TOKENS, max(tokens // _EXTRACT_SHARE, _EXTRACT_AT_LEAST))
-            asked = Asked("extract", id, render, limit, chunk + query, context=chunk)
+            asked = JudgeRequest("extract", id, render, limit, chunk + query, context=chunk)
             found = await self._judge.ask(asked, lambda completion: find_information(completion.text, asked.material))
             return f"{begin:.{digits}%} - {end:.{digits}%}", found
 
@@ -149,13 +149,13 @@ class Scorer:
 
         def overall(stage: str) -> Awaitable[dict[str, Any]]:
             render = self._prompts.render(stage, language, query=query, answer=answer)
-            return self._judge.verdict(Asked(stage, id, render, limit, query + answer), RATINGS, rating_in_range)
+            return self._judge.verdict(JudgeRequest(stage, id, render, limit, query + answer), RATINGS, rating_in_range)
 
         async def complete() -> dict[str, Any]:
             known = await self.extract(id, context, query) if notes is None else notes
             found = "\n\n".join(f"[{place}]\n{text}" for place, text in known.items())
             render = self._prompts.render("completeness", language, query=query, answer=answer)
-            asked = Asked("completeness", id, render, limit, query + found + answer, context=found)
+            asked = JudgeRequest("completeness", id, render, limit, query + found + answer, context=found)
             return await self._judge.verdict(asked, RATINGS, rating_in_range)
 
         verdicts = await all_settled(
@@ -179,7 +179,7 @@ class Scorer:
             )
             render = self._prompts.render("faithfulness", language, statement=statement)
             limit = self._config.analysis_tokens
-            asked = Asked("faithfulness", id, render, limit, shown + statement, context=shown)
+            asked = JudgeRequest("faithfulness", id, render, limit, shown + statement, context=shown)
             verdict = await self._judge.verdict(asked, LEVELS, support_level)
             texts = [{"c_idx": place, "content": text} for place, text in evidence]
             return {"fact": statement, **verdict, "evidences": texts}
@@ -203,4 +203,6 @@ class Scorer:
         limit = min(_STATEMENTS_TOKENS, 256 + 3 * count_tokens(answer, self._tokenizer))
         render = self._prompts.render("statements", detect_language(query), query=query, answer=answer)
         start = "<statement>" if begun else ""
-        return await self._judge.ask(Asked("statements", id, render, limit, query + answer, reply_start=start), read)
+        return await self._judge.ask(
+            JudgeRequest("statements", id, render, limit, query + answer, reply_start=start), read
+        )

@@ -1,1 +1,4 @@
-"""Everything that talks to a model: chat backends, embedders, tokenizers, and the cache of finished calls."""
+"""Models of every kind: chat backends behind one protocol, embedders, tokenizers, and the cache of finished calls.
+
+Only this room imports a client or an engine of models. Nothing here knows a method, a run's stages or its folder.
+"""

@@ -1,11 +1,11 @@
-"""Telling one training's LoRA adapter from the next one's in the same folder."""
+"""Tells apart the LoRA adapters that successive trainings save into the same folder."""
 
 import hashlib
 from pathlib import Path
 
 
 def fingerprint(adapter: str | None) -> str:
-    """A hash of the adapter's weights and settings; empty without an adapter, or for one that is no local folder."""
+    """A hash of the adapter's weights and settings; empty without an adapter, or for a hub name."""
     folder = Path(adapter) if adapter else None
     files = sorted(path for path in folder.glob("adapter_*") if path.is_file()) if folder else []
     digests = []

@@ -1,4 +1,7 @@
-"""What was handed in to a provider's Batch API and what came back, so that a later start collects and pays nothing."""
+"""The requests that were submitted to a provider's Batch API, and their replies.
+
+A later start of the run collects the replies from here and pays nothing again.
+"""
 
 import sqlite3
 import time
@@ -11,91 +14,92 @@ from lf_longpo.models.sqlite_errors import plain_sqlite_errors
 BATCHES = "batches.sqlite"
 
 
-class Place(NamedTuple):
-    """Where a request is."""
+class SubmittedRequest(NamedTuple):
+    """A request that was submitted."""
 
     file: str
-    """The uploaded file that it stands in."""
+    """Id of the uploaded file that holds it."""
     reply: str | None
-    """Its line of the batch's output."""
+    """Its line in the output of the batch; None before it has arrived."""
 
 
 class Upload(NamedTuple):
-    """A file of requests; times in seconds since 1970."""
+    """An uploaded file of requests; times are in seconds since 1970."""
 
     batch: str | None
-    """The batch that was created of it, where that is known."""
+    """Id of the batch that was created from it; None if there is none or its id is unknown."""
     since: float
-    """When it was uploaded."""
+    """Time of the upload."""
     tried: float
-    """When a batch was last asked for; 0 where none was."""
+    """Time of the last attempt to create a batch; 0 if there was none."""
 
 
 class BatchStore:
-    """One SQLite file, made by its first use.
+    """One SQLite file, created on first use.
 
     Args:
-        path: where; None for in memory.
+        path: the file; None keeps everything in memory.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self._opened: sqlite3.Connection | None = None
 
-    def place(self, request: str) -> Place | None:
-        """Where a request is, by its id; None where it has to be handed in."""
+    def find(self, request: str) -> SubmittedRequest | None:
+        """A request by its id; None if it has to be submitted."""
         rows = self._run("SELECT file, reply FROM requests WHERE request=?", request)
-        return Place(*rows[0]) if rows else None
+        return SubmittedRequest(*rows[0]) if rows else None
 
     def upload(self, file: str) -> Upload:
-        """What is known of an uploaded file."""
+        """An uploaded file by its id."""
         return Upload(*self._run("SELECT batch, since, tried FROM files WHERE file=?", file)[0])
 
     def replies(self, file: str) -> tuple[int, int]:
-        """How many requests of a file have a reply, and how many there are."""
-        return self._run("SELECT COUNT(reply), COUNT(*) FROM requests WHERE file=?", file)[0]
+        """Number of requests of a file that have a reply, and number of all its requests."""
+        arrived, submitted = self._run("SELECT COUNT(reply), COUNT(*) FROM requests WHERE file=?", file)[0]
+        return arrived, submitted
 
     def uploaded(self, file: str, requests: Iterable[str]) -> None:
-        """A file with these requests is at the provider; nothing is paid yet."""
+        """Notes that a file with these requests was uploaded; nothing is paid yet."""
         self._run("INSERT INTO files (file, since, tried) VALUES (?, ?, 0)", file, time.time())
-        rows = ((one, file) for one in requests)
+        rows = ((request, file) for request in requests)
         self._run_many("INSERT OR REPLACE INTO requests (request, file) VALUES (?, ?)", rows)
 
     def tries(self, file: str) -> None:
-        """A batch is being asked for."""
+        """Notes an attempt to create a batch."""
         self._run("UPDATE files SET tried=? WHERE file=?", time.time(), file)
 
     def began(self, file: str, batch: str | None) -> None:
-        """A batch was created of a file; None: it came to nothing and another one is needed."""
+        """Notes the batch that was created from a file; None if it failed and another one is needed."""
         self._run("UPDATE files SET batch=?, tried=0 WHERE file=?", batch, file)
 
     def came_back(self, file: str, replies: Iterable[tuple[str, str]]) -> None:
-        """Output lines by request; a request that was handed in again since stands in another file."""
+        """Keeps output lines by request id, except of requests that were submitted again in another file."""
         rows = ((reply, request, file) for request, reply in replies)
         self._run_many("UPDATE requests SET reply=? WHERE request=? AND file=?", rows)
 
     def ended(self, file: str) -> None:
-        """A batch brings no more; requests without a reply have to be handed in again."""
+        """Notes that a batch has ended; requests without a reply have to be submitted again."""
         self._run("DELETE FROM requests WHERE file=? AND reply IS NULL", file)
 
     def forget(self, request: str) -> None:
-        """A request has to be handed in again."""
+        """Notes that a request has to be submitted again."""
         self._run("DELETE FROM requests WHERE request=?", request)
 
     def close(self) -> None:
-        """Closes the file, if it was opened."""
+        """Closes the file if it is open."""
         if self._opened:
             self._opened.close()
         self._opened = None
 
     def _run(self, statement: str, *values: str | float | None) -> list[Any]:
-        with plain_sqlite_errors(self.path, "and what it waits for is paid again"):
+        with plain_sqlite_errors(self.path, "and the replies it waits for are paid again"):
             return self._db().execute(statement, values).fetchall()
 
     def _run_many(self, statement: str, rows: Iterable[tuple[str, ...]]) -> None:
-        with plain_sqlite_errors(self.path, "and what it waits for is paid again"):
+        with plain_sqlite_errors(self.path, "and the replies it waits for are paid again"):
             self._db().execute("BEGIN")
-            with self._db() as db:  # all of it or nothing
+            with self._db() as db:  # one transaction
                 db.executemany(statement, rows)
 
     def _db(self) -> sqlite3.Connection:

@@ -1,7 +1,7 @@
-"""Which waiting requests make a good batch for a model in this process.
+"""Which waiting requests go into the next batch of a model in this process.
 
-Requests that begin alike (samples of one prompt, one set of instructions and examples) go together: what they share is
-read by the model once. Otherwise those of like length go together, so that little is padded.
+Requests with a common beginning (samples of one prompt, prompts with the same instructions and examples) go together,
+and the model reads the beginning once. Otherwise requests of similar length go together, which saves padding.
 """
 
 from collections.abc import Sequence
@@ -9,77 +9,77 @@ from typing import NamedTuple
 
 import numpy as np
 
-# A shorter common beginning is not worth a pass of its own.
+# A shorter common beginning is not worth a forward pass of its own.
 _SHARED_AT_LEAST = 64
-# Rows that may write very different numbers of tokens do not go together: the short ones would wait for the long ones.
+# Rows with very different limits of new tokens do not go together: short replies would wait for long ones.
 _LIMITS_APART = 4
 
 
 class Waiting(NamedTuple):
-    """What counts of a waiting request."""
+    """The properties of a waiting request that decide about its batch."""
 
     ids: np.ndarray
-    """Tokens of the prompt, int32."""
+    """Tokens of the prompt, int32, shape (tokens,)."""
     limit: int
     """Most new tokens."""
 
 
 class Batch(NamedTuple):
-    """Rows to answer together."""
+    """Requests to answer together."""
 
     rows: list[int]
-    """Their places among the waiting ones; the first one is always there, so that nobody starves."""
+    """Indices of the waiting requests. The first request is always among them, so that none waits forever."""
     shared: int
-    """Tokens that all of them begin with and that the model reads once; 0 where it is not worth it."""
+    """Length of the common beginning that the model reads once; 0 if it is too short."""
 
 
 def choose_batch(
     waiting: Sequence[Waiting], most_rows: int, most_read: int, most_kept: int, shares: bool = True
 ) -> Batch:
-    """The longest waiting request and those that go best with it.
+    """Chooses the request that has waited longest, and those that go best with it.
 
     Args:
-        waiting: at least one request, the longest waiting first.
-        most_rows: bound on the rows.
-        most_read: bound on the tokens read for all rows, shared ones counted once, padding included.
-        most_kept: bound on the tokens whose keys and values are held, shared ones counted for each row.
-        shares: whether the model can read a common beginning once; without, it counts for each row.
+        waiting: at least one request, in the order of their waiting times, the longest first.
+        most_rows: limit of rows.
+        most_read: limit of tokens that are read for all rows; a common beginning counts once, padding counts.
+        most_kept: limit of tokens in the KV cache; a common beginning counts for each row.
+        shares: whether the model can read a common beginning once. If not, it counts for each row.
 
     Returns:
-        The batch; one request alone may exceed the bounds.
+        The batch. A single request may exceed the limits.
     """
     first = waiting[0]
     alike = [
-        place
-        for place, other in enumerate(waiting)
-        if place and max(other.limit, first.limit) <= _LIMITS_APART * min(other.limit, first.limit)
+        row
+        for row, request in enumerate(waiting)
+        if row and max(request.limit, first.limit) <= _LIMITS_APART * min(request.limit, first.limit)
     ]
-    common = {place: _common(first.ids, waiting[place].ids) if shares else 0 for place in alike}
+    common = {row: _common(first.ids, waiting[row].ids) if shares else 0 for row in alike}
     longest = max(common.values(), default=0)
     if longest >= _SHARED_AT_LEAST:
-        # Rows that share little of what the best one shares would spoil it for the others.
+        # A row with a much shorter common beginning would shorten that of all rows.
         enough = max(_SHARED_AT_LEAST, longest // 2)
-        alike = [place for place in alike if common[place] >= enough]
-        alike.sort(key=lambda place: (-common[place], len(waiting[place].ids)))
+        alike = [row for row in alike if common[row] >= enough]
+        alike.sort(key=lambda row: (-common[row], len(waiting[row].ids)))
     else:
-        alike.sort(key=lambda place: abs(len(waiting[place].ids) - len(first.ids)))
+        alike.sort(key=lambda row: abs(len(waiting[row].ids) - len(first.ids)))
 
     rows, shared, width = [0], len(first.ids) - 1, len(first.ids)
-    for place in alike[: most_rows - 1]:
-        # Each row keeps a token of its own: the model has to read one to go on.
-        now = min(shared, common[place], len(waiting[place].ids) - 1)
+    for row in alike[: most_rows - 1]:
+        # Each row keeps a token of its own: the model must read one to write the next.
+        now = min(shared, common[row], len(waiting[row].ids) - 1)
         now = now if now >= _SHARED_AT_LEAST else 0
-        wide = max(width, len(waiting[place].ids))
+        wide = max(width, len(waiting[row].ids))
         count = len(rows) + 1
         if now + (wide - now) * count > most_read or wide * count > most_kept:
             break
-        rows.append(place)
+        rows.append(row)
         shared, width = now, wide
     return Batch(rows, shared if len(rows) > 1 else 0)
 
 
 def _common(a: np.ndarray, b: np.ndarray) -> int:
-    """How many tokens two prompts begin with in common."""
+    """Length of the common beginning of two prompts, in tokens."""
     length = min(len(a), len(b))
     differ = np.flatnonzero(a[:length] != b[:length])
     return int(differ[0]) if len(differ) else length

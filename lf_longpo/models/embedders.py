@@ -1,4 +1,4 @@
-"""Embedders: texts to unit vectors, so that a dot product is a cosine similarity."""
+"""Embedders turn texts into unit vectors, so that a dot product is a cosine similarity."""
 
 import asyncio
 import time
@@ -12,6 +12,7 @@ from lf_longpo.config import EmbedderConfig
 from lf_longpo.config.providers import OPENAI_URL
 from lf_longpo.errors import CallFailed, Refused, UserError, first_line
 from lf_longpo.models.cache import CallCache, CallKey, StageTotals, request_hash
+from lf_longpo.models.devices import pick_device, roomiest_device
 from lf_longpo.models.embedded import resolve
 from lf_longpo.models.folders import embedder_problem
 from lf_longpo.models.ledger import Ledger, cost_of
@@ -40,49 +41,50 @@ class Embedder(Protocol):
         """Unit vectors of `texts`, float32, shape (len(texts), dimensions).
 
         Args:
-            question: id of the question (or context) that the texts belong to; names the calls that are kept.
+            question: id of the question (or context) that the texts belong to; part of the key in the call cache.
             texts: at least one.
 
         Raises:
-            CallFailed: a call is lost for good.
+            CallFailed: a call is lost.
             BudgetSpent: a call could cost more than the budget leaves.
         """
         ...
 
     async def close(self) -> None:
-        """Lets go of connections and memory."""
+        """Closes connections and frees memory."""
         ...
 
 
 def make_embedder(config: EmbedderConfig, cache: CallCache, ledger: Ledger) -> Embedder:
-    """The embedder that `config` names, not started yet."""
+    """Makes the embedder that `config` names, without starting it."""
     return OpenAIEmbedder(config, cache, ledger) if config.backend == "openai" else LocalEmbedder(config)
 
 
 def unit_vectors(vectors: Any, texts: int, source: str) -> np.ndarray:
-    """What an embedder made of texts as unit vectors, float32, shape (texts, dimensions).
+    """Checks and normalises the vectors of an embedder: float32, shape (texts, dimensions).
 
     Args:
-        vectors: as they came.
-        texts: how many there were.
-        source: names the embedder in errors.
+        vectors: the output of the embedder.
+        texts: number of texts.
+        source: the embedder, for errors.
 
     Raises:
-        CallFailed: they are no such vectors: of another number or of several lengths, not finite, or zero.
+        CallFailed: the number of vectors or their lengths are wrong, or a vector is zero or not finite.
     """
     try:
-        with np.errstate(over="ignore"):  # beyond float32 is infinite, and found below
-            array = np.array(vectors, dtype=np.float32)
+        with np.errstate(over="ignore"):  # values beyond float32 become infinite and are found below
+            array: np.ndarray = np.array(vectors, dtype=np.float32)
     except (ValueError, TypeError, OverflowError) as error:
         raise CallFailed(f"{source} sent vectors that cannot be read: {first_line(error)}") from None
     if array.ndim != 2 or array.shape[0] != texts or not array.shape[1]:
-        raise CallFailed(f"{source} sent vectors of the shape {array.shape} for {texts} texts")
+        raise CallFailed(f"{source} sent vectors of shape {array.shape} for {texts} texts")
     if not np.isfinite(array).all():
         raise CallFailed(f"{source} sent vectors with values that are not finite (NaN or infinity)")
     lengths = np.linalg.norm(array.astype(np.float64), axis=1, keepdims=True)
     if not lengths.all():
-        raise CallFailed(f"{source} sent vectors of zeros, which are similar to nothing")
-    return (array / lengths).astype(np.float32)
+        raise CallFailed(f"{source} sent vectors of zeros, which have no direction")
+    unit: np.ndarray = (array / lengths).astype(np.float32)
+    return unit
 
 
 class LocalEmbedder:
@@ -91,7 +93,7 @@ class LocalEmbedder:
     def __init__(self, config: EmbedderConfig) -> None:
         self._config = config
         self._batch_size = config.batch_size
-        # A model's forward passes take turns: threads beside each other would fight for the same cores.
+        # Forward passes take turns: parallel threads would compete for the same cores.
         self._turn = asyncio.Lock()
         self._model: SentenceTransformer | None = None
 
@@ -102,8 +104,7 @@ class LocalEmbedder:
 
     async def embed(self, question: str, texts: Sequence[str]) -> np.ndarray:
         """See `Embedder.embed`."""
-        if self._model is None:
-            await self.start()
+        await self.start()
         async with self._turn:
             vectors = await asyncio.to_thread(self._encode, list(texts))
         return unit_vectors(vectors, len(texts), f"the embedder {self._config.model}")
@@ -112,7 +113,8 @@ class LocalEmbedder:
         """Frees the model."""
         self._model = None
 
-    def _encode(self, texts: list[str]) -> np.ndarray:
+    def _encode(self, texts: list[str]) -> Any:
+        assert self._model, "start() comes first"
         while True:
             try:
                 return self._model.encode(
@@ -133,16 +135,28 @@ class LocalEmbedder:
             raise UserError(f"embedder.model: {problem}")
         from sentence_transformers import SentenceTransformer
 
+        config = self._config
+        # Loaded on the CPU first: its weights then say how much memory of a GPU they take.
+        device = "cpu" if config.device == "auto" else pick_device(config.device, "embedder.device")
         try:
-            return SentenceTransformer(resolve(self._config.model), trust_remote_code=self._config.trust_remote_code)
+            model = SentenceTransformer(
+                resolve(config.model),
+                device=device,
+                trust_remote_code=config.trust_remote_code,
+                model_kwargs=None if config.dtype == "auto" else {"dtype": config.dtype},
+            )
         except UserError:
             raise
         except Exception as error:  # missing files, broken weights, code written for another transformers
-            raise UserError(f"embedder.model: cannot load {self._config.model!r}: {first_line(error)}") from None
+            raise UserError(f"embedder.model: cannot load {config.model!r}: {first_line(error)}") from None
+        if config.device == "auto":
+            weights = sum(part.numel() * part.element_size() for part in model.parameters())
+            model = model.to(roomiest_device(config.model, weights))
+        return model
 
 
 class OpenAIEmbedder:
-    """An embedding model behind an OpenAI-compatible server; finished calls are kept in the call cache."""
+    """An embedding model on an OpenAI-compatible server; finished calls are kept in the call cache."""
 
     def __init__(self, config: EmbedderConfig, cache: CallCache, ledger: Ledger) -> None:
         from lf_longpo.models.openai_client import make_client
@@ -152,22 +166,22 @@ class OpenAIEmbedder:
         self._ledger = ledger
         self._client = make_client(config.base_url, config.api_key_env, timeout=120, max_retries=8)
         self._server = f"the embedding server {config.base_url or OPENAI_URL}"
-        self._dimensions = 0  # of the first vectors that came
+        self._dimensions = 0  # of the first vectors that arrived
         self._slots = asyncio.Semaphore(config.max_concurrency)
         self._refusals = Refusals()
 
     async def start(self) -> None:
-        """Embeds one word: finds a dead server, a wrong key or a wrong name; see `Embedder.start`."""
+        """Embeds a word, to find a wrong address, key or name; see `Embedder.start`."""
+        from lf_longpo.models.openai_client import key_hint
+
         try:
             vectors, _ = await self._create(["ready"])
             self._read(vectors, ["ready"])
         except Refused as error:
-            key = self._config.api_key_env
-            raise UserError(
-                f"embedder: {error}; check embedder.model, embedder.base_url and the key in {key}"
-            ) from None
+            key = key_hint(self._config.api_key_env)
+            raise UserError(f"embedder: {error}; check embedder.model, embedder.base_url and {key}") from None
         except CallFailed as error:
-            raise UserError(f"embedder: {error}; start the server or correct embedder.base_url") from None
+            raise UserError(f"embedder: {error}; start the server or fix embedder.base_url") from None
 
     async def embed(self, question: str, texts: Sequence[str]) -> np.ndarray:
         """See `Embedder.embed`."""
@@ -186,12 +200,12 @@ class OpenAIEmbedder:
         if kept is not None:
             try:
                 return self._read(kept["vectors"], texts)
-            except CallFailed:  # an earlier version kept what came
+            except CallFailed:  # kept by an earlier version, which did not check
                 pass
         most = cost_of(self._config.price, _most_tokens(texts), 0)
         async with self._slots, self._ledger.set_aside(most):
             began = time.monotonic()
-            with self._refusals.watch(len(texts), question):  # servers have bounds on them
+            with self._refusals.watch(len(texts), question):  # the number of texts, because servers limit it
                 sent, tokens = await self._create(texts)
             vectors = self._read(sent, texts)
             cost = cost_of(self._config.price, tokens, 0)
@@ -200,7 +214,7 @@ class OpenAIEmbedder:
         return vectors
 
     async def _create(self, texts: list[str]) -> tuple[list[Any], int]:
-        """The vectors of texts as the server sent them, and what they cost in tokens."""
+        """The vectors of texts as the server sent them, and the number of tokens."""
         from lf_longpo.models.openai_client import plain_errors, refuse_error
 
         body = {"model": self._config.model, "input": texts, "encoding_format": "float"}
@@ -216,11 +230,11 @@ class OpenAIEmbedder:
         self._dimensions = self._dimensions or array.shape[1]
         if array.shape[1] != self._dimensions:
             raise CallFailed(
-                f"{self._server} sent vectors of {array.shape[1]} after ones of {self._dimensions} numbers"
+                f"{self._server} sent vectors of {array.shape[1]} numbers after vectors of {self._dimensions}"
             )
         return array
 
 
 def _most_tokens(texts: Sequence[str]) -> int:
-    """A bound on the tokens of texts, whatever the model counts: a token is at least a byte, and some mark the ends."""
+    """An upper bound of the tokens of texts for any tokenizer: a token is at least a byte, and a few mark the ends."""
     return sum(len(text.encode()) + _END_MARKS for text in texts)

@@ -1,4 +1,4 @@
-"""Which backend a model's configuration names."""
+"""Makes the backend that a model's configuration names."""
 
 from lf_longpo.config import ChatConfig
 from lf_longpo.models.batch_store import BATCHES, BatchStore
@@ -8,17 +8,17 @@ from lf_longpo.models.ledger import Ledger
 
 
 def make_chat(config: ChatConfig, cache: CallCache, ledger: Ledger) -> ChatModel:
-    """The backend that `config` names, not started yet.
+    """Makes the backend that `config` names, without starting it.
 
     Args:
-        config: the model's.
-        cache: what is handed in to be answered later is remembered beside it.
-        ledger: of the run.
+        config: the model's configuration.
+        cache: the run's call cache; the submitted batches are kept in the same folder.
+        ledger: the run's ledger.
     """
     if config.batch:
         from lf_longpo.models.batch_chat import BatchChat
 
-        return BatchChat(config, BatchStore(cache.beside(BATCHES)), ledger)
+        return BatchChat(config, BatchStore(cache.sibling(BATCHES)), ledger)
     if config.backend == "openai":
         from lf_longpo.models.openai_chat import OpenAIChat
 

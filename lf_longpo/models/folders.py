@@ -1,7 +1,6 @@
-"""What is wrong with the folder of a model, an adapter, an embedder or a tokenizer, by its files alone.
+"""Checks the folder of a model, an adapter, an embedder or a tokenizer by its files alone.
 
-Nothing heavy is imported and no weights are read. Names of the hub are not looked at: whether the hub has them shows
-when they are loaded.
+Nothing heavy is imported and no weights are read. Hub names are not checked here; a wrong one fails on loading.
 """
 
 import json
@@ -13,25 +12,25 @@ from lf_longpo.config import ChatConfig
 from lf_longpo.errors import UserError
 from lf_longpo.models.embedded import is_embedded
 
-# Where scripts/setup.sh and the shipped recipes put models; names in them are paths before these folders exist.
+# Folders where scripts/setup.sh and the shipped recipes put models. Names in them are paths even before they exist.
 _OUR_FOLDERS = ("models", "saves")
 _SETUP = "bash scripts/setup.sh"
 _SETUP_MAKES = "models/smollm2-135m"
-# The second one is Mistral's own, which vLLM reads.
+# params.json is Mistral's own format, which vLLM reads.
 _CONFIGS = ("config.json", "params.json")
 _ADAPTER_CONFIG = "adapter_config.json"
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
-# Files with these endings that lie next to weights and are none.
+# Files next to the weights that have the same endings but are not weights.
 _NO_WEIGHTS = ("adapter_", "training_args", "optimizer", "scheduler", "rng_state")
 _TOKENIZERS = ("tokenizer*", "vocab*", "merges.txt", "*.tiktoken", "*.model", "tekken.json")
 _LFS_POINTER = b"version https://git-lfs"
 
 
 def is_path(name: str) -> bool:
-    """Whether a model's name is a path of this machine, and not the name of a hub model or an embedded one.
+    """Whether a model's name is a path on this machine, and not a hub model or an embedded one.
 
-    A path begins with `.`, `~` or `/`, has more than two parts, exists, or begins with a folder that exists here. Of
-    the last kind, what is in the hub's cache is a hub model.
+    A path begins with `.`, `~` or `/`, has more than two parts, exists, or begins with a folder that exists here. If
+    only the last is true and the hub's cache has the name, it is a hub model.
     """
     first, slash, _ = name.partition("/")
     if name.startswith((".", "~", "/")) or name.count("/") > 1 or os.path.lexists(name):
@@ -44,14 +43,14 @@ def is_path(name: str) -> bool:
 def model_problem(
     name: str, setting: str, adapter_setting: str, made_by: str = "", needs_weights: bool = True
 ) -> str | None:
-    """What is wrong with a model and how to fix it, or None.
+    """The problem of a model and its fix, or None.
 
     Args:
         name: a folder, a hub name or an embedded model.
         setting: the setting that names the model, for the fix.
         adapter_setting: the setting for an adapter of that model, for the fix.
         made_by: the command that makes this folder, if one is known.
-        needs_weights: False where only the configuration is read.
+        needs_weights: False if only the configuration is read.
     """
     if not is_path(name):
         return None
@@ -63,14 +62,14 @@ def model_problem(
     if config is None:
         if (folder / _ADAPTER_CONFIG).is_file():
             return _adapter_as_model(name, setting, adapter_setting)
-        return f"{name} is no model folder: it has no config.json; {fix}"
+        return f"{name} is not a model folder: it has no config.json; {fix}"
     if not isinstance(_read_json(config), dict):
         return f"{config} cannot be read as JSON; copy or download the model again"
     return _weights_problem(folder, fix) if needs_weights else None
 
 
 def adapter_problem(name: str, setting: str, model_setting: str, made_by: str = "") -> str | None:
-    """What is wrong with a LoRA adapter and how to fix it, or None.
+    """The problem of a LoRA adapter and its fix, or None.
 
     Args:
         name: a folder or a hub name.
@@ -87,7 +86,7 @@ def adapter_problem(name: str, setting: str, model_setting: str, made_by: str = 
     if not (folder / _ADAPTER_CONFIG).is_file():
         if (folder / "config.json").is_file():
             return f"{name} is a whole model, not an adapter; set {model_setting}: {name} and remove {setting}"
-        return f"{name} is no adapter folder: it has no {_ADAPTER_CONFIG}; {fix}"
+        return f"{name} is not an adapter folder: it has no {_ADAPTER_CONFIG}; {fix}"
     if not isinstance(_read_json(folder / _ADAPTER_CONFIG), dict):
         return f"{folder / _ADAPTER_CONFIG} cannot be read as JSON; copy the adapter again"
     if not any((folder / f"adapter_model{ending}").is_file() for ending in _WEIGHTS):
@@ -96,7 +95,7 @@ def adapter_problem(name: str, setting: str, model_setting: str, made_by: str = 
 
 
 def embedder_problem(name: str, setting: str) -> str | None:
-    """What is wrong with an embedding model and how to fix it, or None.
+    """The problem of an embedding model and its fix, or None.
 
     Args:
         name: a folder, a hub name or an embedded model.
@@ -108,7 +107,7 @@ def embedder_problem(name: str, setting: str) -> str | None:
 
 
 def tokenizer_problem(name: str, setting: str, made_by: str = "") -> str | None:
-    """What is wrong with a folder that a tokenizer is loaded from and how to fix it, or None.
+    """The problem of a tokenizer's folder and its fix, or None.
 
     Args:
         name: a folder, a hub name or an embedded model.
@@ -126,10 +125,10 @@ def tokenizer_problem(name: str, setting: str, made_by: str = "") -> str | None:
 
 
 def check_chat_folders(config: ChatConfig) -> None:
-    """Looks at the folders of a model that chats in this process, before it is loaded.
+    """Checks the folders of a chat model in this process, before it is loaded.
 
     Raises:
-        UserError: model or adapter cannot be loaded.
+        UserError: the model or the adapter cannot be loaded.
     """
     if problem := model_problem(config.model, "model", "adapter"):
         raise UserError(f"model: {problem}")
@@ -138,13 +137,13 @@ def check_chat_folders(config: ChatConfig) -> None:
 
 
 def base_model(adapter: str) -> str:
-    """The base model that an adapter's folder names, or nothing."""
+    """The base model that an adapter's folder names; empty if unknown."""
     config = _read_json(Path(adapter) / _ADAPTER_CONFIG)
     return str(config.get("base_model_name_or_path") or "") if isinstance(config, dict) else ""
 
 
 def quantization(name: str) -> str:
-    """How the weights of a model folder are quantized (`gptq`, `awq`, ...), or nothing."""
+    """Quantization of a model folder's weights (`gptq`, `awq`, ...); empty if there is none."""
     config = _read_json(Path(name) / "config.json")
     settings = config.get("quantization_config") if isinstance(config, dict) else None
     return str(settings.get("quant_method") or "") if isinstance(settings, dict) else ""
@@ -161,14 +160,14 @@ def _is_cached(name: str) -> bool:
 
 
 def _absent(name: str) -> str:
-    """Why there is no folder of this name; nothing where there is one."""
+    """Why there is no folder of this name; empty if it exists."""
     path = Path(name)
     if path.is_dir():
         return ""
     if path.exists():
         return f"{name} is a file, not a folder"
     if name.startswith("~"):
-        return f"{name} does not exist, since `~` is not expanded there: write {path.expanduser()}"
+        return f"{name} does not exist, because `~` is not expanded in settings; write {path.expanduser()}"
     for link in (path, *path.parents):
         if link.is_symlink() and not link.exists():
             return f"{link} is a symbolic link to {os.readlink(link)}, which does not exist"
@@ -182,11 +181,11 @@ def _fix(name: str, made_by: str, otherwise: str) -> str:
 
 def _adapter_as_model(name: str, setting: str, adapter_setting: str) -> str:
     base = base_model(name)
-    what = f"{name} is a LoRA adapter, not a whole model"
+    problem = f"{name} is a LoRA adapter, not a whole model"
     if base and is_path(base) and (absent := _absent(base)):
         base_fix = _fix(base, "", f"set {setting} to the folder or hub name of that base model")
-        return f"{what}, and of its base model, {absent}; {base_fix}, and set {adapter_setting}: {name}"
-    return f"{what}; set {setting}: {base or 'its base model'} and {adapter_setting}: {name}"
+        return f"{problem}, and its base model is missing: {absent}; {base_fix}, and set {adapter_setting}: {name}"
+    return f"{problem}; set {setting}: {base or 'its base model'} and {adapter_setting}: {name}"
 
 
 def _weights_problem(folder: Path, fix: str) -> str | None:
@@ -195,10 +194,10 @@ def _weights_problem(folder: Path, fix: str) -> str | None:
     for index in folder.glob("*.index.json"):
         named = _read_json(index)
         parts = sorted(set(named.get("weight_map", {}).values())) if isinstance(named, dict) else []
-        if lost := [part for part in parts if not (folder / part).is_file()]:
+        if missing := [part for part in parts if not (folder / part).is_file()]:
             return (
-                f"{folder} lacks {len(lost)} of the {len(parts)} weight files that {index.name} names ({lost[0]}); "
-                "copy or download the model again"
+                f"{folder} lacks {len(missing)} of the {len(parts)} weight files that {index.name} names "
+                f"({missing[0]}); copy or download the model again"
             )
     if not weights:
         return f"{folder} has no weights (model.safetensors); {fix}"
@@ -210,7 +209,7 @@ def _weights_problem(folder: Path, fix: str) -> str | None:
 
 
 def _read_json(path: Path) -> Any:
-    """The file's content, or None where it cannot be read."""
+    """The file's content, or None if it cannot be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,11 +1,11 @@
-"""Keys and values of a batch on a CPU: read row by row, kept in one block, and shared by heads without copies.
+"""The KV cache of a batch on a CPU: filled row by row, kept in one block, shared by heads without copies.
 
-A new token costs a CPU mostly memory traffic: transformers copies all keys and values, once to append to them and once
-to repeat them for the heads that share them. Here neither happens.
+On a CPU, most of the time for a new token is memory traffic. transformers copies all keys and values twice: to append
+to them, and to repeat them for the heads that share them. This cache avoids both copies.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,23 +17,23 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMa
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
 _NAME = "grouped_sdpa"
-# Tokens of prompts that are remembered for later batches. LongMab-PO shows a question's chunks again and again.
+# Tokens of prompts that are kept for later batches: LongMab-PO repeats the chunks of a question in many prompts.
 _REMEMBERED_TOKENS = 16_384
 
 Block = tuple[torch.Tensor, torch.Tensor]
 
 
 class RoomyLayer(DynamicLayer):
-    """A layer that writes new keys and values into room that is there already.
+    """A layer that writes new keys and values into memory that was allocated before.
 
     Args:
-        keys: (B, key-value heads, most tokens, width), of which the first `length` tokens are filled.
-        values: as keys.
-        length: tokens.
+        keys: shape (B, key-value heads, most tokens, head width); the first `length` tokens are filled.
+        values: same shape as keys.
+        length: number of tokens.
     """
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor, length: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
         self._room = keys, values
         self._show(length)
@@ -42,31 +42,37 @@ class RoomyLayer(DynamicLayer):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See `DynamicLayer.update`."""
-        start = self.keys.shape[2]
+        start = self._length
         end = start + key_states.shape[2]
         for room, states in zip(self._room, (key_states, value_states), strict=True):
             room[:, :, start:end] = states
-        self._show(end)
-        return self.keys, self.values
+        return self._show(end)
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """See `DynamicLayer.batch_select_indices`."""
         keys, values = self._room
         self._room = keys[indices], values[indices]
-        self._show(self.keys.shape[2])
+        self._show(self._length)
 
-    def _show(self, length: int) -> None:
+    def filled(self) -> Block:
+        """Keys and values of all tokens so far."""
+        return self._show(self._length)
+
+    def _show(self, length: int) -> Block:
         keys, values = self._room
-        self.keys, self.values = keys[:, :, :length], values[:, :, :length]
+        self._length = length
+        shown = keys[:, :, :length], values[:, :, :length]
+        self.keys, self.values = shown
+        return shown
 
 
 class PromptReader:
-    """Reads prompts into a batch's keys and values, one after the other: rows of hundreds of tokens keep a CPU busy.
+    """Reads prompts into the KV cache of a batch, one after the other: a row of hundreds of tokens keeps a CPU busy.
 
-    A row is read alone, so that its keys and values do not depend on the rows next to it.
+    A row is read alone, so that its keys and values do not depend on the other rows.
 
     Args:
-        model: every layer of which attends to all that came before.
+        model: a model with full attention in every layer.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -78,24 +84,23 @@ class PromptReader:
         self._remembered: OrderedDict[bytes, list[Block]] = OrderedDict()
 
     def read(self, prompts: Sequence[np.ndarray], shared: int, room: int) -> Cache:
-        """Keys and values of all tokens but the last of each prompt, aligned at their ends.
+        """The cache of all tokens but the last of each prompt, aligned at the ends of the prompts.
 
         Args:
-            prompts: tokens of each row, int32.
-            shared: tokens that all begin with.
-            room: new tokens that will come.
+            prompts: tokens of each row, int32, shape (tokens,).
+            shared: length of the common beginning of all prompts.
+            room: the most new tokens.
         """
         width = max(len(ids) for ids in prompts) - 1
         shape = (len(prompts), self._heads, width + room, self._width)
-        blocks = [tuple(torch.zeros(shape, dtype=self._model.dtype) for _ in range(2)) for _ in range(self._layers)]
+        blocks = [self._block(torch.zeros, shape) for _ in range(self._layers)]
         beginning = self._read(prompts[0][:shared], []) if shared else []
         for row, ids in enumerate(prompts):
-            found = self._recall(ids[:-1], beginning)
             start = width - len(ids) + 1
-            for block, states in zip(blocks, found, strict=True):
+            for block, states in zip(blocks, self._recall(ids[:-1], beginning), strict=True):
                 for part, new in zip(block, states, strict=True):
                     part[row, :, start:width] = new[0]
-        return Cache(layers=[RoomyLayer(*block, width) for block in blocks])
+        return Cache(layers=[RoomyLayer(keys, values, width) for keys, values in blocks])
 
     def _recall(self, ids: np.ndarray, beginning: list[Block]) -> list[Block]:
         name = ids.tobytes()
@@ -109,24 +114,26 @@ class PromptReader:
         return sum(blocks[0][0].shape[2] for blocks in self._remembered.values())
 
     def _read(self, ids: np.ndarray, beginning: list[Block]) -> list[Block]:
-        """Keys and values of a row, each (1, heads, tokens, width); those of its beginning may be known."""
+        """Keys and values of a row by layer, each (1, heads, tokens, width); its beginning may be known."""
         known = beginning[0][0].shape[2] if beginning else 0
         shape = (1, self._heads, len(ids), self._width)
         layers = []
         for number in range(self._layers):
-            room = [torch.empty(shape, dtype=self._model.dtype) for _ in range(2)]
+            keys, values = self._block(torch.empty, shape)
             if known:
-                for part, states in zip(room, beginning[number], strict=True):
-                    part[:, :, :known] = states
-            layers.append(RoomyLayer(*room, known))
+                keys[:, :, :known], values[:, :, :known] = beginning[number]
+            layers.append(RoomyLayer(keys, values, known))
         if len(ids) > known:
             tokens = torch.from_numpy(ids[known:].astype(np.int64))[None]
-            self._model(input_ids=tokens, past_key_values=Cache(layers=layers), use_cache=True, logits_to_keep=1)
-        return [(layer.keys, layer.values) for layer in layers]
+            self._model(input_ids=tokens, past_key_values=Cache(layers=list(layers)), use_cache=True, logits_to_keep=1)
+        return [layer.filled() for layer in layers]
+
+    def _block(self, make: Callable[..., torch.Tensor], shape: tuple[int, ...]) -> Block:
+        return make(shape, dtype=self._model.dtype), make(shape, dtype=self._model.dtype)
 
 
 def share_heads(model: PreTrainedModel) -> None:
-    """Lets heads that share keys and values read them where they lie when a single new token is computed."""
+    """Lets heads that share keys and values read them without a copy when a single new token is computed."""
     if model.config._attn_implementation != "sdpa":
         return
     stock = ALL_ATTENTION_FUNCTIONS["sdpa"]
@@ -138,15 +145,17 @@ def share_heads(model: PreTrainedModel) -> None:
         value: torch.Tensor,
         attention_mask: torch.Tensor | None,
         scaling: float | None = None,
-        **others: Any,
+        **rest: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         rows, heads, length, width = query.shape
         if length > 1 or heads == key.shape[1]:
-            return stock(module, query, key, value, attention_mask, scaling=scaling, **others)
-        # The heads of a group stand where the queries of one head would.
+            output: tuple[torch.Tensor, torch.Tensor | None]
+            output = stock(module, query, key, value, attention_mask, scaling=scaling, **rest)
+            return output
+        # The heads of a group take the positions of queries of one head.
         grouped = query.reshape(rows, key.shape[1], -1, width)
-        found = F.scaled_dot_product_attention(grouped, key, value, attn_mask=attention_mask, scale=scaling)
-        return found.reshape(rows, 1, heads, width), None
+        attended = F.scaled_dot_product_attention(grouped, key, value, attn_mask=attention_mask, scale=scaling)
+        return attended.reshape(rows, 1, heads, width), None
 
     AttentionInterface.register(_NAME, attention)
     AttentionMaskInterface.register(_NAME, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])

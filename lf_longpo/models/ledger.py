@@ -1,7 +1,7 @@
-"""What a run's calls have taken, stage by stage, and whether the next one may still be made.
+"""Calls, tokens and cost of a run by stage, and whether the budget allows the next call.
 
-A call's cost is known only when it has come back. So before it starts, the most it can cost is set aside, and it waits
-where that is more than the budget leaves until other calls, which mostly cost less than was set aside, have ended.
+The cost of a call is known only after it. So the most that it can cost is set aside before it starts. If the budget
+leaves less, the call waits until others have ended; most of them cost less than was set aside.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ _MILLION = 1_000_000
 
 
 def cost_of(price: PriceConfig | None, prompt_tokens: int, completion_tokens: int) -> float:
-    """What so many tokens cost; 0 without a price."""
+    """Cost of a number of tokens; 0 without a price."""
     if price is None:
         return 0.0
     return (price.prompt * prompt_tokens + price.completion * completion_tokens) / _MILLION
@@ -26,12 +26,12 @@ class Ledger:
     """Totals by stage, and the budget.
 
     Args:
-        max_cost: the budget over every start of the run, in the prices' currency; None for no bound.
+        max_cost: the budget over every start of the run, in the currency of the prices; None for no limit.
     """
 
     def __init__(self, max_cost: float | None = None) -> None:
         self.batches: dict[str, str] = {}
-        """Batches under way at a provider, and how far they are."""
+        """Batches that a provider works on, and their state in words, by uploaded file."""
         self._max_cost = max_cost
         self._stages: dict[str, StageTotals] = {}
         self._spent = 0.0
@@ -43,26 +43,26 @@ class Ledger:
 
     @property
     def interrupted(self) -> bool:
-        """Whether no further call is to be made, though the budget allows it."""
+        """Whether the run makes no more calls, although the budget allows them."""
         return self._interruption.is_set()
 
     def interrupt(self) -> None:
-        """From now on no call is made."""
+        """Ends the run's calls from now on."""
         self._interruption.set()
 
     async def pause(self, seconds: float) -> None:
-        """Sleeps.
+        """Sleeps, and wakes at once if the run is interrupted.
 
         Raises:
-            Interrupted: no further call is to be made; at once.
+            Interrupted: the run makes no more calls.
         """
         with suppress(TimeoutError):
             await asyncio.wait_for(self._interruption.wait(), seconds)
-        self._go_on()
+        self._stop_if_interrupted()
 
-    def _go_on(self) -> None:
+    def _stop_if_interrupted(self) -> None:
         if self.interrupted:
-            raise Interrupted("the run was asked to end")
+            raise Interrupted("the run was interrupted")
 
     @property
     def stages(self) -> Mapping[str, StageTotals]:
@@ -75,24 +75,24 @@ class Ledger:
         return self._spent
 
     def carry_over(self, stages: Mapping[str, StageTotals]) -> None:
-        """Begins with what earlier starts of the run took."""
+        """Takes over the totals of earlier starts of the run."""
         self._stages = dict(stages)
         self._spent = sum(totals.cost for totals in stages.values())
 
     def add(self, stage: str, call: StageTotals) -> None:
-        """One more call has come back."""
+        """Adds a finished call."""
         self._stages[stage] = self._stages.get(stage, StageTotals()).plus(call)
         self._spent += call.cost
 
     @asynccontextmanager
     async def set_aside(self, most: float) -> AsyncIterator[None]:
-        """Keeps `most` back while one call is made.
+        """Sets `most` of the budget aside while a call is made.
 
         Raises:
-            BudgetSpent: the call could exceed the budget even when no other is under way, or an earlier one could.
-            Interrupted: no further call is to be made.
+            BudgetSpent: this call, or an earlier one, could exceed the budget even with no other call under way.
+            Interrupted: the run makes no more calls.
         """
-        self._go_on()
+        self._stop_if_interrupted()
         if self._max_cost is None:
             yield
             return
@@ -102,7 +102,7 @@ class Ledger:
                     await self._ended.wait()
                 else:
                     self._stopped = True
-                self._go_on()
+                self._stop_if_interrupted()
             if self._stopped:
                 self._ended.notify_all()
                 raise BudgetSpent(f"the next call could exceed max_cost = {self._max_cost:g}")

@@ -1,4 +1,4 @@
-"""Whether a device multiplies bfloat16 matrices natively, and the number format to compute in where it does not.
+"""Whether a device multiplies bfloat16 matrices natively, and the number format to use if it does not.
 
 PyTorch computes bfloat16 on every device. Without instructions for it, matrix products are emulated, which takes 3 to
 100 times as long as float32 on a CPU.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-# Set to 1, it makes every device of the machine count as one without bfloat16, to test this path anywhere.
+# Environment variable: 1 treats every device as one without bfloat16 instructions, to test this path anywhere.
 SWITCH = "LONGPO_NO_BFLOAT16"
 # Names of torch.cpu.get_capabilities: x86 with AVX-512 or AMX, and ARM.
 _CPU_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
@@ -32,13 +32,13 @@ def has_bfloat16(device: str) -> bool:
         found = torch.cpu.get_capabilities()
         return any(found.get(name) for name in _CPU_INSTRUCTIONS)
     if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return True
 
 
 def missing_bfloat16(device: str) -> str:
-    """The sentence that says what is computed in instead."""
-    name = {"cpu": "CPU", "cuda": "GPU"}[device]
+    """The sentence that reports the number format used instead of bfloat16."""
+    name = "CPU" if device == "cpu" else "GPU"
     dtype = str(replacement(device)).removeprefix("torch.")
     return f"this {name} has no bfloat16 instructions: weights and computation are {dtype}"
 
@@ -50,7 +50,7 @@ def report_missing_bfloat16(device: str) -> None:
 
 
 def replacement(device: str) -> "torch.dtype":
-    """The format to compute in where bfloat16 is missing: float32 on a CPU, float16 on a GPU (V100, T4)."""
+    """The number format for a device without bfloat16: float32 on a CPU, float16 on a GPU (V100, T4)."""
     import torch
 
     return torch.float32 if device == "cpu" else torch.float16

@@ -1,31 +1,33 @@
-"""Chat with any OpenAI-compatible server through the official async client."""
+"""Chat on any OpenAI-compatible server, through the official async client."""
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lf_longpo.config import ChatConfig
-from lf_longpo.config.providers import OPENAI_URL, is_hosted
+from lf_longpo.config.providers import OPENAI_URL, is_hosted, provider_at
 from lf_longpo.errors import CallFailed, Refused, UserError
 from lf_longpo.models.chat import ChatRequest, Completion
-from lf_longpo.models.openai_client import make_client, plain_errors, refuse_error
+from lf_longpo.models.openai_client import key_hint, make_client, plain_errors, refuse_error
 from lf_longpo.models.openai_wire import read_reply, request_body
+from lf_longpo.models.request_parameters import ParameterRefused, RequestParameters
 from lf_longpo.models.servers import Server, Servers
 
 if TYPE_CHECKING:
     from openai.types import Model
 
-# Providers whose list of models is none, or wants another kind of key than the calls.
+# Providers without a list of models, or with one that needs another kind of key than the calls.
 _UNLISTED = {"anthropic", "zhipu"}
 
 
 class OpenAIChat:
-    """A `ChatModel` behind HTTP, on one server or several that serve the same."""
+    """A `ChatModel` on one or several servers of the same model."""
 
     def __init__(self, config: ChatConfig) -> None:
         self._config = config
-        # vLLM and SGLang go on with a reply that was begun; hosted providers start a new one.
+        # vLLM and SGLang continue a reply that was started; hosted providers start a new one.
         self.continues_replies = not any(map(is_hosted, config.base_urls))
+        self._parameters = RequestParameters(config.model)
         most = None if config.max_concurrency == "auto" else config.max_concurrency
         self._servers = Servers(
             [
@@ -36,28 +38,28 @@ class OpenAIChat:
 
     @property
     def limit(self) -> int:
-        """What the servers that can be reached take now."""
+        """Number of calls that the reachable servers take at once."""
         return self._servers.limit
 
     async def start(self) -> int | None:
-        """Asks for the list of models: finds a dead server, a wrong key or a wrong name before any work is done.
+        """Requests the list of models, to find a wrong address, key or name before any work is done.
 
-        Of several servers one must answer; the others are tried again later. The window is the smallest.
+        At least one of several servers must answer; the rest is tried again later. The smallest window counts.
         """
-        if self._config.provider in _UNLISTED:
+        if {self._config.provider, *map(provider_at, self._config.base_urls)} & _UNLISTED:
             return None
         windows: list[int | None] = []
-        dead: list[str] = []
+        unreachable: list[str] = []
         for server in self._servers:
             try:
                 windows.append(await self._window(server))
             except Refused as error:
-                raise UserError(f"{error}; check base_url and the key in {self._config.api_key_env}") from None
+                raise UserError(f"{error}; check base_url and {key_hint(self._config.api_key_env)}") from None
             except CallFailed as error:
-                dead.append(str(error))
+                unreachable.append(str(error))
                 server.close(time.monotonic())
         if not windows:
-            raise UserError(f"{'; '.join(dead)}; start the server or mend base_url")
+            raise UserError(f"{'; '.join(unreachable)}; start the server or fix base_url")
         return min((window for window in windows if window), default=None)
 
     async def _window(self, server: Server) -> int | None:
@@ -78,12 +80,20 @@ class OpenAIChat:
         return _window_of(config.model, models)
 
     async def complete(self, request: ChatRequest) -> Completion:
-        """One chat completion; see `ChatModel.complete`."""
-        config = self._config
+        """Makes a chat completion; see `ChatModel.complete`."""
+        body = request_body(self._config, request)
+        while True:
+            adapted = self._parameters.adapt(body)
+            try:
+                return await self._post(request, adapted)
+            except ParameterRefused as refusal:
+                if not self._parameters.learn(refusal, adapted):
+                    raise
+
+    async def _post(self, request: ChatRequest, body: dict[str, Any]) -> Completion:
         server = self._servers.pick(request.affinity)
-        with server.call() as new_tokens, plain_errors(server.base_url, config.api_key_env):
-            # The plain call and the reply as plain data: the client's typed ones take half of its time a call.
-            body = request_body(config, request)
+        with server.call() as new_tokens, plain_errors(server.base_url, self._config.api_key_env):
+            # An untyped call with plain data: the client's typed objects take half of its time.
             reply = await server.client.post("/chat/completions", cast_to=object, body=body)
             refuse_error(server.base_url or OPENAI_URL, reply)
             completion = read_reply(reply, request)
@@ -96,12 +106,12 @@ class OpenAIChat:
 
 
 def _window_of(name: str, models: Mapping[str, "Model"]) -> int | None:
-    """The window that a server tells for a model, as vLLM and SGLang do; for an adapter, that of its base model."""
-    passed: set[str] = set()
-    while name in models and name not in passed:
+    """The window that a server reports for a model, as vLLM and SGLang do; for an adapter, that of its base model."""
+    seen: set[str] = set()
+    while name in models and name not in seen:
         window = getattr(models[name], "max_model_len", None)
         if isinstance(window, int) and window > 0:
             return window
-        passed.add(name)
+        seen.add(name)
         name = str(getattr(models[name], "parent", None))
     return None

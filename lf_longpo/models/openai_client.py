@@ -1,4 +1,9 @@
-"""The official OpenAI client, set up once for chat and embeddings, with its errors in words that people can act on."""
+"""The official OpenAI client for chat and embeddings, with its errors as clear messages.
+
+Embedding calls are retried by the client itself. Chat calls are retried in calls.py and not by the client or by
+tenacity: each try takes its turn, quota and share of the budget again, may go to another server, and must stop waiting
+when the run is interrupted.
+"""
 
 import os
 import re
@@ -10,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lf_longpo.config.providers import OPENAI_URL, is_hosted
 from lf_longpo.errors import CallFailed, Refused, TryAgain, UserError, first_line
+from lf_longpo.models.request_parameters import ParameterRefused, refused_parameter
 from lf_longpo.text.differences import whole_letters
 
 if TYPE_CHECKING:
@@ -17,12 +23,12 @@ if TYPE_CHECKING:
     import openai
     from openai import AsyncOpenAI
 
-# Local servers accept any key, but the client insists on one.
+# Local servers accept any key, but the client requires one.
 _NO_KEY = "none"
 
-# What providers say in `error.code` (OpenAI, Azure, Zhipu, DeepSeek) when a call can never succeed.
+# Values of `error.code` (OpenAI, Azure, Zhipu, DeepSeek) for calls that can never succeed.
 _POLICY_CODES = {"content_filter", "content_policy_violation", "1301"}
-# Words of gateways that have no such code for it.
+# Words of gateways that send no such code.
 _POLICY_WORDS = re.compile(
     r"moderation|flagged|inappropriate|high risk|safety|content.(policy|filter|management)|sensitive.(content|words|"
     r"information)|敏感|违规",
@@ -31,33 +37,36 @@ _POLICY_WORDS = re.compile(
 _LENGTH_CODES = {"context_length_exceeded", "string_above_max_length", "1261"}
 _CREDIT_CODES = {"insufficient_quota", "billing_hard_limit_reached", "1113"}
 _PAYMENT_REQUIRED, _TIMEOUT, _CONFLICT, _TOO_MANY_REQUESTS, _SERVER_ERROR = 402, 408, 409, 429, 500
-# Seconds; a server that asks for more is asked again then.
+# Seconds; a longer Retry-After counts as this.
 _LONGEST_WAIT = 3600.0
-# Characters of a server's message that are told.
+# Characters of a server's message that are shown.
 _MOST_WORDS = 500
-# What a refusal of one prompt's content has where there is no code for it; 403 otherwise is about the key.
+# Statuses of a refusal of one prompt's content without a code; other 403s are about the key.
 _MODERATED = {400, 403, 451}
-# What says that a server has too much to do: rate limits, and 503 or 529 (Anthropic) while it is full.
+# Statuses of an overloaded server: rate limits, and 503 or 529 (Anthropic).
 _OVERLOADED = {_TOO_MANY_REQUESTS, 503, 529}
 
 
 def make_client(base_url: str | None, api_key_env: str, timeout: float, max_retries: int) -> "AsyncOpenAI":
-    """A client on the aiohttp transport, without a bound of its own on calls at once.
+    """Makes a client on the aiohttp transport, without a limit of its own on parallel calls.
 
     Args:
-        base_url: the server's address, None for OpenAI's.
-        api_key_env: the variable that holds the key.
+        base_url: the server's address; None is OpenAI's.
+        api_key_env: the environment variable that holds the key.
         timeout: seconds.
-        max_retries: how often the client itself repeats calls that met 408, 409, 429, 5xx or a lost connection.
+        max_retries: how often the client itself retries after 408, 409, 429, 5xx or a lost connection.
 
     Raises:
-        UserError: the key's variable is not set and the server is a hosted provider's, or base_url is no URL.
+        UserError: the key's variable is not set and the server is a hosted provider's, or base_url is not a URL.
     """
     from openai import AsyncOpenAI, DefaultAioHttpClient
 
     key = os.environ.get(api_key_env)
     if not key and is_hosted(base_url):
-        raise UserError(f"the environment variable {api_key_env} is not set; put the API key there, or set base_url")
+        raise UserError(
+            f"the environment variable {api_key_env} is not set; put the API key there, or set base_url to your own "
+            "server"
+        )
     if base_url is not None and not base_url.startswith(("http://", "https://")):
         raise UserError(f"base_url {base_url!r} must begin with http:// or https://")
     try:
@@ -68,12 +77,14 @@ def make_client(base_url: str | None, api_key_env: str, timeout: float, max_retr
             max_retries=max_retries,
             http_client=DefaultAioHttpClient(timeout=timeout, event_hooks={"response": [_settle_credit]}),
         )
-    except Exception as error:  # the client's URL parser has errors of its own
-        raise UserError(f"base_url {base_url!r} is no address: {first_line(error)}") from None
+    except Exception as error:  # the client's URL parser has its own exceptions
+        raise UserError(
+            f"base_url {base_url!r} is not an address ({first_line(error)}); fix it, as in http://127.0.0.1:8000/v1"
+        ) from None
 
 
 async def _settle_credit(response: "httpx.Response") -> None:
-    """Keeps the client from asking again where a "too many requests" means that there is no credit."""
+    """Stops the client's retries if "too many requests" means that the account has no credit."""
     if response.status_code == _TOO_MANY_REQUESTS:
         body = (await response.aread()).decode("utf-8", "replace")
         if any(re.search(rf'"{code}"|: *{code}\b', body) for code in _CREDIT_CODES):
@@ -84,7 +95,7 @@ async def _settle_credit(response: "httpx.Response") -> None:
 def plain_errors(base_url: str | None, api_key_env: str) -> Iterator[None]:
     """Turns the client's errors into `UserError` (nothing can work), `CallFailed` (this call is lost) and `TryAgain`.
 
-    Messages carry the server's words, never the request, its headers or the key.
+    Messages quote the server, never the request, its headers or the key.
     """
     import aiohttp
     import openai
@@ -93,13 +104,13 @@ def plain_errors(base_url: str | None, api_key_env: str) -> Iterator[None]:
     try:
         yield
     except openai.AuthenticationError as error:
-        raise UserError(
-            f"{server} rejects the key in {api_key_env} ({error.status_code}); set that variable to a valid key"
-        ) from None
+        raise UserError(_key_problem(server, api_key_env, error.status_code)) from None
     except openai.NotFoundError as error:
-        raise UserError(f"{server} knows no such model or address (404): {_words(error)}") from None
+        raise UserError(
+            f"{server} has no such model or address (404): {_words(error)}; fix model or base_url"
+        ) from None
     except openai.APIConnectionError as error:
-        # The aiohttp transport reports a refused connection as a time-out; what it came from tells them apart.
+        # The aiohttp transport reports a refused connection as a time-out; the cause shows the difference.
         refusal = next((cause for cause in _causes(error) if isinstance(cause, OSError)), None)
         dropped = any(isinstance(cause, aiohttp.ServerDisconnectedError) for cause in _causes(error))
         late = refusal is None and not dropped and isinstance(error, openai.APITimeoutError)
@@ -108,82 +119,101 @@ def plain_errors(base_url: str | None, api_key_env: str) -> Iterator[None]:
         absent = any(isinstance(cause, aiohttp.ClientConnectorError) for cause in _causes(error))
         raise TryAgain(f"no connection to {server}: {refusal or error}", unreachable=absent) from None
     except openai.APIStatusError as error:
-        raise refused(server, error.status_code, str(error.code or ""), _words(error), _wait(error)) from None
-    except aiohttp.ClientError as error:  # broken HTTP; its text may hold the request's headers
-        raise TryAgain(f"{server} sent what is no HTTP ({type(error).__name__})") from None
+        code, words = str(error.code or ""), _words(error)
+        raise refused(server, error.status_code, code, words, _wait(error), parameter=error.param) from None
+    except aiohttp.ClientError as error:  # invalid HTTP; its text may hold the request's headers
+        raise TryAgain(f"{server} sent an invalid HTTP response ({type(error).__name__})") from None
     except (openai.OpenAIError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
-        # The client hands on whatever came, a web page too; the first use of it fails.
+        # The client accepts any reply, even a web page; its first use fails.
         raise TryAgain(f"{server} sent a reply that cannot be read: {first_line(error)}") from None
 
 
 def refuse_error(server: str, reply: Any) -> None:
-    """Finds the errors that some servers and gateways send with HTTP status 200.
+    """Raises errors that some servers and gateways send with HTTP status 200.
 
     Args:
         server: its address.
-        reply: JSON as plain data, or the client's own object.
+        reply: JSON as plain data, or an object of the client.
 
     Raises:
-        UserError, CallFailed or TryAgain: as `refused` says; nothing where the reply is no error.
+        UserError, CallFailed or TryAgain: the reply is an error; see `refused`.
     """
     if not isinstance(reply, dict):
-        reply = getattr(reply, "model_extra", None) or {}  # what the client has no field for
+        reply = getattr(reply, "model_extra", None) or {}  # keys that the client has no field for
     choices = reply.get("choices")
-    places = [reply, *(choices if isinstance(choices, list) else [])]
-    error = next((place["error"] for place in places if isinstance(place, dict) and place.get("error")), None)
+    parts = [reply, *(choices if isinstance(choices, list) else [])]
+    error = next((part["error"] for part in parts if isinstance(part, dict) and part.get("error")), None)
     if error is None and reply.get("object") == "error":
         error = reply
     if error is None:
         return
-    told = error if isinstance(error, dict) else {"message": error}
-    code = str(told.get("code") or told.get("type") or "")
-    # Gateways put the status of the server behind them there. Without one, the next try may work.
+    fields = error if isinstance(error, dict) else {"message": error}
+    code = str(fields.get("code") or fields.get("type") or "")
+    # Gateways put the HTTP status of the upstream server there. Without one, the next try may work.
     status = int(code) if re.fullmatch("[45][0-9][0-9]", code) else _SERVER_ERROR
-    raise refused(server, status, code, str(told.get("message") or error), said="200 with an error")
+    words = str(fields.get("message") or error)
+    raise refused(server, status, code, words, said="200 with an error", parameter=fields.get("param"))
 
 
 def refused(
-    server: str, status: int, code: str, words: str, after: float = 0.0, said: str = ""
+    server: str, status: int, code: str, words: str, after: float = 0.0, said: str = "", parameter: object = None
 ) -> UserError | CallFailed:
-    """What an answer other than the asked one means.
+    """The error for a reply that is not what was requested.
 
     Args:
         server: its address.
-        status: of HTTP.
-        code: the provider's word for it.
-        words: its explanation; the error shows its beginning.
-        after: seconds that it asks to wait.
-        said: what stands for the status in the message.
+        status: HTTP status.
+        code: the provider's error code.
+        words: the provider's message; the error shows its beginning.
+        after: seconds that the server asks to wait.
+        said: what the message shows instead of the status.
+        parameter: the parameter that the answer names as its reason, if any.
 
     Returns:
-        `UserError` (nothing can work), `CallFailed` (this call is lost; `Refused` where that may hold for all calls) or
-        `TryAgain`.
+        `UserError` (nothing can work), `CallFailed` (this call is lost; `Refused` where that may hold for all calls,
+        `ParameterRefused` where it is about a parameter) or `TryAgain`.
     """
     words = whole_letters(words)[:_MOST_WORDS]
     if status == _PAYMENT_REQUIRED or code in _CREDIT_CODES:
-        return UserError(f"{server} says that the account has no credit left: {words}; top it up")
+        return UserError(f"{server} reports that the account has no credit left: {words}; top it up")
     reason = ""
     if code in _POLICY_CODES or (status in _MODERATED and _POLICY_WORDS.search(words)):
         reason = " (refused by its content policy)"
     elif code in _LENGTH_CODES or "maximum context length" in words:
-        reason = " (the prompt is too long for it; set context_window beside the model)"
+        reason = " (the prompt is too long; set context_window next to model)"
     message = f"{server} answered {said or status}{reason}: {words}"
     if reason:  # another prompt may pass
         return CallFailed(message)
     if status not in (_TIMEOUT, _CONFLICT, _TOO_MANY_REQUESTS, *range(_SERVER_ERROR, 600)):
-        return Refused(message)
+        unsupported = refused_parameter(code, parameter, words)
+        return ParameterRefused(message, unsupported) if unsupported else Refused(message)
     return TryAgain(message, after=after, overloaded=status in _OVERLOADED)
 
 
+def key_hint(api_key_env: str) -> str:
+    """The key that a message asks to check: its variable, and whether that is unset."""
+    unset = "" if os.environ.get(api_key_env) else f" (the environment variable {api_key_env} is not set)"
+    return f"the key in {api_key_env}{unset}"
+
+
+def _key_problem(server: str, api_key_env: str, status: int) -> str:
+    if not os.environ.get(api_key_env):
+        return (
+            f"{server} needs a key ({status}) and the environment variable {api_key_env} is not set; put the key there "
+            "or set api_key_env to the variable that holds it"
+        )
+    return f"{server} rejects the key in {api_key_env} ({status}); set that variable to a valid key"
+
+
 def _wait(error: "openai.APIStatusError") -> float:
-    """Seconds that the answer's Retry-After asks for, as a number or a date."""
-    told = error.response.headers.get("retry-after", "")
+    """Seconds that the reply's Retry-After asks to wait; it holds a number or a date."""
+    header = error.response.headers.get("retry-after", "")
     try:
-        return min(max(float(told), 0.0), _LONGEST_WAIT)
+        return min(max(float(header), 0.0), _LONGEST_WAIT)
     except ValueError:
         pass
     try:
-        return min(max(parsedate_to_datetime(told).timestamp() - time.time(), 0.0), _LONGEST_WAIT)
+        return min(max(parsedate_to_datetime(header).timestamp() - time.time(), 0.0), _LONGEST_WAIT)
     except ValueError:
         return 0.0
 

@@ -1,25 +1,26 @@
-"""How many calls a server takes at once, found out by asking: additive increase, multiplicative decrease.
+"""How many calls a server takes at once: found by additive increase and multiplicative decrease.
 
-As TCP does it (Chiu and Jain 1989), with a rising time a token as the second sign of congestion, since servers such as
-vLLM queue calls instead of refusing them.
+The method is that of TCP (Chiu and Jain 1989). A rising time per token is the second sign of congestion, because
+servers such as vLLM queue calls instead of refusing them. Libraries for rate limits (aiolimiter) limit calls per time,
+not calls at once.
 """
 
 import statistics
 from collections import deque
 
-# Of `max_concurrency: auto`: where it begins and ends.
+# `max_concurrency: auto`: the first and the highest number of calls at once.
 _FIRST, _MOST = 16, 1024
-# The share of the latest calls that must be refused before that counts as congestion: a gateway's hiccups do not.
+# Congestion: at least this share of the latest calls was refused. Single errors of a gateway do not count.
 _LATEST, _ENOUGH, _SHARE = 32, 16, 0.2
-# How many calls tell a server's speed, and how much slower than its best it may become.
+# Number of calls for a measurement of the speed, and the factor by which it may fall below the best.
 _WINDOW, _SLOWER = 64, 2.0
 
 
 class Pace:
-    """The number of calls that may be under way at one server.
+    """The number of calls that may be in flight at a server.
 
     Args:
-        most: the number to begin with and never to exceed; None to find it out.
+        most: the first and highest number; None to find it.
     """
 
     def __init__(self, most: int | None) -> None:
@@ -39,12 +40,12 @@ class Pace:
         return int(self._limit)
 
     def came_back(self, began: float, ended: float, tokens: int) -> None:
-        """A call was answered.
+        """Notes a call that was answered.
 
         Args:
-            began: when, in seconds of any clock.
-            ended: likewise.
-            tokens: new ones.
+            began: its start, in seconds of any clock.
+            ended: its end on the same clock.
+            tokens: number of new tokens.
         """
         self._limit = min(self._most, self._limit + (1.0 if self._doubling else 1 / self._limit))
         self._note(began, refused=False)
@@ -57,7 +58,7 @@ class Pace:
                 self._cut(began, ended, 0.8)
 
     def refused(self, began: float, now: float) -> None:
-        """The server said that it has too much to do, or did not answer in time."""
+        """Notes a call that an overloaded server refused or did not answer in time."""
         self._note(began, refused=True)
         if len(self._refused) >= _ENOUGH and sum(self._refused) > _SHARE * len(self._refused):
             self._cut(began, now, 0.5)
@@ -67,7 +68,7 @@ class Pace:
             self._refused.append(refused)
 
     def _cut(self, began: float, now: float, factor: float) -> None:
-        # All calls that were under way at a cut tell of the same congestion.
+        # Calls that were in flight at the last cut report the same congestion.
         if began >= self._cut_at:
             self._doubling = False
             self._limit = max(1.0, self._limit * factor)

@@ -1,4 +1,8 @@
-"""Requests and tokens a minute that a provider allows, never exceeded in any sixty seconds."""
+"""A provider's limits of requests and tokens per minute, kept in every period of sixty seconds.
+
+aiolimiter is a leaky bucket: it lets twice the limit through in the first minute, and refuses amounts above the limit.
+The processes of a run on Ray each get their share of the limit (generation/distributed.py).
+"""
 
 import asyncio
 import time
@@ -9,11 +13,11 @@ _MINUTE = 60.0
 
 
 class Quota:
-    """A hard limit over a sliding minute.
+    """A limit over a sliding minute.
 
     Args:
-        most: a minute; None for no limit.
-        pause: sleeps.
+        most: the limit per minute; None for no limit.
+        pause: sleeps for a number of seconds, and raises if the run is interrupted.
     """
 
     def __init__(self, most: int | None, pause: Callable[[float], Awaitable[None]]) -> None:
@@ -24,10 +28,10 @@ class Quota:
         self._turn = asyncio.Lock()
 
     async def take(self, amount: int) -> None:
-        """Waits until so much more is allowed; more than a whole minute's share waits for an empty minute."""
+        """Waits until the amount is allowed. An amount above the limit waits for a minute without any other."""
         if self._most is None:
             return
-        async with self._turn:  # in order of arrival, so that small ones do not starve a large one
+        async with self._turn:  # in order of arrival, so that small amounts do not keep a large one waiting forever
             while True:
                 now = time.monotonic()
                 while self._taken and self._taken[0][0] <= now - _MINUTE:

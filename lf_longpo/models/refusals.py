@@ -1,6 +1,6 @@
-"""Refusals that hold for every call, such as that of a parameter which the server does not know.
+"""Finds refusals that hold for every call, such as that of a parameter which the server does not know.
 
-Met call by call they cost a run's other calls, which are paid for nothing.
+They end the run at once. Otherwise its other calls would be paid for nothing, while question after question fails.
 """
 
 import re
@@ -11,54 +11,53 @@ from itertools import count
 
 from lf_longpo.errors import Refused, UserError
 
-# Questions whose calls were refused alike, with no reply before them, that show that the next call is refused, too. The
-# calls of one question share its prompt, which may be all that the server refuses.
+# Number of questions with the same refusal, before any reply, after which the next call is taken to be refused, too.
+# Calls are counted by question, because all calls of one question may be refused for its prompt.
 _ENOUGH = 3
-# Words that differ from call to call: numbers, ids of requests.
+# Words that differ between calls: numbers, ids of requests.
 _OF_ONE_CALL = re.compile(r"\S*\d\S*")
 
 
 @dataclass(slots=True)
 class _Kind:
-    """Calls that ask for the same things, none of which has been answered yet."""
+    """Calls of one kind while none of them has been answered."""
 
     under_way: set[int] = field(default_factory=set)
     refused: dict[str, dict[int, str]] = field(default_factory=dict)
-    """Questions of the refused calls by the order of their start, by what the server said."""
+    """For each message of the server, the questions of the refused calls by the order of their start."""
 
     def holds(self, alike: Mapping[int, str]) -> bool:
-        """Whether the first calls were all refused so, and none that began before them may still be answered."""
+        """Whether enough calls were refused alike, and no call that started before them may still be answered."""
         oldest = min(self.under_way, default=None)
-        return len({question for place, question in alike.items() if oldest is None or place < oldest}) >= _ENOUGH
+        return len({question for number, question in alike.items() if oldest is None or number < oldest}) >= _ENOUGH
 
 
 class Refusals:
     """The refusals of one model."""
 
     def __init__(self) -> None:
-        self._places = count()
+        self._numbers = count()
         self._kinds: dict[Hashable, _Kind] = {}
         self._answered: set[Hashable] = set()
 
     @contextmanager
     def watch(self, kind: Hashable, question: str) -> Iterator[None]:
-        """Around one call of a kind, for a question.
+        """Surrounds a call of a kind, for a question.
 
         Raises:
-            UserError: no call of the kind was answered, and this is one of the first few that the server has refused
-                in the same words.
+            UserError: no call of the kind was answered, and the first few were refused with the same message.
         """
         if kind in self._answered:
             yield
             return
-        calls, place = self._kinds.setdefault(kind, _Kind()), next(self._places)
-        calls.under_way.add(place)
+        calls, number = self._kinds.setdefault(kind, _Kind()), next(self._numbers)
+        calls.under_way.add(number)
         try:
             yield
         except Refused as error:
-            calls.under_way.discard(place)
+            calls.under_way.discard(number)
             alike = calls.refused.setdefault(_OF_ONE_CALL.sub("", str(error)), {})
-            alike[place] = question
+            alike[number] = question
             if kind not in self._answered and calls.holds(alike):
                 raise UserError(
                     f"{error}; the first calls like it, for {_ENOUGH} questions, were refused alike: change the "
@@ -68,9 +67,9 @@ class Refusals:
         else:
             self.answered(kind)
         finally:
-            calls.under_way.discard(place)
+            calls.under_way.discard(number)
 
     def answered(self, kind: Hashable) -> None:
-        """Notes that a call of the kind has been answered, so that refusals are those of single calls."""
+        """Notes that a call of the kind was answered: later refusals concern single calls."""
         self._answered.add(kind)
         self._kinds.pop(kind, None)

@@ -1,4 +1,4 @@
-"""The servers that one model stands behind: where the next call goes, and which are to be left alone for now."""
+"""The servers of a model: which one gets the next call, and which get none for now."""
 
 import time
 import zlib
@@ -12,19 +12,19 @@ from lf_longpo.models.pace import Pace
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-# Seconds that a server which cannot be reached is left alone, doubled each time.
+# Seconds without calls for a server that cannot be reached, doubled each time.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
-# Calls in a row that fail before a server that can be reached counts as down.
+# Failed calls in a row after which a reachable server counts as down.
 _SICK = 16
 
 
 class Server:
-    """One of them.
+    """A server and its state.
 
     Args:
-        base_url: its address, None for the client's own.
-        client: set up for it.
-        most: calls at once, None to find out.
+        base_url: its address; None is OpenAI's.
+        client: a client for this address.
+        most: the most calls at once; None to find the number.
     """
 
     def __init__(self, base_url: str | None, client: "AsyncOpenAI", most: int | None) -> None:
@@ -39,7 +39,7 @@ class Server:
 
     @contextmanager
     def call(self) -> Iterator[list[int]]:
-        """Around one call; its new tokens go into the list. What comes of it sets the server's pace."""
+        """Surrounds a call, which adds its number of new tokens to the list. The result sets the server's pace."""
         tokens: list[int] = []
         began = time.monotonic()
         self.under_way += 1
@@ -62,16 +62,16 @@ class Server:
             self.under_way -= 1
 
     def close(self, began: float) -> None:
-        """Leaves the server alone for a while; `began` is the time of the call that did not reach it."""
+        """Sends the server no calls for a while; `began` is the start of the call that did not reach it."""
         if began < self._closed_at:
-            return  # one of those that went down with the call that closed it
+            return  # this call failed together with the one that closed the server
         self._closed_at = time.monotonic()
         self.opens_at = self._closed_at + self._pause
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
 
 class Servers:
-    """All of them."""
+    """All servers of a model."""
 
     def __init__(self, servers: Sequence[Server]) -> None:
         self._servers = servers
@@ -81,25 +81,27 @@ class Servers:
 
     @property
     def limit(self) -> int:
-        """Calls that may be under way at all of them that are open; at least 1."""
+        """Number of calls that may be in flight at all open servers; at least 1."""
         now = time.monotonic()
         return sum(server.pace.limit for server in self._servers if server.opens_at <= now) or 1
 
     def pick(self, affinity: str) -> Server:
-        """Where the next call goes.
+        """The server for the next call.
 
         Args:
-            affinity: calls with the same one go to the same server, whose prefix cache knows their beginning, as long
-                as it has room.
+            affinity: calls with the same value go to the same server while it has room, because its prefix cache holds
+                their common beginning.
 
         Raises:
-            NoServer: all are closed.
+            NoServer: all servers are closed.
         """
         now = time.monotonic()
         open = [server for server in self._servers if server.opens_at <= now]
         if not open:
             first = min(self._servers, key=lambda server: server.opens_at)
-            raise NoServer(f"{first.base_url} is left alone for a while", after=first.opens_at - now)
+            raise NoServer(
+                f"no calls go to {first.base_url} for now: it was unreachable or overloaded", after=first.opens_at - now
+            )
         home = max(open, key=lambda server: zlib.crc32(f"{server.base_url} {affinity}".encode()))
         if home.under_way < home.pace.limit:
             return home

@@ -1,4 +1,4 @@
-"""vLLM's server for a section of a generation config; scripts/serve_vllm.sh starts it."""
+"""Starts vLLM's server for a section of a generation config; see scripts/serve_vllm.sh."""
 
 import os
 import sys
@@ -11,17 +11,17 @@ from lf_longpo.errors import UserError
 
 
 def server_arguments(config: ChatConfig) -> list[str]:
-    """Arguments of `vllm serve` for the server that the configuration expects.
+    """Arguments of `vllm serve` for the server of a model's configuration.
 
     Args:
-        config: with backend openai and an address; of several the first.
+        config: with backend openai and an address; the first one counts.
 
     Raises:
-        UserError: it names no address.
+        UserError: the configuration names no address.
     """
     address = urlsplit(config.base_urls[0] or "")
     if config.backend != "openai" or not address.hostname:
-        raise UserError("base_url names no server; set it, as in http://127.0.0.1:8000/v1")
+        raise UserError("base_url names no server; set base_url, as in http://127.0.0.1:8000/v1")
     arguments = ["--model", config.model, "--host", address.hostname, "--port", str(_port(address))]
     arguments += [
         "--enable-prefix-caching",
@@ -29,7 +29,7 @@ def server_arguments(config: ChatConfig) -> list[str]:
         "--max-num-seqs",
         str(config.calls_at_once // len(config.base_urls)),
     ]
-    # Models' own defaults (top-k, repetition penalty) would change what is asked for.
+    # The model's own defaults (top-k, repetition penalty) would change the sampling settings.
     arguments += ["--generation-config", "vllm"]
     if config.context_window:
         arguments += ["--max-model-len", str(config.context_window)]
@@ -37,29 +37,31 @@ def server_arguments(config: ChatConfig) -> list[str]:
 
 
 def _port(address: SplitResult) -> int:
-    """The port that a client of the address connects to."""
+    """The port of an address, or the default of its scheme."""
     try:
         return address.port or (443 if address.scheme == "https" else 80)
     except ValueError as error:
-        raise UserError(f"base_url {address.geturl()!r} is no address: {error}") from None
+        raise UserError(
+            f"base_url {address.geturl()!r} is not an address ({error}); fix it, as in http://127.0.0.1:8000/v1"
+        ) from None
 
 
 def serve(path: str, section: str, python: str, further: Sequence[str]) -> None:
-    """Becomes vLLM's server for a section of a configuration.
+    """Replaces this process by vLLM's server for a section of a configuration.
 
     Args:
-        path: of the configuration.
+        path: the configuration file.
         section: `policy` or `judge`.
         python: the Python that has vLLM.
-        further: arguments for vLLM itself.
+        further: more arguments for vLLM.
 
     Raises:
-        UserError: the section has no model on a server.
+        UserError: the section names no model on a server.
     """
     config = load_config(GenerateConfig, path)
     model = getattr(config, section, None)
     if not isinstance(model, ChatConfig):
-        raise UserError(f"{path}: {section!r} is no section with a chat model; name policy or judge")
+        raise UserError(f"{path}: {section!r} is not a section with a chat model; name policy or judge")
     command = [python, "-m", "vllm.entrypoints.openai.api_server", *server_arguments(model), *further]
     os.execvp(python, command)
 

@@ -1,7 +1,7 @@
-"""Tokenizers by the same names that models have."""
+"""Tokenizers, by the names of their models."""
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lf_longpo.config import ChatConfig
 from lf_longpo.errors import UserError, first_line
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 def load_tokenizer(name: str, setting: str, trust_remote_code: bool = False) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a model folder, a hub name or an embedded model; one for all who ask, not to be changed.
+    """Loads the tokenizer of a model folder, a hub name or an embedded model. It is shared: do not change it.
 
     Args:
-        name: which.
-        setting: the configuration field that named it, for the error.
+        name: the model or its folder.
+        setting: the setting that names it, for the error.
         trust_remote_code: whether code that comes with the model may run.
 
     Raises:
-        UserError: it cannot be loaded, or does not tell where tokens lie in the text.
+        UserError: it cannot be loaded, or has no fast version, which reports where tokens lie in the text.
     """
     if problem := tokenizer_problem(name, setting):
         raise UserError(f"{setting}: {problem}")
@@ -32,10 +32,12 @@ def load_tokenizer(name: str, setting: str, trust_remote_code: bool = False) -> 
     except Exception as error:  # missing or broken files, code written for another transformers
         reason = first_line(error)
         raise UserError(
-            f"{setting}: no tokenizer for {name!r} ({reason}); name a model folder or a hub model"
+            f"{setting}: the tokenizer of {name!r} cannot be loaded ({reason}); set a model folder or a hub name"
         ) from None
     if not tokenizer.is_fast:
-        raise UserError(f"{setting}: the tokenizer of {name!r} has no fast version, which chunking needs")
+        raise UserError(
+            f"{setting}: the tokenizer of {name!r} has no fast version, which chunking needs; set another one"
+        )
     return tokenizer
 
 
@@ -45,41 +47,42 @@ def _load(name: str, trust_remote_code: bool) -> "PreTrainedTokenizerBase":
 
     tokenizer = AutoTokenizer.from_pretrained(resolve(name), trust_remote_code=trust_remote_code)
     if tokenizer.is_fast:
-        # Some carry a truncation of their own; lifting it later, while threads tokenise, would not be safe.
+        # Some tokenizers have a truncation of their own; removing it later, while threads tokenise, is not safe.
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
     return tokenizer
 
 
 def load_counting_tokenizer(named: str | None, model: ChatConfig | None, section: str) -> "PreTrainedTokenizerBase":
-    """The tokenizer that counts tokens in a run: the one that the setting `tokenizer` names, or the model's own.
+    """Loads the tokenizer that counts tokens in a run: that of the setting `tokenizer`, or else the model's own.
 
     Args:
-        named: the setting's value.
-        model: whose tokenizer it is otherwise; None only where `named` is set.
+        named: the value of the setting.
+        model: the model with the default tokenizer; None only if `named` is set.
         section: the model's section in the configuration, for the error.
 
     Raises:
         UserError: as `load_tokenizer`.
     """
-    trusts = bool(model and model.trust_remote_code)
+    if model is None:
+        return load_tokenizer(named or "", "tokenizer")
     if named or model.backend == "openai":
-        return load_tokenizer(named or model.model, "tokenizer", trusts)
+        return load_tokenizer(named or model.model, "tokenizer", model.trust_remote_code)
     setting = f"{section}.model"
     if problem := model_problem(model.model, setting, f"{section}.adapter", needs_weights=False):
         raise UserError(f"{setting}: {problem}")
-    return load_tokenizer(model.model, setting, trusts)
+    return load_tokenizer(model.model, setting, model.trust_remote_code)
 
 
 def load_chat_tokenizer(config: ChatConfig) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a model that chats in this process.
+    """Loads the tokenizer of a chat model in this process.
 
     Raises:
         UserError: it cannot be loaded, or has no chat template.
     """
     tokenizer = load_tokenizer(config.model, "model", config.trust_remote_code)
     if not tokenizer.chat_template:
-        raise UserError(f"the tokenizer of {config.model!r} has no chat template; take an instruction-tuned model")
+        raise UserError(f"the tokenizer of {config.model!r} has no chat template; set an instruction-tuned model")
     return tokenizer
 
 
@@ -91,8 +94,9 @@ def chat_tokens(prompt: str, tokenizer: "PreTrainedTokenizerBase") -> int:
 
 
 def chat_ids(prompt: str, tokenizer: "PreTrainedTokenizerBase", reply_start: str = "") -> list[int]:
-    """`prompt` as the only user message of a chat, and the beginning of the reply, by the model's chat template."""
+    """Token ids of `prompt` as the only user message of a chat, then `reply_start`, by the model's chat template."""
     messages = [{"role": "user", "content": prompt}]
-    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    text: Any = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     # The template writes special tokens itself.
-    return tokenizer(text + reply_start, add_special_tokens=False, verbose=False)["input_ids"]
+    ids: list[int] = tokenizer(text + reply_start, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids

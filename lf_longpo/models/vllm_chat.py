@@ -1,7 +1,6 @@
-"""Chat with vLLM's engine in this process: what its server does, without a server to start and to find.
+"""Chat with vLLM's engine in this process, without a server.
 
-The engine has processes of its own for the GPUs; requests are batched there, and prompts that begin alike share what
-was computed for their beginning.
+The engine runs the GPUs in processes of its own. It batches requests, and computes a common beginning of prompts once.
 """
 
 import asyncio
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lf_longpo.config import ChatConfig
 from lf_longpo.errors import CallFailed, TryAgain, UserError, first_line
 from lf_longpo.models.cache import CUT_OFF
-from lf_longpo.models.chat import ChatRequest, Completion, token_behind, weights_behind
+from lf_longpo.models.chat import ChatRequest, Completion, token_after, weights_after
 from lf_longpo.models.embedded import resolve
 from lf_longpo.models.folders import check_chat_folders
 from lf_longpo.models.tokenizers import chat_ids, load_chat_tokenizer
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from vllm import SamplingParams
     from vllm.outputs import CompletionOutput
 
-# The most alternatives a token that the engine tells, as its server.
+# The most alternatives for each token that the engine reports; the same as on its server.
 _ALTERNATIVES = 20
 
 
@@ -39,11 +38,11 @@ class VLLMChat:
         self._engine: Any = None
 
     async def start(self) -> int | None:
-        """Loads the model; its window is the engine's."""
+        """Loads the model. Its window is the engine's."""
         check_chat_folders(self._config)
         self._tokenizer = load_chat_tokenizer(self._config)
         self._engine = await asyncio.to_thread(self._load)
-        return self._engine.model_config.max_model_len
+        return int(self._engine.model_config.max_model_len)
 
     async def complete(self, request: ChatRequest) -> Completion:
         """Hands the request to the engine; see `ChatModel.complete`."""
@@ -58,11 +57,13 @@ class VLLMChat:
             ):
                 outputs.append(output)
         except EngineDeadError:
-            raise UserError("the vLLM engine has died (its log says why); the same command carries on") from None
+            raise UserError(
+                "the vLLM engine has died; see its log, then run the same command again to resume"
+            ) from None
         except ValueError as error:  # a prompt beyond the window
             raise CallFailed(f"vLLM: {first_line(error)}") from None
         if not outputs or outputs[-1].outputs[0].finish_reason not in ("stop", CUT_OFF):
-            raise TryAgain("vLLM gave the request up")
+            raise TryAgain("vLLM aborted the request")
         answer = outputs[-1].outputs[0]
         return Completion(
             text=answer.text,
@@ -84,7 +85,7 @@ class VLLMChat:
             from vllm import AsyncEngineArgs
             from vllm.v1.engine.async_llm import AsyncLLM
         except ImportError as error:
-            raise UserError(f"backend: vllm needs vLLM ({error}): pip install -e '.[vllm]'") from None
+            raise UserError(f"backend: vllm needs vLLM ({error}); run `pip install -e '.[vllm]'`") from None
         config = self._config
         given: dict[str, Any] = {"max_model_len": config.context_window} if config.context_window else {}
         self._adapter = None
@@ -93,7 +94,7 @@ class VLLMChat:
 
             self._adapter = LoRARequest("adapter", 1, config.adapter)
             given |= {"enable_lora": True, "max_lora_rank": _rank(config.adapter)}
-        # What this thread blocks, the engine's processes block, too: Ctrl-C is for the run, which lets calls come back.
+        # The engine's processes inherit the blocked signal: Ctrl-C is for the run, which waits for calls in flight.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             return AsyncLLM.from_engine_args(
@@ -103,14 +104,14 @@ class VLLMChat:
                     data_parallel_size=config.data_parallel_size,
                     max_num_seqs=config.max_concurrency,
                     enable_prefix_caching=True,
-                    # Models' own defaults (top-k, repetition penalty) would change what was asked for.
+                    # The model's own defaults (top-k, repetition penalty) would change the sampling settings.
                     generation_config="vllm",
                     trust_remote_code=config.trust_remote_code,
                     disable_log_stats=True,
                     **given,
                 )
             )
-        except Exception as error:  # no GPU, too little memory, a model that it does not know
+        except Exception as error:  # no GPU, too little memory, an unknown architecture
             raise UserError(f"vLLM cannot load {config.model!r}: {first_line(error)}") from None
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -132,20 +133,22 @@ class VLLMChat:
 
 
 def _rank(adapter: str) -> int:
-    """The adapter's rank, which the engine must know beforehand."""
+    """The adapter's rank, which the engine needs before it loads the adapter."""
     path = Path(adapter) / "adapter_config.json"
     try:
         return int(json.loads(path.read_text(encoding="utf-8"))["r"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"cannot load the adapter {adapter}: {path} cannot be read ({first_line(error)})") from None
+        raise UserError(
+            f"cannot load the adapter {adapter}: {path} cannot be read ({first_line(error)}); copy the adapter again"
+        ) from None
 
 
 def _weights(answer: "CompletionOutput", request: ChatRequest) -> dict[str, float] | None:
     steps = answer.logprobs or []
-    told = [step[token].decoded_token or "" for step, token in zip(steps, answer.token_ids, strict=False)]
-    place = token_behind(request.weigh_after, request.reply_start, told)
-    if place is None:
+    tokens = [step[token].decoded_token or "" for step, token in zip(steps, answer.token_ids, strict=False)]
+    found = token_after(request.weigh_after, request.reply_start, tokens)
+    if found is None:
         return None
-    index, held = place
-    likeliest = sorted(steps[index].values(), key=lambda one: -one.logprob)
-    return weights_behind(held, ((one.decoded_token or "", math.exp(one.logprob)) for one in likeliest))
+    index, held = found
+    likeliest = sorted(steps[index].values(), key=lambda token: -token.logprob)
+    return weights_after(held, ((token.decoded_token or "", math.exp(token.logprob)) for token in likeliest))

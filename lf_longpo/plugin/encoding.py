@@ -1,7 +1,7 @@
-"""How long an example is once LLaMA-Factory has encoded it.
+"""The number of tokens of an example after LLaMA-Factory's encoding, and prompts that fit the cutoff length.
 
-LLaMA-Factory truncates a prompt longer than cutoff_len at its end, where the question stands. So prompts are fitted
-beforehand, measured with the very template and tokenizer that training will use.
+LLaMA-Factory truncates a prompt longer than cutoff_len at its end, where the question is. So prompts are fitted before
+training, measured with the template and tokenizer that training uses.
 """
 
 import logging
@@ -22,12 +22,12 @@ class TemplateEncoder:
 
     Args:
         template: LLaMA-Factory's name of the template.
-        tokenizer: model folder, hub name or embedded model whose tokenizer training will use.
-        cutoff_len: the training recipe's.
+        tokenizer: model folder, hub name or embedded model; training uses its tokenizer.
+        cutoff_len: of the training recipe, in tokens.
         trust_remote_code: whether code that comes with the tokenizer may run.
 
     Raises:
-        UserError: LLaMA-Factory knows no such template, or the tokenizer cannot be loaded.
+        UserError: LLaMA-Factory has no such template, or the tokenizer cannot be loaded.
     """
 
     def __init__(self, template: str, tokenizer: str, cutoff_len: int, trust_remote_code: bool = False) -> None:
@@ -39,28 +39,31 @@ class TemplateEncoder:
 
             near = difflib.get_close_matches(template, TEMPLATES)
             raise UserError(
-                f"pairs.template: LLaMA-Factory knows no template {template!r}"
+                f"pairs.template: LLaMA-Factory has no template {template!r}"
                 + (f"; did you mean {' or '.join(near)}?" if near else "")
             )
-        # A tokenizer of its own: LLaMA-Factory changes special tokens and the chat template of what it is given.
+        # A copy: LLaMA-Factory changes the special tokens and the chat template of the tokenizer.
         self._tokenizer: PreTrainedTokenizerBase = deepcopy(load_tokenizer(tokenizer, "tokenizer", trust_remote_code))
         logging.getLogger("llamafactory").setLevel(logging.WARNING)
         self._template = get_template_and_fix_tokenizer(self._tokenizer, DataArguments(template=template))
         self._cutoff_len = cutoff_len
 
     def length(self, prompt: str, response: str) -> tuple[int, int]:
-        """Tokens of the prompt and of the response, as LLaMA-Factory's ranking data set encodes them."""
+        """Numbers of tokens of the prompt and of the response, as in LLaMA-Factory's pairs."""
         messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
         prompt_ids, response_ids = self._template.encode_oneturn(self._tokenizer, messages)
         return len(prompt_ids), len(response_ids) + int(self._template.efficient_eos)
 
     def fit(self, context: str, render: Callable[[str], str], responses: Sequence[str]) -> str:
-        """`context`, cut in its middle until the rendered prompt and the longest response fit cutoff_len.
+        """Cuts a context in its middle until the rendered prompt and the longest response fit cutoff_len.
 
         Args:
-            context: what gives way.
+            context: the text to cut.
             render: puts a context into the prompt.
             responses: chosen and rejected.
+
+        Returns:
+            The context, which is cut only if it does not fit.
 
         Raises:
             TextTooLong: the longest response leaves no room for the prompt without context.

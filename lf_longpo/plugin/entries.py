@@ -1,4 +1,4 @@
-"""Describing a data set to LLaMA-Factory: which format its rows have and which columns hold what."""
+"""Entries of dataset_info.json for data sets of any format: from the first rows, or from what the user states."""
 
 import os
 from collections.abc import Mapping
@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lf_longpo.errors import UserError
-from lf_longpo.plugin.dataset_files import TYPES, FirstRows, first_rows
-from lf_longpo.plugin.guess import (
+from lf_longpo.plugin.column_guess import (
     RESPONSES,
     Formatting,
     guess_columns,
@@ -16,13 +15,14 @@ from lf_longpo.plugin.guess import (
     is_conversational,
     sample_of,
 )
+from lf_longpo.plugin.dataset_files import TYPES, FirstRows, first_rows
 from lf_longpo.plugin.registry import RANKING_COLUMNS
-from lf_longpo.plugin.shape import COLUMNS, DEFAULT_COLUMNS, DEFAULT_TAGS, ROLE_TAGS, shape_of, type_fault
+from lf_longpo.plugin.row_shape import COLUMNS, DEFAULT_COLUMNS, DEFAULT_TAGS, ROLE_TAGS, shape_of, type_fault
 
 _CLOUDS = ("s3://", "gs://", "gcs://")
-# Columns of a hub data set, whose rows are not looked at.
+# Default columns of hub data sets, since their rows are not read.
 _HUB_COLUMNS = {
-    "alpaca": {ours: DEFAULT_COLUMNS[ours] for ours in ("prompt", "response")},
+    "alpaca": {column: DEFAULT_COLUMNS[column] for column in ("prompt", "response")},
     "sharegpt": {"messages": DEFAULT_COLUMNS["messages"]},
 }
 
@@ -39,7 +39,7 @@ def describe_dataset(
 ) -> dict[str, Any]:
     """LLaMA-Factory's entry for a local file or folder, a file in a cloud, or a hub data set.
 
-    For a local file, what is not given is read from the first rows. For other sources it has to be given.
+    For a local file or folder, missing arguments are derived from the first rows. For other sources give all of them.
 
     Args:
         source: a .jsonl, .json, .parquet, .csv, .arrow or .txt file, a folder of files of one of these types, a
@@ -47,14 +47,14 @@ def describe_dataset(
         dataset_dir: LLaMA-Factory's data folder; the file is named relative to it.
         formatting: alpaca (one prompt, one response) or sharegpt (a list of messages).
         ranking: whether rows hold a chosen and a rejected response.
-        columns: LLaMA-Factory's column names to the data set's.
-        tags: LLaMA-Factory's tag names (role_tag, user_tag, ...) to the data set's, for sharegpt.
+        columns: the data set's column for each of LLaMA-Factory's column names.
+        tags: the data set's name for each of LLaMA-Factory's tags (role_tag, user_tag, ...), for sharegpt.
         subset: configuration of a hub data set.
         split: split of a hub data set.
 
     Raises:
-        UserError: the file cannot be read, lacks a column that the entry needs, or holds values that LLaMA-Factory
-            does not read; or a column or tag is given that LLaMA-Factory does not have.
+        UserError: the file cannot be read, has no column that the entry needs, or has values that LLaMA-Factory does
+            not read; or a given column or tag is unknown to LLaMA-Factory.
     """
     columns, tags = dict(columns or {}), dict(tags or {})
     for option, given, known in (("columns", columns, COLUMNS), ("tags", tags, DEFAULT_TAGS)):
@@ -62,7 +62,7 @@ def describe_dataset(
             raise UserError(f"--{option}: LLaMA-Factory has no {unknown[0]!r}; use {', '.join(known)}")
     if is_local(source):
         if subset or split:
-            raise UserError("--subset and --split go with a hub data set, not with a file")
+            raise UserError("--subset and --split are for hub data sets; remove them for a file")
         first = first_rows(Path(source))
         entry = guess_entry(first, dataset_dir, formatting, ranking, columns, tags)
         check_loadable(first, entry)
@@ -72,7 +72,7 @@ def describe_dataset(
     else:
         entry = {"hf_hub_url": source} | {key: value for key, value in (("subset", subset), ("split", split)) if value}
     if ranking or columns:
-        # LLaMA-Factory has no defaults left for the others once an entry names a column.
+        # Once an entry names a column, LLaMA-Factory has no defaults for the others.
         base = _HUB_COLUMNS[formatting or "alpaca"]
         if ranking:
             base = base | RESPONSES if formatting == "sharegpt" else RANKING_COLUMNS
@@ -88,7 +88,7 @@ def guess_entry(
     columns: Mapping[str, str] | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The entry of a local file or folder by its columns; arguments as for `describe_dataset`.
+    """The entry of a local file or folder, derived from its columns; arguments as for `describe_dataset`.
 
     Raises:
         UserError: a column that the entry needs is missing.
@@ -105,10 +105,10 @@ def guess_entry(
 
 
 def check_loadable(first: FirstRows, entry: Mapping[str, Any]) -> None:
-    """Checks that LLaMA-Factory can use the first rows of a local file or folder under this entry.
+    """Checks that LLaMA-Factory can use the first rows of a local file or folder with this entry.
 
     Raises:
-        UserError: it would fail at them or drop them.
+        UserError: it would fail on them or drop them.
     """
     sample, shape = sample_of(first.rows), shape_of(entry)
     fault = type_fault(sample, shape, answered="response" in shape.columns or shape.ranking)
@@ -116,24 +116,25 @@ def check_loadable(first: FirstRows, entry: Mapping[str, Any]) -> None:
     if fault is None and messages:
         roles = {message[shape.tags["role_tag"]]: None for message in messages}
         if not set(roles) & {shape.tags.get(tag) for tag in ROLE_TAGS}:
-            fault = f"the roles are {', '.join(map(repr, roles))}; name them: --tags user_tag=... assistant_tag=..."
+            fault = f"the roles are {', '.join(map(repr, roles))}; name them with --tags user_tag=... assistant_tag=..."
     if fault is None:
         return
     hint = ""
     if is_conversational(sample):
         hint = "; these rows have TRL's conversational form"
         if shape.ranking:
-            hint += f": longpo export {first.source} OUTPUT.jsonl --to sharegpt writes them as LLaMA-Factory reads them"
+            hint += f"; run `longpo export {first.source} OUTPUT.jsonl --to sharegpt` to convert them"
     raise UserError(f"{first.place}: {fault}{hint}")
 
 
 def remarks(first: FirstRows, entry: Mapping[str, Any]) -> list[str]:
-    """What to know about the entry of a local file or folder: a broken row, no response, columns that are not read."""
+    """Remarks on the entry of a local file or folder: a broken row, no response, columns that are not read."""
     shape = shape_of(entry)
     found = [f"LLaMA-Factory cannot load it: {first.broken}"] if first.broken else []
     if shape.formatting == "alpaca" and not shape.ranking and "response" not in shape.columns:
         found.append(
-            "no column holds the response: only the stages pt and ppo can train on it (--columns response=NAME)"
+            "no column holds the response: only the stages pt and ppo can train on it; if there is one, name it with "
+            "--columns response=NAME"
         )
     if unread := [name for name in sample_of(first.rows) if name not in shape.columns.values()]:
         found.append(f"columns that training does not read: {', '.join(unread)}")
@@ -141,7 +142,7 @@ def remarks(first: FirstRows, entry: Mapping[str, Any]) -> list[str]:
 
 
 def is_local(source: str) -> bool:
-    """Whether a source is a file or a folder, there or not, and no data set elsewhere."""
+    """Whether a source is a file or folder on this machine (it may be missing) and not a cloud or hub data set."""
     path = Path(source)
     return not source.startswith(_CLOUDS) and (path.exists() or path.suffix.lower() in TYPES)
 
@@ -167,7 +168,7 @@ def _check_columns(
     given: Mapping[str, str],
 ) -> None:
     needed = ["messages"] if formatting == "sharegpt" else ["prompt"]
-    # Another column of texts may hold the response. Where there is none the rows are for pretraining or PPO.
+    # Another column of texts may hold the response. If there is none, the rows are for pretraining or PPO.
     unread = any(isinstance(value, str) for name, value in sample.items() if name not in columns.values())
     if ranking:
         needed += RESPONSES

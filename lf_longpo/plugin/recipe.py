@@ -2,12 +2,13 @@
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lf_longpo.config.shipped import resolve
 from lf_longpo.errors import UserError, first_line
+from lf_longpo.plugin.compat import without_package_checks
 
 if TYPE_CHECKING:
     from llamafactory.hparams import DataArguments, FinetuningArguments, ModelArguments, TrainingArguments
@@ -48,12 +49,15 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
         recipe = OmegaConf.load(path)
         if not isinstance(recipe, DictConfig):
             raise UserError(f"{path} must hold settings, one `key: value` a line")
-        settings = OmegaConf.to_container(OmegaConf.merge(recipe, OmegaConf.from_cli(list(overrides))), resolve=True)
+        merged: Any = OmegaConf.to_container(OmegaConf.merge(recipe, OmegaConf.from_cli(list(overrides))), resolve=True)
     except UserError:
         raise
     except Exception as error:  # yaml's and omegaconf's many kinds, all with the line in their message
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-    return {str(key): value for key, value in settings.items()}
+    settings = {str(key): value for key, value in merged.items()}
+    if isinstance(settings.get("deepspeed"), str):
+        settings["deepspeed"] = str(resolve(settings["deepspeed"]))
+    return settings
 
 
 def parse_recipe(settings: dict[str, Any]) -> Arguments:
@@ -69,21 +73,8 @@ def parse_recipe(settings: dict[str, Any]) -> Arguments:
 
     logging.getLogger("llamafactory").setLevel(logging.ERROR)
     try:
-        with _all_packages():
+        with without_package_checks():
             model, data, training, finetuning, _ = get_train_args(dict(settings))
     except Exception as error:  # of any kind, since its parser takes values of any kind
         raise UserError(first_line(error)) from None
     return Arguments(model, data, training, finetuning)
-
-
-@contextmanager
-def _all_packages() -> Iterator[None]:
-    """Keeps LLaMA-Factory's parser from stopping at the first optional package that is not installed."""
-    from llamafactory.hparams import parser
-
-    ask = parser._check_extra_dependencies
-    parser._check_extra_dependencies = lambda *_: None
-    try:
-        yield
-    finally:
-        parser._check_extra_dependencies = ask

@@ -1,4 +1,4 @@
-"""LLaMA-Factory's data set registry, `dataset_info.json`: read, checked, and updated so that nobody's entry is lost."""
+"""LLaMA-Factory's data set registry, `dataset_info.json`: read, checked, and updated without losing other entries."""
 
 import json
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ from lf_longpo.errors import UserError
 from lf_longpo.files.journal import check_folder, write_whole
 
 DATASET_INFO = "dataset_info.json"
-# Where the data lies; everything else of an entry is its shape.
+# Keys that state where the data is; all other keys of an entry are its shape.
 _SOURCES = ("file_name", "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 _LOCATION = (*_SOURCES, "subset", "split", "folder", "num_samples")
 RANKING_COLUMNS = {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"}
 
 
 def load_dataset_info(dataset_dir: str | Path) -> dict[str, Any]:
-    """The entries of `dataset_dir`/dataset_info.json, in order; none where the file is missing.
+    """The entries of `dataset_dir`/dataset_info.json, in order; none if the file is missing.
 
     Raises:
         UserError: the file is not a JSON object of objects.
@@ -29,11 +29,9 @@ def load_dataset_info(dataset_dir: str | Path) -> dict[str, Any]:
     try:
         info = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON: {error}; mend it by hand, nothing was written") from None
+        raise UserError(f"{path} is not JSON: {error}; fix the file; nothing was written") from None
     if not isinstance(info, dict) or not all(isinstance(entry, dict) for entry in info.values()):
-        raise UserError(
-            f"{path} must hold an object of data sets, each an object; mend it by hand, nothing was written"
-        )
+        raise UserError(f"{path} must hold an object of data sets, each an object; fix the file; nothing was written")
     return info
 
 
@@ -48,25 +46,25 @@ def sft_entry(file_name: str) -> dict[str, Any]:
 
 
 def register_dataset(dataset_dir: str | Path, name: str, entry: Mapping[str, Any], overwrite: bool = False) -> None:
-    """Adds or renews one entry of dataset_info.json; other entries, their order and their values stay.
+    """Adds or replaces one entry of dataset_info.json; other entries, their order and their values stay.
 
-    The update is atomic, and processes that register at the same time wait for each other. Where dataset_info.json is a
-    symbolic link, the file that it points to is updated.
+    The update is atomic, and processes that register at the same time wait for each other. If dataset_info.json is a
+    symbolic link, its target is updated.
 
     Args:
-        dataset_dir: LLaMA-Factory's data folder; made where it is missing.
-        name: what a recipe's `dataset` will say.
-        entry: LLaMA-Factory's own format; it must name exactly one source.
-        overwrite: whether an entry of the same name and another shape may be replaced. One of the same shape, that
-            differs only in where its data lies, always is.
+        dataset_dir: LLaMA-Factory's data folder; created if it is missing.
+        name: the name that recipes use under `dataset`.
+        entry: in LLaMA-Factory's format; it must name exactly one source.
+        overwrite: whether an entry of the same name and another shape may be replaced. An entry of the same shape,
+            which differs only in where its data is, is always replaced.
 
     Raises:
-        UserError: the name or entry is unusable, the file is broken, or an entry of another shape is in the way.
+        UserError: the name or entry is unusable, the file is broken, or the name has an entry of another shape.
     """
     check_registration(dataset_dir, name, entry, overwrite)
     folder = Path(dataset_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    # Several data folders may link to one file: all must wait at the same lock.
+    # Several data folders may link to one file, which has one lock.
     path = (folder / DATASET_INFO).resolve()
     with FileLock(path.with_name(f"{path.name}.lock")):
         check_registration(folder, name, entry, overwrite)
@@ -76,7 +74,7 @@ def register_dataset(dataset_dir: str | Path, name: str, entry: Mapping[str, Any
 
 
 def unregister_dataset(dataset_dir: str | Path, name: str) -> None:
-    """Removes one entry of dataset_info.json, where it is there; the update is atomic, as that of `register_dataset`.
+    """Removes one entry of dataset_info.json if it exists; the update is atomic, as that of `register_dataset`.
 
     Raises:
         UserError: the file is broken.
@@ -90,18 +88,18 @@ def unregister_dataset(dataset_dir: str | Path, name: str) -> None:
 
 def _write(path: Path, info: Mapping[str, Any]) -> None:
     text = json.dumps(info, ensure_ascii=False, indent=2)
-    # Half characters of entries that were there stay as JSON spells them.
+    # Half characters (lone surrogates) of other entries stay as JSON escapes.
     write_whole(path, [text.encode("utf-8", "backslashreplace").decode(), "\n"])
 
 
 def check_registration(dataset_dir: str | Path, name: str, entry: Mapping[str, Any], overwrite: bool = False) -> None:
-    """Tells, before hours of work, whether `register_dataset` would refuse.
+    """Raises before hours of work what `register_dataset` would raise after them.
 
     Raises:
         UserError: as `register_dataset`.
     """
-    if not name.strip() or "," in name or "/" in name:  # LLaMA-Factory splits a recipe's `dataset` at commas
-        raise UserError(f"a data set's name must not be empty or hold a comma or a slash: {name!r}")
+    if not name.strip() or "," in name or "/" in name:  # LLaMA-Factory splits `dataset` at commas
+        raise UserError(f"a data set's name must not be empty or hold a comma or a slash; rename {name!r}")
     if sum(source in entry for source in _SOURCES) != 1:
         raise UserError(f"the entry of {name!r} must name exactly one of {', '.join(_SOURCES)}")
     check_folder((Path(dataset_dir) / DATASET_INFO).resolve().parent, "the data folder")

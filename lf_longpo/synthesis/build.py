@@ -1,4 +1,4 @@
-"""`longpo synthesize`: reads, makes questions, writes them with a data card."""
+"""`longpo synthesize` multihop, needle and mix: reads the input, makes the questions, writes them with a data card."""
 
 import random
 import sys
@@ -23,20 +23,23 @@ from lf_longpo.synthesis.corpus import corpus_state, read_corpus
 from lf_longpo.synthesis.data_card import Card
 from lf_longpo.synthesis.mix import Choice, choose, read_inputs
 from lf_longpo.synthesis.multihop import ContextMaker, TooLong
+from lf_longpo.synthesis.multihop_questions import Document, MultiHop, read_multihop, title_key
 from lf_longpo.synthesis.needle import needle_question
 from lf_longpo.synthesis.passages import PassageStore
-from lf_longpo.synthesis.sources import Document, MultiHop, read_multihop, title_key
-from lf_longpo.synthesis.splitting import Groups, Pools, held_out
+from lf_longpo.synthesis.splitting import Pools, held_out
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
 def make_multihop(config: MultiHopConfig) -> list[Card]:
-    """Makes multi-hop questions over long contexts and writes them; gives the card of each file.
+    """Makes multi-hop questions over long contexts and writes them.
+
+    Returns:
+        The data card of each file.
 
     Raises:
-        UserError: input, corpus or settings cannot work; no question was written.
+        UserError: the input, the corpus or a setting cannot be used; no question was written.
     """
     index = config.index or config.output.with_suffix(".index.sqlite")
     _check_targets([config.output, config.held_out, index], [config.input, config.corpus])
@@ -45,7 +48,11 @@ def make_multihop(config: MultiHopConfig) -> list[Card]:
         read = read_multihop(places_and_rows(config.input, config.input_split, faults), passed_over)
         questions = [question for _, question in islice(refuse_repeated_ids(read, faults), config.limit)]
     if not questions:
-        raise UserError(passed_over.refusal() if passed_over else f"{config.input} holds no question with an answer")
+        raise UserError(
+            passed_over.refusal()
+            if passed_over
+            else f"{config.input} holds no question with an answer; name another file"
+        )
     parts = _parts(config, questions)
     tokenizer = load_tokenizer(config.tokenizer, "tokenizer", False)
     cards = []
@@ -70,45 +77,51 @@ def make_multihop(config: MultiHopConfig) -> list[Card]:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Questions of one file."""
+    """The questions of one output file."""
 
     output: Path
     questions: list[MultiHop]
     number: int
-    """To make."""
+    """How many questions to make; more than there are gives each several contexts."""
     belongs: Callable[[str], bool]
-    """Whether a document may stand in their contexts, by its title's key."""
+    """Whether their contexts may contain a document, by the key of its title."""
 
 
 def _parts(config: MultiHopConfig, questions: list[MultiHop]) -> list[_Part]:
     if config.held_out is None:
         return [_Part(config.output, questions, config.questions or len(questions), lambda key: True)]
-    groups = Groups()
-    needed = {question.id: {title_key(one.title) or one.text for one in question.supporting} for question in questions}
-    for id, keys in needed.items():
-        for key in keys:
-            groups.join(id, f"document {key}")
-    away = held_out(groups, list(needed), config.held_out_questions, config.seed)
-    keys = [{key for id, its in needed.items() if (id in away) is side for key in its} for side in (False, True)]
-    pools = Pools(*keys, len(away) / len(questions), config.seed)
+    needed = {
+        question.id: {title_key(document.title) or document.text for document in question.supporting}
+        for question in questions
+    }
+    away = held_out(needed, config.held_out_questions, config.seed)
+    train_keys, away_keys = (
+        {key for id, keys in needed.items() if (id in away) is is_away for key in keys} for is_away in (False, True)
+    )
+    pools = Pools(train_keys, away_keys, len(away) / len(questions), config.seed)
     train = [question for question in questions if question.id not in away]
     return [
         _Part(config.output, train, config.questions or len(train), lambda key: not pools.is_away(key)),
-        _Part(config.held_out, [one for one in questions if one.id in away], len(away), pools.is_away),
+        _Part(config.held_out, [question for question in questions if question.id in away], len(away), pools.is_away),
     ]
 
 
 def _rows(part: _Part, maker: ContextMaker, passed_over: Faults) -> Iterator[dict[str, Any]]:
-    """The questions of a part over long contexts, all once before one comes again; `passed_over` takes the others.
+    """The questions of a part over long contexts; each has its first context before any has its second.
+
+    Args:
+        part: the questions.
+        maker: makes the contexts.
+        passed_over: takes the questions whose documents are too long.
 
     Raises:
-        UserError: none is left, or the corpus is too small.
+        UserError: no question is left, or the corpus is too small.
     """
     too_long = 0
     for number in range(part.number):
-        copy, place = divmod(number, len(part.questions))
+        copy, i = divmod(number, len(part.questions))
         try:
-            yield maker.row(part.questions[place], copy)
+            yield maker.row(part.questions[i], copy)
         except TooLong as fault:
             too_long += 1
             if copy == 0:
@@ -122,7 +135,7 @@ def _remarks(maker: ContextMaker) -> list[str]:
         return []
     return [
         f"{len(maker.untitled)} titles of supporting documents are not in the corpus, such as {min(maker.untitled)!r}; "
-        "their paragraphs stand without their article"
+        "the contexts have these paragraphs without their article"
     ]
 
 
@@ -130,7 +143,7 @@ def make_needles(config: NeedleConfig) -> list[Card]:
     """Makes questions about facts that are hidden in long documents, and writes them.
 
     Raises:
-        UserError: the settings cannot work.
+        UserError: a setting cannot be used.
     """
     _check_targets([config.output], [])
     tokenizer = load_tokenizer(config.tokenizer, "tokenizer", False)
@@ -140,7 +153,7 @@ def make_needles(config: NeedleConfig) -> list[Card]:
     def row(number: int) -> dict[str, Any]:
         hops, depth = kinds[number % len(kinds)]
         tokens = draw.randint(config.min_tokens, config.max_tokens)
-        # Questions of other lengths and seeds are others.
+        # Questions with another length or seed are different questions.
         id = f"needle-{config.seed}-{tokens}-{number:04d}-{hops}hop"
         return needle_question(id, hops, depth, tokens, tokenizer, config.seed)
 
@@ -153,7 +166,7 @@ def mix(config: MixConfig) -> tuple[Choice, list[Card]]:
     """Joins, filters and splits questions, and writes them.
 
     Raises:
-        UserError: an input or the settings cannot work, or nothing stays; nothing was written.
+        UserError: an input or a setting cannot be used, or no question is left; nothing was written.
     """
     targets = [path for path in (config.output, config.held_out) if path]
     _check_targets(targets, config.inputs)
@@ -169,10 +182,10 @@ def mix(config: MixConfig) -> tuple[Choice, list[Card]]:
 def _store(
     config: MultiHopConfig, index: Path, questions: list[MultiHop], tokenizer: "PreTrainedTokenizerBase"
 ) -> PassageStore:
-    """What distractors are drawn from: the corpus, or all paragraphs of the input."""
+    """The passages that distractors are drawn from: the corpus, or all paragraphs of the input."""
     split = config.corpus_split if config.corpus else config.input_split
-    taken = config.article_tokens if config.corpus else config.limit
-    store = PassageStore(index, f"{corpus_state(config.corpus or config.input)} {split} {config.tokenizer} {taken}")
+    limit = config.article_tokens if config.corpus else config.limit
+    store = PassageStore(index, f"{corpus_state(config.corpus or config.input)} {split} {config.tokenizer} {limit}")
     if not store.complete:
         passed_over = Faults("articles")
         paragraphs: Iterator[Document] = (
@@ -194,31 +207,31 @@ def _store(
 
 @contextmanager
 def _index_locked(index: Path) -> Iterator[None]:
-    """Keeps other processes from an index that is being made or read.
+    """Locks an index against other processes.
 
     Raises:
-        UserError: another one has it.
+        UserError: another process has locked it.
     """
     index.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(f"{index}.lock", timeout=0):
             yield
     except Timeout:
-        raise UserError(f"index: another run is working with {index}; wait for it or name another file") from None
+        raise UserError(f"index: another run uses {index}; wait until it ends, or set index to another file") from None
 
 
 def _licences(config: MultiHopConfig, row: dict[str, Any]) -> dict[str, Any]:
-    """Where the rest of a context is from."""
+    """The corpus and its licence, for a row that has articles from it."""
     if config.corpus is None:
         return {}
     return {"corpus": config.corpus, "licence": f"{row['licence']}; corpus: {config.corpus_licence}"}
 
 
 def _check_targets(targets: Sequence[Path | None], sources: Sequence[str | None]) -> None:
-    """Finds before any work what would write one file over another.
+    """Checks before any work that no file would be written over another.
 
     Raises:
-        UserError: two of the targets, or a target and a source, are one file; or a folder cannot be written.
+        UserError: two targets, or a target and a source, are the same file; or a folder cannot be written.
     """
     seen = {Path(source).resolve(): source for source in sources if source}
     for target in filter(None, targets):
@@ -226,7 +239,7 @@ def _check_targets(targets: Sequence[Path | None], sources: Sequence[str | None]
         if target.is_dir():
             raise UserError(f"output: {target} is a folder; name a file")
         if target.resolve() in seen:
-            raise UserError(f"output: {target} would be written over {seen[target.resolve()]}; name another file")
+            raise UserError(f"output: {target} would overwrite {seen[target.resolve()]}; name another file")
         seen[target.resolve()] = str(target)
 
 

@@ -1,4 +1,4 @@
-"""Articles to fill contexts with: a folder of documents, a table of titles and texts, or a data set on the hub."""
+"""Articles that fill contexts: from a folder of documents, a table of titles and texts, or a data set on the hub."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,30 +8,30 @@ from lf_longpo.errors import UserError
 from lf_longpo.files.faults import Faults, parsed
 from lf_longpo.files.tables import places_and_rows
 from lf_longpo.synthesis.documents import TEXT_TYPES, files_state, read_text, text_files
-from lf_longpo.synthesis.sources import Document
+from lf_longpo.synthesis.multihop_questions import Document
 from lf_longpo.text.chunking import chunk_sentences
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# No tokenizer puts more letters than this into a token on the average.
+# No tokenizer has more letters per token than this on average.
 _LETTERS_A_TOKEN = 12
 
 
 def read_corpus(
     name: str, split: str, article_tokens: int, tokenizer: "PreTrainedTokenizerBase", passed_over: Faults
 ) -> Iterator[Document]:
-    """Streams articles, each cut behind a sentence where it is longer than `article_tokens`.
+    """Streams articles; an article of more than `article_tokens` is cut after a sentence.
 
     Args:
-        name: a folder of documents, a file or a hub data set.
-        split: of a hub data set.
-        article_tokens: most tokens of an article.
+        name: a folder of documents, a file, or a hub data set.
+        split: the split of a hub data set.
+        article_tokens: the most tokens of an article.
         tokenizer: counts them.
         passed_over: takes documents without a text, and rows without title and text.
 
     Raises:
-        UserError: the corpus is not there, has lines that cannot be read, or holds no article.
+        UserError: the corpus is missing, has lines that cannot be read, or has no article.
     """
     found = False
     for _, article in _articles(name, split, passed_over):
@@ -45,20 +45,20 @@ def read_corpus(
 
 
 def corpus_state(name: str) -> str:
-    """A hash that changes when the files of a corpus do; of a hub data set, of its name."""
+    """A hash of a corpus that changes when one of its files does; of a hub data set, the hash of its name."""
     path = Path(name)
     return files_state([(name, text_files(path) if path.is_dir() else [path] if path.is_file() else [])])
 
 
 def beginning(text: str, tokens: int, tokenizer: "PreTrainedTokenizerBase") -> str:
-    """As many whole sentences of a text as have so many tokens, or a part of the first."""
+    """The first whole sentences of a text that fit into `tokens`, or a part of the first sentence."""
     if len(text.encode()) <= tokens:  # a token is at least one byte
         return text
     return chunk_sentences(text[: tokens * _LETTERS_A_TOKEN], tokenizer, tokens, 0)[0].rstrip()
 
 
 def _articles(name: str, split: str, passed_over: Faults) -> Iterator[tuple[str, Document]]:
-    """Articles, each after its place."""
+    """Articles, each with its place."""
     folder = Path(name)
     if folder.is_dir():
         paths = ((str(path), path) for path in text_files(folder))
@@ -70,10 +70,10 @@ def _articles(name: str, split: str, passed_over: Faults) -> Iterator[tuple[str,
 
 def _article(row: Any, place: str) -> Document:
     known: dict[str, Any] = row if isinstance(row, dict) else {}
-    texts = {field: known.get(field) for field in ("title", "text")}
-    for field, text in texts.items():
+    for field in ("title", "text"):
+        text = known.get(field)
         if not isinstance(text, str) or not text.strip():
             raise UserError(
                 f"{place}: the field {field} must be a text that is not empty; fill it or remove the article"
             )
-    return Document(**{field: text.strip() for field, text in texts.items()})
+    return Document(known["title"].strip(), known["text"].strip())

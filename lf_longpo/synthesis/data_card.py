@@ -1,4 +1,4 @@
-"""The data card of made questions: what they are, where they come from and how they were made."""
+"""The data card of synthesized questions: their lengths, sources, licences and settings."""
 
 import json
 from collections import Counter
@@ -15,12 +15,12 @@ from lf_longpo.files.journal import write_whole
 
 
 class Card:
-    """Counts rows as they are written.
+    """Writes questions with their data card.
 
     Args:
-        kind: what made them.
-        config: with which settings.
-        tokenizer: what counted their tokens.
+        kind: the subcommand of `longpo synthesize` that made them.
+        config: its settings.
+        tokenizer: the name of the tokenizer that counted their tokens.
     """
 
     def __init__(self, kind: str, config: Config, tokenizer: str) -> None:
@@ -28,14 +28,14 @@ class Card:
         self._config = config
         self._tokenizer = tokenizer
         self.tokens: list[int] = []
-        """Of each context."""
+        """Tokens of each context."""
         self.remarks: list[str] = []
-        """What people should know beside."""
+        """What else users should know; printed, not written."""
         self.sources: Counter[tuple[str, str]] = Counter()
-        """Questions by source and licence."""
+        """Number of questions by source and licence."""
 
     def write(self, output: Path, rows: Iterable[dict[str, Any]]) -> None:
-        """Writes questions, and the card beside them when they are there.
+        """Writes the questions, and after them the card next to them.
 
         Raises:
             UserError: a row cannot be written as JSON.
@@ -51,7 +51,7 @@ class Card:
             text.encode()
         except (TypeError, UnicodeEncodeError) as error:
             id = row.get("id", row.get("idx"))
-            raise UserError(f"question {id!r} cannot be written as JSON: {error}; mend or remove it") from None
+            raise UserError(f"question {id!r} cannot be written as JSON: {error}; fix or remove it") from None
         return f"{text}\n"
 
     def text(self) -> str:
@@ -61,11 +61,11 @@ class Card:
         lengths = {name: ordered[round(share * (len(ordered) - 1))] for name, share in marks.items()}
         sources = "\n".join(f"| {source} | {licence} | {n} |" for (source, licence), n in sorted(self.sources.items()))
         settings = yaml.safe_dump(self._config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        told = ", ".join(f"{name} {tokens:,}" for name, tokens in lengths.items())
+        summary = ", ".join(f"{name} {tokens:,}" for name, tokens in lengths.items())
         return (
             f"# {len(ordered)} long-context questions\n\n"
             f"Made by `longpo synthesize {self._kind}` (lf-longpo {__version__}).\n\n"
-            f"Tokens of a context, by the tokenizer of {self._tokenizer}: {told}.\n\n"
+            f"Tokens per context, with the tokenizer of {self._tokenizer}: {summary}.\n\n"
             f"| source | licence | questions |\n| --- | --- | --- |\n{sources}\n\n"
             f"Settings:\n\n```yaml\n{settings}```\n"
         )

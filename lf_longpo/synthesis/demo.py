@@ -1,8 +1,8 @@
 """Seeded demo questions: invented village registers with single-hop and two-hop questions about their people.
 
-They are what the quickstart runs on where nobody has data at hand. Every document is made for one question, names are
-drawn anew for each, and training and held-out questions share no document. A 135M model gets some answers right and
-some wrong, which is what preference pairs are made from.
+The quickstart runs on them, so that it needs no data. Each document is made for one question with names of its own, and
+training and held-out questions share no document. A 135M model gets some answers right and some wrong, as preference
+pairs need.
 
     python -m lf_longpo.synthesis.demo runs/demo --train 20 --held-out 8
 """
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lf_longpo.files.journal import write_whole
-from lf_longpo.synthesis.names import FIRST, LAST
+from lf_longpo.synthesis.person_names import FIRST, LAST
 
 _VALUES = {
     "job": "baker clockmaker ferryman teacher beekeeper carpenter nurse blacksmith tailor gardener potter".split(),
@@ -59,25 +59,25 @@ class _Person:
 
 def demo_questions(
     number: int, seed: int, people: tuple[int, int] = (30, 72), prefix: str = "demo", two_hops: bool = True
-) -> Iterator[dict]:
+) -> Iterator[dict[str, str]]:
     """Questions with the fields id, question, answer, context.
 
     Args:
-        number: how many.
+        number: how many questions.
         seed: the same seed gives the same questions.
-        people: fewest and most people in a document; one takes about 80 tokens.
-        prefix: what ids begin with.
+        people: the fewest and the most people in a document; a person takes about 80 tokens.
+        prefix: the beginning of every id.
         two_hops: whether every third question asks about the neighbour of a person.
     """
     for index in range(number):
         draw = random.Random(f"{seed}/{prefix}/{index}")
-        # The smaller of two draws: mostly the shorter documents, since a small machine reads every one of them.
+        # The smaller of two draws gives mostly short documents, because a small machine reads all of them.
         village = _village(draw, min(draw.randint(*people), draw.randint(*people)))
         person = draw.choice(village)
         fact = draw.choice(list(_FACTS))
         if two_hops and index % 3 == 2:
             who = f"the neighbour of {person.name}"
-            person = next(other for other in village if other.name == person.neighbour)
+            person = next(neighbour for neighbour in village if neighbour.name == person.neighbour)
         else:
             who = person.name
         yield {
@@ -118,7 +118,7 @@ def main() -> None:
         nargs=2,
         default=(30, 72),
         metavar=("FEWEST", "MOST"),
-        help="people in a document; one takes about 80 tokens (30 72)",
+        help="people in a document; a person takes about 80 tokens (30 72)",
     )
     parser.add_argument("--one-hop", action="store_true", help="ask no question about a neighbour")
     parser.add_argument("--seed", type=int, default=7, help="(%(default)s)")

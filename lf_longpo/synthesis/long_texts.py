@@ -1,4 +1,4 @@
-"""The long texts of a run: documents parsed once, divided, filtered, and then read from one file however often."""
+"""The long texts of a run: documents are parsed, divided and filtered once, and then read from one file."""
 
 import json
 from collections import Counter
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _TEXTS, _STATE = "documents.jsonl", "documents.json"
-# What beside the files determines the texts.
+# The settings that determine the texts, together with the files.
 _SETTINGS = {"input_split", "licence", "min_tokens", "max_tokens", "near_duplicate"}
-# Sentences do not fill a part to the last token.
+# A part has this factor more room, because whole sentences do not fill it exactly.
 _MORE = 1.05
 
 
 @dataclass(frozen=True, slots=True)
 class LongText:
-    """A document, or a part of one."""
+    """A document or a part of it."""
 
     id: str
     document: str
@@ -41,20 +41,20 @@ class LongText:
 
     @property
     def key(self) -> str:
-        """Tells it from all others."""
+        """Identifies it in journals and progress."""
         return self.id
 
 
 class LongTexts:
-    """What questions are written about. Documents are parsed where that was not done before, or they have changed.
+    """The texts that questions are written about. Documents are parsed again only after they have changed.
 
     Args:
-        config: which documents, and how long they may be.
-        folder: the run's.
-        tokenizer: counts.
+        config: the documents and the lengths of their parts.
+        folder: `output_dir` of the run.
+        tokenizer: counts tokens.
 
     Raises:
-        UserError: a document cannot be used, two have one id, or none is left.
+        UserError: a document cannot be used, two have the same id, or none is left.
     """
 
     def __init__(self, config: SelfInstructConfig, folder: Path, tokenizer: "PreTrainedTokenizerBase") -> None:
@@ -66,13 +66,13 @@ class LongTexts:
             (folder / _STATE).unlink(missing_ok=True)
             left_out: Counter[str] = Counter()
             texts = counted(_divided(config, tokenizer, left_out), "documents and parts read")
-            write_whole(self._path, (json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in texts))
-            if others := other_files(config.inputs):
-                left_out["files of other types"] = others
+            write_whole(self._path, (json.dumps(asdict(text), ensure_ascii=False) + "\n" for text in texts))
+            if number := other_files(config.inputs):
+                left_out["files of other types"] = number
             known = {"state": state, "left_out": dict(left_out)}
             write_whole(folder / _STATE, [json.dumps(known)])
         self.left_out: dict[str, int] = known["left_out"]
-        """Documents and parts by what they were left out for."""
+        """Number of skipped documents and parts by reason."""
 
     def __iter__(self) -> Iterator[LongText]:
         return (record_of(LongText, row) for row in read_rows(self._path, names(LongText)))
@@ -85,20 +85,23 @@ def _known(path: Path) -> dict[str, Any]:
 def _divided(
     config: SelfInstructConfig, tokenizer: "PreTrainedTokenizerBase", left_out: Counter[str]
 ) -> Iterator[LongText]:
-    """Documents in parts that are neither too long nor too short, without those that were there already."""
+    """Parts of documents that are neither too long nor too short, without duplicates."""
     kept = 0
-    for _, one in refuse_repeated_ids(_parts(config, tokenizer, left_out)):
+    for _, text in refuse_repeated_ids(_parts(config, tokenizer, left_out)):
         kept += 1
-        yield one
+        yield text
     if not kept:
-        told = ", ".join(f"{number} {why}" for why, number in left_out.items())
-        raise UserError(f"input: no document is left ({told or 'there is none'}); min_tokens is {config.min_tokens}")
+        reasons = ", ".join(f"{number} {why}" for why, number in left_out.items())
+        raise UserError(
+            f"input: no document is left ({reasons or 'the input has none'}); lower min_tokens ({config.min_tokens}), "
+            "or name other documents"
+        )
 
 
 def _parts(
     config: SelfInstructConfig, tokenizer: "PreTrainedTokenizerBase", left_out: Counter[str]
 ) -> Iterator[tuple[str, LongText]]:
-    """Behind the places of their documents; ids may stand twice."""
+    """The parts, each with the place of its document; ids are not checked."""
     seen, several = SeenTexts(config.near_duplicate), len(config.inputs) > 1
     for place, document in read_documents(config.inputs, config.input_split):
         name = f"{document.source}/{document.id}" if several else document.id
@@ -109,7 +112,7 @@ def _parts(
         tokens = count_tokens(document.text, tokenizer)
         parts = [document.text]
         if tokens > config.max_tokens:
-            # About equally long, so that no short end is left over.
+            # Parts of about equal length, so that no short part is left at the end.
             size = -(-tokens // -(-tokens // config.max_tokens))
             size = min(config.max_tokens, int(size * _MORE))
             parts = chunk_sentences(document.text, tokenizer, size, overlap=0)

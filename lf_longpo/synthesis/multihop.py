@@ -1,7 +1,7 @@
-"""Long contexts for multi-hop questions: the documents that support the answer, somewhere among many that do not.
+"""Long contexts for multi-hop questions: the documents that support the answer among many that do not.
 
-SeaLong's way (arXiv 2411.08147). Supporting documents and the question's own distracting ones are in each context; the
-rest is drawn. All are shuffled and numbered, so neither place nor number tells which ones matter.
+As in SeaLong (arXiv 2411.08147), each context has the supporting documents and the question's own distracting ones; the
+rest is drawn. All are shuffled and numbered, so that neither position nor number shows which documents matter.
 """
 
 import random
@@ -10,36 +10,36 @@ from typing import TYPE_CHECKING, Any
 
 from lf_longpo.errors import UserError
 from lf_longpo.synthesis.corpus import beginning
+from lf_longpo.synthesis.multihop_questions import Document, MultiHop, title_key
 from lf_longpo.synthesis.passages import PassageStore, shown, token_counts
-from lf_longpo.synthesis.sources import Document, MultiHop, title_key
 from lf_longpo.text.chunking import count_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# A context may miss its target by half of the promised 5%, since sums of counts are only near the count.
+# A context may miss its target by half of the promised 5%, because the sum of the parts' tokens is an approximation.
 _TOLERANCE = 0.025
-# What is left need not be filled when it is less.
+# A context is full when less than this share of its target is left.
 _ENOUGH = 0.005
-# Passages drawn in vain, too long for what is left, before one of them is cut.
+# Passages that are drawn and too long for what is left, before one of them is cut.
 _MISSES = 50
 
 
 class TooLong(UserError):
-    """A question's supporting documents exceed every context."""
+    """The supporting documents of a question are longer than any context."""
 
 
 class ContextMaker:
-    """Puts questions over long contexts.
+    """Makes long contexts for questions.
 
     Args:
-        fewest: tokens of a context; each question's target is drawn between these two.
-        most: likewise.
-        store: what distractors are drawn from.
-        articles: whether the store holds articles, whose text is to stand with a paragraph of that title.
-        tokenizer: counts.
-        seed: the run's; a row follows from it, the question's id and the copy.
-        belongs: tells by a title's key whether a document may be a distractor.
+        fewest: the fewest tokens of a context; the target of each question is drawn from `fewest` to `most`.
+        most: the most tokens of a context.
+        store: the passages that distractors are drawn from.
+        articles: whether the store holds articles, which replace the paragraphs with their title.
+        tokenizer: counts tokens.
+        seed: the run's seed; it determines a row together with the question's id and the copy.
+        belongs: whether a document may be a distractor, by the key of its title.
     """
 
     def __init__(
@@ -60,18 +60,18 @@ class ContextMaker:
         self._belongs = belongs
         self._numbering = _numbering_tokens(tokenizer)
         self.untitled: set[str] = set()
-        """Titles of supporting documents that are not in the corpus; their paragraphs stand alone."""
+        """Titles of supporting documents that are not in the corpus; contexts have their paragraphs only."""
 
     def row(self, question: MultiHop, copy: int) -> dict[str, Any]:
-        """The question over a long context, as `longpo generate` reads it.
+        """The question with a long context, as `longpo generate` reads it.
 
         Args:
-            question: as published.
-            copy: 0, or which further context of the same question it is.
+            question: the published question.
+            copy: the number of the question's context, from 0.
 
         Raises:
             TooLong: the supporting documents exceed every target.
-            UserError: the store has too little to reach the target.
+            UserError: the store has too few passages to reach the target.
         """
         draw = random.Random(f"{self._seed}/{question.id}/{copy}")
         supporting = self._in_full(question.supporting, note=True)
@@ -79,7 +79,7 @@ class ContextMaker:
         if needed > self._range[1]:
             raise TooLong(
                 f"{question.place}: the supporting documents alone take {needed} tokens, more than max_tokens; raise "
-                "it or lower article_tokens"
+                "max_tokens or lower article_tokens"
             )
         target = max(self._target(draw), needed)
         chosen = [*supporting, *self._chosen_distractors(question, supporting, target - needed, target, draw)]
@@ -96,7 +96,7 @@ class ContextMaker:
     def _chosen_distractors(
         self, question: MultiHop, supporting: Sequence[Document], left: float, target: int, draw: random.Random
     ) -> list[Document]:
-        """Distractors of `left` tokens in all; the last one is cut where none fits."""
+        """Distractors of `left` tokens in total; if no more fits, one that is too long is cut."""
         avoided = {title_key(document.title) for document in supporting} - {""}
         texts = {document.text for document in supporting}
         chosen: list[Document] = []
@@ -123,32 +123,32 @@ class ContextMaker:
         return chosen
 
     def _target(self, draw: random.Random) -> int:
-        """One whose neighbourhood lies within the range, where there is room for that."""
+        """A number of tokens that stays within the range when it is missed by the tolerance, if the range allows it."""
         fewest, most = self._range
         low, high = int(fewest * (1 + _TOLERANCE)), int(most * (1 - _TOLERANCE))
         return draw.randint(low, high) if low < high else (fewest + most) // 2
 
     def _in_full(self, paragraphs: Sequence[Document], note: bool = False) -> list[Document]:
-        """Paragraphs, word for word, with the articles that they are from; each article stands once."""
+        """The articles of paragraphs, each once and with its paragraphs word for word; else the paragraph itself."""
         if not self._articles:
             return list(paragraphs)
         by_title: dict[str, list[Document]] = {}
         for paragraph in paragraphs:
             by_title.setdefault(paragraph.title, []).append(paragraph)
         full = []
-        for title, its in by_title.items():
+        for title, paragraphs_of_title in by_title.items():
             article = self._store.titled(title)
             if article is None:
-                full += its
+                full += paragraphs_of_title
                 if note:
                     self.untitled.add(title)
                 continue
-            others = [paragraph.text for paragraph in its if paragraph.text not in article.text]
-            full.append(Document(title, "\n".join([*others, article.text])))
+            missing = [paragraph.text for paragraph in paragraphs_of_title if paragraph.text not in article.text]
+            full.append(Document(title, "\n".join([*missing, article.text])))
         return full
 
     def _distractors(self, question: MultiHop, draw: random.Random) -> Iterator[tuple[Document, int]]:
-        """The question's own first, which are the hardest to tell from the supporting ones."""
+        """Distractors with their tokens: first the question's own, which are most similar to the supporting ones."""
         own = self._in_full(draw.sample(question.distracting, len(question.distracting)))
         yield from zip(own, token_counts(own, self._tokenizer), strict=True)
         for passage in self._store.drawn(draw):
@@ -156,12 +156,13 @@ class ContextMaker:
 
 
 def _numbered(documents: Sequence[Document]) -> str:
-    """A context."""
-    return "\n\n".join(f"Passage {number}:\n{shown(one.title, one.text)}" for number, one in enumerate(documents, 1))
+    """The text of a context."""
+    passages = [shown(document.title, document.text) for document in documents]
+    return "\n\n".join(f"Passage {number}:\n{passage}" for number, passage in enumerate(passages, 1))
 
 
 def _numbering_tokens(tokenizer: "PreTrainedTokenizerBase") -> float:
-    """What standing in a context adds to a passage's tokens, on the average of the first fifty."""
+    """Tokens that the number of a passage takes in a context, on average over the first fifty."""
     documents = [Document("A title", "A sentence, and another one. The last.")] * 50
     alone = sum(token_counts(documents, tokenizer))
     return (count_tokens(_numbered(documents), tokenizer) - alone) / len(documents)
@@ -175,6 +176,6 @@ def _row(question: MultiHop, copy: int, chosen: list[Document], supporting: set[
         "context": _numbered(chosen),
         "source": question.source,
         "licence": question.licence,
-        "documents": [one.title for one in chosen],
-        "supporting": [number for number, one in enumerate(chosen, 1) if id(one) in supporting],
+        "documents": [document.title for document in chosen],
+        "supporting": [number for number, document in enumerate(chosen, 1) if id(document) in supporting],
     }

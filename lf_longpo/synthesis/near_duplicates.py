@@ -1,4 +1,4 @@
-"""Finding texts that say nearly the same: long ones by signature, short ones word by word."""
+"""Finds near duplicates: long texts by MinHash signature, questions word by word."""
 
 import hashlib
 import re
@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datasketch import MinHash
 
-# Words of a sequence, and permutations of a signature: two signatures tell what texts have in common to about 0.06.
+# Words per sequence, and permutations per signature: with 128, the estimated similarity is off by about 0.06.
 _SHINGLE, _PERMUTATIONS = 5, 128
-# What is looked at closer: the index finds nearly all pairs that have so much more in common than this.
+# The index is asked for pairs this much below the threshold, so that it misses almost none above it.
 _SLACK = 0.2
-# Sequences that are hashed at once.
+# Sequences per batch to hash.
 _SLICE = 10_000
-# A Chinese character is as good as a word.
+# A Chinese character counts as a word.
 _WORD = re.compile(r"[\u3400-\u9fff]|[^\s\u3400-\u9fff]+")
-# Questions that have this share of their words in common, in order, count as one: the bound of Self-Instruct (arXiv
-# 2212.10560, section 2.2).
+# Questions with this share of words in common, in order, are duplicates: the bound of Self-Instruct (arXiv 2212.10560,
+# section 2.2).
 _SAME_QUESTION = 0.7
 
 
 class SeenTexts:
-    """Long texts so far, by signature.
+    """The long texts so far, by signature.
 
     Args:
-        threshold: the share of common word sequences from which two texts count as one; None for equal ones alone.
+        threshold: share of common word sequences from which two texts are near duplicates; None: only equal texts are.
     """
 
     def __init__(self, threshold: float | None) -> None:
@@ -42,7 +42,12 @@ class SeenTexts:
             self._near = MinHashLSH(threshold=max(threshold - _SLACK, 0.1), num_perm=_PERMUTATIONS)
 
     def like(self, text: str, id: str) -> tuple[list[str], int]:
-        """The ids of the first texts like this one, and how many there are with this one."""
+        """Adds a text.
+
+        Returns:
+            The ids of the first texts that are like it (its own id where there are none), and how many texts like
+            the first of them there are by now.
+        """
         words = _WORD.findall(text)
         key = hashlib.sha256(" ".join(words).encode()).digest()
         if (first := self._exact.get(key)) is not None:
@@ -54,26 +59,26 @@ class SeenTexts:
         return alike, self._times[alike[0]]
 
     def _nearly(self, words: list[str], id: str) -> list[str]:
-        """Ids of near duplicates; where there are none, this one is remembered."""
+        """Ids of near duplicates; a text without any is remembered."""
         if self._near is None:
             return []
         signature = _signature(words)
         candidates = sorted(self._near.query(signature))
-        found = [one for one in candidates if self._signatures[one].jaccard(signature) >= self._threshold]
+        found = [known for known in candidates if self._signatures[known].jaccard(signature) >= self._threshold]
         if not found:
             self._signatures[id] = signature
             self._near.insert(id, signature)
         return found
 
 
-def asked_already(question: str, others: Iterable[str]) -> bool:
-    """Whether one of the other questions is this one in other words or marks."""
+def asked_already(question: str, earlier: Iterable[str]) -> bool:
+    """Whether an earlier question has nearly the same words."""
     words = _question_words(question)
-    return any(SequenceMatcher(None, words, _question_words(other)).ratio() >= _SAME_QUESTION for other in others)
+    return any(SequenceMatcher(None, words, _question_words(other)).ratio() >= _SAME_QUESTION for other in earlier)
 
 
 def adds_nothing(answer: str, question: str) -> bool:
-    """Whether an answer has no word that is not in its question."""
+    """Whether all words of an answer are in its question."""
     return set(_question_words(answer)) <= set(_question_words(question))
 
 

@@ -1,8 +1,8 @@
-"""Seeded long documents with facts at chosen depths, for tests and benchmarks; made without a model, of any length.
+"""Seeded long documents of any length with facts at chosen depths, for tests and benchmarks; no model is needed.
 
-The documents are a town's log: who carried what where. Every sentence names people and numbers, so that a fact is not
-found by being the odd one out. A question has one hop or more: the person asked about left the keys with somebody, who
-left them with somebody, whose number is wanted.
+A document is the log of a town. Every sentence names people and numbers, so that a fact does not differ from the rest
+by its form. A question has one hop or more: it asks for a number; the person in the question left the keys with a
+second person, the second with a third, and the fact about the last one gives the number.
 """
 
 import random
@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from lf_longpo.errors import UserError
-from lf_longpo.synthesis.names import FIRST, LAST
+from lf_longpo.synthesis.person_names import FIRST, LAST
 from lf_longpo.text.chunking import count_each, count_tokens
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _PLACES = "the mill|the harbour|the old bridge|the market|the chapel|the quarry|
 _GOODS = "crates of apples|sacks of flour|barrels of tar|bales of wool|boxes of nails|jars of honey".split("|")
 _KEYS = "{who} left the keys with {other}."
 _NUMBER = "The locker of {who} has the number {code}."
-# The kinds of the facts are among them, so that these are not found by their kind.
+# The log has sentences of the facts' form, too.
 _LOG = (
     _KEYS,
     _NUMBER,
@@ -34,41 +34,40 @@ _LOG = (
     "{who} told {other} about the {goods} that were lost on day {day}.",
 )
 _CODES = 10_000, 99_999
-# Tokens around the facts, without which depths mean nothing.
+# The fewest tokens besides the facts; with fewer, a depth means nothing.
 _LEAST = 200
-# Sentences that are made and counted at once.
+# Sentences per batch to make and count.
 _BATCH = 2000
 
 
 def needle_question(
     id: str, hops: int, depth: float, tokens: int, tokenizer: "PreTrainedTokenizerBase", seed: int
 ) -> dict[str, Any]:
-    """One question over a document of its own, as a row that `longpo generate` reads.
+    """A question with a document of its own, as a row that `longpo generate` reads.
 
     Args:
-        id: of the question; the document follows from it and the seed.
-        hops: facts that the answer takes, from 1.
-        depth: where the last of them stands, the one with the answer: 0 at the beginning, 1 at the end. The others are
-            anywhere.
+        id: the question's id; it determines the document together with the seed.
+        hops: number of facts that the answer needs, from 1.
+        depth: position of the fact with the answer: 0 is the beginning, 1 the end. The other facts are anywhere.
         tokens: length of the document, met to the length of a sentence.
-        tokenizer: counts.
-        seed: the run's.
+        tokenizer: counts tokens.
+        seed: the run's seed.
 
     Raises:
-        UserError: so short a document has no room for anything but the facts.
+        UserError: the document is too short for the facts.
     """
     draw = random.Random(f"{seed}/needle/{id}")
-    # Nobody else in the document has these people's names.
+    # No other person in the document has one of these names.
     people = [f"{first} {draw.choice(LAST)}" for first in draw.sample(FIRST, hops)]
     number = draw.randint(*_CODES)
     facts = [_KEYS.format(who=who, other=other) for who, other in pairwise(people)]
     facts.append(_NUMBER.format(who=people[-1], code=number))
     rest = tokens - sum(_counts(facts, tokenizer))
     if rest < _LEAST:
-        raise UserError(f"min_tokens: {tokens} tokens leave no room around {hops} facts; raise it")
+        raise UserError(f"min_tokens: {tokens} tokens are too few for {hops} facts; raise min_tokens")
     sentences, ends = _log(draw, rest, people, number, tokenizer)
     depths = [*(draw.random() for _ in facts[1:]), depth]
-    # From the last to the first, so that earlier ones do not move the later ones' places.
+    # From the last to the first, so that an inserted fact does not move the positions of those before it.
     for fact, share in sorted(zip(facts, depths, strict=True), key=lambda placed: -placed[1]):
         place = next((index for index, end in enumerate(ends) if end > share * rest), len(sentences))
         sentences.insert(place, fact)
@@ -90,7 +89,7 @@ def needle_question(
 def _log(
     draw: random.Random, tokens: int, people: Sequence[str], number: int, tokenizer: "PreTrainedTokenizerBase"
 ) -> tuple[list[str], list[int]]:
-    """Sentences of so many tokens in all, without those people and that number, and where each ends."""
+    """Sentences of `tokens` tokens in total, without these people and this number, and the token at which each ends."""
     sentences: list[str] = []
     ends: list[int] = []
     total = 0

@@ -1,7 +1,7 @@
-"""Questions about a document and their answers, both written by a model that has the document before it.
+"""Questions about a document and their answers, both written by a model that reads the document.
 
-As LongAlign's data were made (arXiv 2401.18058, section 3.1): one call writes a question of a drawn kind, another one
-answers it. All prompts about one document begin with it, so a prefix cache reads it once.
+As in LongAlign (arXiv 2401.18058, section 3.1), one call writes a question of a drawn kind and a second one answers it.
+All prompts about a document begin with it, so that a server with a prefix cache reads it once.
 """
 
 import random
@@ -35,7 +35,7 @@ _LABEL = re.compile(
 _ANSWER_LABEL = (
     r"[#*_\s>]*(?:(?i:(?:sample|correct|model|reference)?\s*answer)|参考答案|标准答案|答案|回答|答)[*_\s]*[:：][*_]*"
 )
-# Small models go on with an answer of their own. A letter stands for an answer where no other one stands for a part.
+# Small models continue with an answer of their own. "A:" marks an answer, unless a "B:" follows: then it is a list.
 _OWN_ANSWER = re.compile(rf"^(?:{_ANSWER_LABEL}|A[:：](?!.*^\W*B[:：]))", re.MULTILINE | re.DOTALL)
 _WRAPPINGS = ("**", "**"), ("*", "*"), ('"', '"'), ("“", "”"), ("「", "」")
 _UNANSWERABLE = re.compile(r"\[+\s*unanswerable\s*\]+|^\W*unanswerable\W*$", re.IGNORECASE)
@@ -43,20 +43,20 @@ _UNANSWERABLE = re.compile(r"\[+\s*unanswerable\s*\]+|^\W*unanswerable\W*$", re.
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What came of one question."""
+    """A question, its answer, and whether they are kept."""
 
     kind: str
     outcome: str
-    """`KEPT`, or what it was left out for."""
+    """`KEPT`, or the reason why it is not kept."""
     question: str = ""
     answer: str = ""
 
 
 class SelfInstruct:
-    """Writes questions and answers about any number of documents at once.
+    """Writes questions and answers; any number of documents can be in progress at once.
 
     Args:
-        config: how many, of which kinds.
+        config: number and kinds of questions, sampling and prompts.
 
     Raises:
         UserError: a prompt cannot be used.
@@ -70,37 +70,38 @@ class SelfInstruct:
 
     @property
     def asked(self) -> list[str]:
-        """All that determines what the model is asked beside the documents."""
+        """The prompt texts: they determine the requests, together with the documents and settings."""
         return self._prompts.texts
 
     async def write(self, text: LongText, calls: Calls) -> list[Written]:
-        """The questions about one document, good ones and others.
+        """The questions about one document, kept or not.
 
         Raises:
-            CallFailed: a call was lost.
+            CallFailed: a call failed for good.
         """
         replies = await all_settled(
             *(self._ask(text, number, kind, calls) for number, kind in enumerate(self.kinds(text.id)))
         )
         written: list[Written] = []
         for kind, reply in zip(self.kinds(text.id), replies, strict=True):
-            written.append(_question(kind, reply, [one.question for one in written if one.outcome == KEPT]))
-        return await all_settled(*(self._answered(text, number, one, calls) for number, one in enumerate(written)))
+            kept = [question.question for question in written if question.outcome == KEPT]
+            written.append(_question(kind, reply, kept))
+        return await all_settled(*(self._answered(text, i, question, calls) for i, question in enumerate(written)))
 
     def kinds(self, id: str) -> list[str]:
-        """What kinds of questions are written about a document; none twice before all others came once."""
+        """The kinds of questions for a document; each kind is used once before one is used twice."""
         draw, kinds = random.Random(f"{self._config.seed}/kinds/{id}"), list[str]()
         while len(kinds) < self._config.questions_per_document:
             kinds += draw.sample(self._config.kinds, len(self._config.kinds))
         return kinds[: self._config.questions_per_document]
 
     def asking(self, text: LongText, kind: str) -> Callable[[str], str]:
-        """What the model is asked for a question, around the text."""
+        """The prompt for a question, as a function of the text."""
         language = detect_language(text.text)
         return self._prompts.render(QUESTION, language, task=self._prompts.text(kind, language))
 
     def answering(self, text: LongText, question: str) -> Callable[[str], str]:
-        """What the model is asked for an answer, around the text."""
+        """The prompt for an answer, as a function of the text."""
         return self._prompts.render(ANSWER, detect_language(text.text), question=question)
 
     async def _ask(self, text: LongText, number: int, kind: str, calls: Calls) -> Completion:
@@ -124,22 +125,22 @@ class SelfInstruct:
         return Written(written.kind, outcome, written.question, answer)
 
 
-def _question(kind: str, reply: Completion, others: Sequence[str]) -> Written:
+def _question(kind: str, reply: Completion, earlier: Sequence[str]) -> Written:
     found = find_question(reply.text)
     if not found:
         return Written(kind, "no question", reply.text)
     if reply.truncated and not _OWN_ANSWER.search(reply.text):
         return Written(kind, "cut off", found)
-    return Written(kind, "asked already" if asked_already(found, others) else KEPT, found)
+    return Written(kind, "asked already" if asked_already(found, earlier) else KEPT, found)
 
 
 def find_question(reply: str) -> str:
-    """The question in a reply, without a label before it, quotes around it or an answer behind it; may be empty."""
+    """The question in a reply, without a label, quotes or a following answer; may be empty."""
     text = _unwrapped(_THOUGHTS.sub("", reply).strip())
     text = _LABEL.sub("", text, count=1) if _LABEL.match(text) else text
     end = _OWN_ANSWER.search(text)
     text = _unwrapped((text[: end.start()] if end else text).strip())
-    if text.count("**") % 2:  # the label stood within
+    if text.count("**") % 2:  # the label was inside the bold text
         text = text.removesuffix("**")
     return text if re.search(r"\w", text) else ""
 

@@ -1,40 +1,46 @@
-"""Holding questions out so that what they share with others goes with them."""
+"""Holding questions out together with all questions that they share a document with."""
 
 import hashlib
 import random
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from lf_longpo.errors import UserError
 
-
-class Groups:
-    """Questions and what they have in common; whatever hangs together has one root."""
-
-    def __init__(self) -> None:
-        self._parents: dict[str, str] = {}
-
-    def root(self, one: str) -> str:
-        """The root of what `one` hangs together with."""
-        while (parent := self._parents.setdefault(one, one)) != one:
-            self._parents[one] = self._parents.setdefault(parent, parent)  # half the way for the next who asks
-            one = parent
-        return one
-
-    def join(self, one: str, other: str) -> None:
-        """Makes the two hang together."""
-        self._parents[self.root(other)] = self.root(one)
+if TYPE_CHECKING:
+    from scipy.cluster.hierarchy import DisjointSet
 
 
-def held_out(groups: Groups, ids: Sequence[str], number: int, seed: int) -> set[str]:
-    """At least `number` of the questions: whole groups, those of few questions first, otherwise as the seed draws.
+def _grouped(shared: Mapping[str, Iterable[str]]) -> "DisjointSet":
+    """Disjoint sets of ("question", id) and ("shared", key)."""
+    from scipy.cluster.hierarchy import DisjointSet
+
+    groups = DisjointSet()
+    for id, keys in shared.items():
+        groups.add(("question", id))
+        for key in keys:
+            groups.add(("shared", key))
+            groups.merge(("question", id), ("shared", key))
+    return groups
+
+
+def held_out(shared: Mapping[str, Iterable[str]], number: int, seed: int) -> set[str]:
+    """Ids of at least `number` questions: whole groups, the smallest first, groups of one size in random order.
+
+    Args:
+        shared: keys of the documents and contexts of each question, by its id. Questions with a key in common are in
+            one group.
+        number: the fewest questions to hold out.
+        seed: of the order.
 
     Raises:
-        UserError: they are not enough to leave something to train on.
+        UserError: no question would be left to train on.
     """
-    members: dict[str, list[str]] = defaultdict(list)
-    for id in ids:
-        members[groups.root(id)].append(id)
+    groups = _grouped(shared)
+    members: dict[object, list[str]] = defaultdict(list)
+    for id in shared:
+        members[groups["question", id]].append(id)
     order = list(members.values())
     random.Random(f"{seed}/held out").shuffle(order)
     order.sort(key=len)
@@ -42,21 +48,21 @@ def held_out(groups: Groups, ids: Sequence[str], number: int, seed: int) -> set[
     for group in order:
         if len(away) < number:
             away |= set(group)
-    if len(away) < number or len(away) == len(ids):
+    if len(away) < number or len(away) == len(shared):
         raise UserError(
-            f"held_out_questions: {len(ids)} questions are in {len(members)} groups that share no document; {number} "
-            "cannot be held out with something left to train on; lower it"
+            f"held_out_questions: {len(shared)} questions form {len(members)} groups that share no document; holding "
+            f"out {number} leaves none to train on; lower held_out_questions"
         )
     return away
 
 
 class Pools:
-    """Which documents may stand in the contexts of which part; each stands in those of one part only.
+    """Divides documents between the contexts of training and held-out questions, so that they share none.
 
     Args:
-        train: titles' keys of the documents that training questions need.
-        away: likewise of those that are held out.
-        share: of all other documents, those that go to the latter.
+        train: keys of the titles that training questions need.
+        away: keys of the titles that held-out questions need.
+        share: share of all other documents that goes to the held-out questions.
         seed: the run's.
     """
 
@@ -67,7 +73,7 @@ class Pools:
         self._seed = seed
 
     def is_away(self, key: str) -> bool:
-        """Whether a document belongs to the questions that are held out."""
+        """Whether the document with this key belongs to the held-out questions."""
         if key in self._away or key in self._train:
             return key in self._away
         drawn = hashlib.sha256(f"{self._seed}/pool/{key}".encode()).digest()[:4]

@@ -74,5 +74,5 @@ def test_a_store_of_batches_with_more_columns_is_written(tmp_path):
         db.execute("ALTER TABLE files ADD COLUMN later TEXT")
         db.execute("ALTER TABLE requests ADD COLUMN later TEXT")
     store.uploaded("g", ["b"])
-    assert store.place("b").file == "g" and store.upload("g").batch is None and store.upload("g").tried == 0
+    assert store.find("b").file == "g" and store.upload("g").batch is None and store.upload("g").tried == 0
     store.close()

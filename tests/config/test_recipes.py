@@ -1,11 +1,13 @@
 """The shipped YAML files: ours load, and what we generate is what they train on."""
 
 import json
+import re
 from dataclasses import fields
 
 import pytest
 import yaml
 from conftest import REPOSITORY
+from recipes import FAMILIES, family_of
 
 from lf_longpo.config import GenerateConfig, LongBenchChatConfig, LongBenchConfig, LongQAConfig, WinRateConfig
 from lf_longpo.config.loading import load_config
@@ -74,15 +76,15 @@ LONGMAB = SHARED | {
     "num_train_epochs": 2.0,
     "val_size": 0.1,
 }
-LONGREWARD = SHARED | {"finetuning_type": "full", "cutoff_len": 65536}
+LONGREWARD = SHARED | {"finetuning_type": "full"}
 SFT = LONGREWARD | {"stage": "sft", "learning_rate": 1e-5, "num_train_epochs": 4.0, "dataset": "longreward_sft"}
 DPO = LONGREWARD | {"stage": "dpo", "pref_beta": 0.15, "pref_ftx": 0.1, "learning_rate": 1e-6, "num_train_epochs": 1.0}
+# GLM-4-0414 reads no more tokens; the others train on as many as the paper.
+WINDOWS = dict.fromkeys(FAMILIES, 65536) | {"glm4_0414": 32768}
 PUBLISHED = {
-    "llama3_dpo": LONGMAB | {"pref_ftx": 0.1},
-    "qwen2_dpo": LONGMAB | {"pref_ftx": 0.2},
-    "glm4_dpo": LONGMAB | {"pref_ftx": 0.1},
-    **{f"{family}_longreward_sft": SFT for family in ("llama3", "qwen2", "glm4")},
-    **{f"{family}_longreward_dpo": DPO for family in ("llama3", "qwen2", "glm4")},
+    **{f"{family}_dpo": LONGMAB | {"pref_ftx": 0.2 if family == "qwen2" else 0.1} for family in FAMILIES},
+    **{f"{family}_longreward_sft": SFT | {"cutoff_len": WINDOWS[family]} for family in FAMILIES},
+    **{f"{family}_longreward_dpo": DPO | {"cutoff_len": WINDOWS[family]} for family in FAMILIES},
 }
 
 
@@ -98,16 +100,17 @@ def test_training_recipes_hold_the_published_values_in_llamafactorys_names(path)
     assert {name: recipe[name] for name in published} == published
     stage = json.loads((REPOSITORY / recipe["deepspeed"]).read_text())["zero_optimization"]["stage"]
     assert stage == (2 if recipe["finetuning_type"] == "lora" else 3)
-    pairs_a_step = {"llama3_longreward_sft": 8, "llama3_longreward_dpo": 16}.get(path.stem)
-    if pairs_a_step:  # on the 8 GPUs that the header names
-        assert 8 * recipe["gradient_accumulation_steps"] == pairs_a_step
+    if recipe["finetuning_type"] == "full":  # on the 8 GPUs that the header names
+        assert 8 * recipe["gradient_accumulation_steps"] == {"sft": 8, "dpo": 16}[recipe["stage"]]
     assert recipe.get("ref_model", recipe["model_name_or_path"]) == recipe["model_name_or_path"]
 
 
 def test_every_family_has_every_recipe():
     kinds = ["dpo", "export", "longmab", "longreward", "longreward_dpo", "longreward_sft", "serve"]
-    for family, template in (("llama3", "llama3"), ("qwen2", "qwen"), ("glm4", "glm4")):
-        recipes = {path.stem.removeprefix(f"{family}_"): path for path in RECIPES if path.stem.startswith(family)}
+    templates = {"llama3": "llama3", "qwen2": "qwen", "glm4": "glm4", "qwen3": "qwen3_nothink", "glm4_0414": "glm4"}
+    assert templates.keys() == set(FAMILIES)
+    for family, template in templates.items():
+        recipes = {path.stem.removeprefix(f"{family}_"): path for path in RECIPES if family_of(path) == family}
         assert sorted(recipes) == kinds
         loaded = {kind: yaml.safe_load(path.read_text()) for kind, path in recipes.items()}
         for kind, recipe in loaded.items():
@@ -117,8 +120,20 @@ def test_every_family_has_every_recipe():
         assert loaded["longreward_dpo"]["model_name_or_path"] == loaded["longreward_sft"]["output_dir"]
         for path in recipes.values():
             header = path.read_text().split("\n\n")[0]
-            assert all(line.startswith("###") for line in header.splitlines())
             assert f"yaml/{path.name}" in header
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_is_short_opens_with_how_to_launch_it_and_explains_every_setting(path):
+    text = path.read_text()
+    header, *body = text.split("\n\n")
+    assert all(line.startswith("### ") for line in header.splitlines())
+    assert "\n### Launch: " in header and "\n### Override: " in header
+    lines = text.splitlines()
+    assert len(lines) <= 60 and max(map(len, lines)) <= 120
+    settings = [line for line in "\n".join(body).splitlines() if line and not line.lstrip().startswith("#")]
+    sections = r"\s*[a-z_]+:( [&*]\w+)?"
+    assert [line for line in settings if "# " not in line and not re.fullmatch(sections, line)] == []
 
 
 @pytest.mark.parametrize(

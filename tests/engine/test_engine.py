@@ -166,7 +166,7 @@ async def test_one_of_two_servers_is_enough_to_start(key):
         assert model.limit == 64  # the dead one's are not counted
         await model.close()
         nobody = OpenAIChat(ChatConfig(base_url=[dead, dead], model="stub-model", api_key_env="STUB_KEY"))
-        with pytest.raises(UserError, match="start the server or mend base_url"):
+        with pytest.raises(UserError, match="start the server or fix base_url"):
             await nobody.start()
         await nobody.close()
 
@@ -204,7 +204,7 @@ def test_the_server_that_a_config_expects():
     for url, port in (("http://gpu2/v1", "80"), ("https://gpu2/v1", "443"), ("http://gpu2:8000/v1", "8000")):
         arguments = server_arguments(ChatConfig(model="m", base_url=url))
         assert arguments[arguments.index("--port") + 1] == port  # where the client looks for it
-    with pytest.raises(UserError, match=r"base_url 'http://gpu2:80a/v1' is no address"):
+    with pytest.raises(UserError, match=r"base_url 'http://gpu2:80a/v1' is not an address"):
         server_arguments(ChatConfig(model="m", base_url="http://gpu2:80a/v1"))
     with pytest.raises(UserError, match="base_url names no server"):
         server_arguments(ChatConfig(model="m"))

@@ -73,7 +73,7 @@ def test_longqa_end_to_end_and_carrying_on(stub, tmp_path, capsys):
     assert main(["evaluate", "longqa", config, f"baseline={tmp_path / 'eval'}"]) == 0
     assert stub.chats == 24
     assert results_of(tmp_path) | {"seconds": 0} == results | {"seconds": 0}
-    assert capsys.readouterr().out.count(MODEL) == 3  # once alone, then with the baseline beside it
+    assert capsys.readouterr().out.count(MODEL) == 3  # once alone, then with the baseline next to it
 
 
 def test_several_sets_count_alike_however_many_questions_they_have(stub, tmp_path, capsys):
@@ -92,15 +92,15 @@ def test_several_sets_count_alike_however_many_questions_they_have(stub, tmp_pat
     greedy = {"samples": 1, "sampling": {"temperature": 0.0, "max_new_tokens": 64}}
     assert main(["evaluate", "longqa", write_config(stub, tmp_path, input=str(folder), **greedy)]) == 0
     results = results_of(tmp_path)
-    assert {name: (its["questions"], its["em"]) for name, its in results["sets"].items()} == {
+    assert {name: (row["questions"], row["em"]) for name, row in results["sets"].items()} == {
         "musique": (6, pytest.approx(4 / 6)),
         "narrativeqa": (2, 0.0),
     }
     assert results["em"] == pytest.approx(1 / 3) and results["questions"] == 8
     low, high = results["intervals"]["em"]
     assert 0 < low < 1 / 3 < high <= 0.5
-    told = capsys.readouterr().out
-    assert "musique" in told and "mean of the sets" in told
+    printed = capsys.readouterr().out
+    assert "musique" in printed and "mean of the sets" in printed
 
     other = [str(folder / "musique.jsonl"), str(folder / "narrativeqa.jsonl")]
     stub.answer = lambda prompt, seed: "Answer: nobody knows"
@@ -116,10 +116,10 @@ def test_several_sets_count_alike_however_many_questions_they_have(stub, tmp_pat
 def test_what_an_evaluation_will_take_is_told_beforehand(stub, tmp_path, capsys):
     config = write_config(stub, tmp_path, model=stub_model(stub) | {"price": {"prompt": 1.0, "completion": 2.0}})
     assert main(["evaluate", "longqa", config, "--estimate"]) == 0
-    told = capsys.readouterr().out
-    assert stub.chats == 0 and "longqa, expected" in told and not (tmp_path / "eval").exists()
-    told = next(line for line in told.splitlines() if "│ longqa" in line)
-    calls, prompt = (int(cell.replace(",", "")) for cell in told.split("│")[2:4])
+    printed = capsys.readouterr().out
+    assert stub.chats == 0 and "longqa, expected" in printed and not (tmp_path / "eval").exists()
+    printed = next(line for line in printed.splitlines() if "│ longqa" in line)
+    calls, prompt = (int(cell.replace(",", "")) for cell in printed.split("│")[2:4])
     assert main(["evaluate", "longqa", config]) == 0
     made = results_of(tmp_path)["calls"]["longqa"]
     assert calls == made["calls"] == 24
@@ -200,9 +200,11 @@ def test_an_interval_holds_the_mean_and_is_the_same_every_time():
 def an_evaluation(folder, scores, **changes):
     """The results of an evaluation: each question's F1."""
     folder.mkdir()
-    told = {id: {"digest": f"digest of {id}"} | dict.fromkeys(METRICS, 0.0) | {"f1": f1} for id, f1 in scores.items()}
+    by_question = {
+        id: {"digest": f"digest of {id}"} | dict.fromkeys(METRICS, 0.0) | {"f1": f1} for id, f1 in scores.items()
+    }
     results = {"benchmark": "longqa", "model": folder.name, "adapter": None, "metrics": METRICS, "groups": {}}
-    results |= {"questions": len(scores), "sets": {"s": {}}, "by_question": {"s": told}}
+    results |= {"questions": len(scores), "sets": {"s": {}}, "by_question": {"s": by_question}}
     (folder / "results.json").write_text(json.dumps(results | changes))
     return folder
 
@@ -217,9 +219,9 @@ def test_two_evaluations_are_compared_question_by_question(tmp_path, capsys):
     # Each question became better by 0.3, so there is no doubt, however much questions differ.
     assert f1.difference == pytest.approx((0.3, 0.3, 0.3))
     assert main(["evaluate", "compare", str(before), str(after)]) == 0
-    told = capsys.readouterr().out
-    assert "+30.0" in told and "higher" in told and "not sure" in told
-    assert "1 questions that only one of them answered, or that differ in text, are left out" in told
+    printed = capsys.readouterr().out
+    assert "+30.0" in printed and "higher" in printed and "not sure" in printed
+    assert "1 questions that only one of them answered, or that differ in text, are left out" in printed
 
 
 def test_questions_of_one_id_and_another_text_are_not_compared(stub, tmp_path):
@@ -251,7 +253,7 @@ def test_inputs_of_one_name_are_refused(stub, tmp_path, capsys):
         write_jsonl(tmp_path / folder / "test.jsonl", code_questions(2))
     config = write_config(stub, tmp_path, input=[str(tmp_path / name / "test.jsonl") for name in ("a", "b")])
     assert main(["evaluate", "longqa", config]) == 2
-    assert "are sets of one name" in capsys.readouterr().err
+    assert "give two sets the same name" in capsys.readouterr().err
 
 
 def test_published_rows_of_longmab_and_longbench_are_read(stub, tmp_path, capsys):

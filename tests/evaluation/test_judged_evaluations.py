@@ -34,7 +34,7 @@ def longbench_row(name, number, query, answers):
 
 
 def write_longbench(tmp_path):
-    """Two QA sets and one for summaries, in LongBench's own format, with a set beside them that is not evaluated on."""
+    """Two QA sets and one for summaries, in LongBench's own format, with another set that is not evaluated."""
     folder = tmp_path / "data"
     folder.mkdir()
     write_jsonl(
@@ -80,13 +80,13 @@ def test_longbench_means_by_hand(stub, tmp_path, capsys):
     config = write_config(stub, tmp_path, input=str(folder), judge=judge(stub), max_failure_rate=0.3, **GREEDY)
     assert main(["evaluate", "longbench", config]) == 0
     results = results_of(tmp_path)
-    sets = {name: (its["questions"], its["judge"], its["automatic"]) for name, its in results["sets"].items()}
+    sets = {name: (row["questions"], row["judge"], row["automatic"]) for name, row in results["sets"].items()}
     assert sets["gov_report"] == (2, pytest.approx((0.75 + 0.0) / 2), pytest.approx(results_by_rouge(), abs=1e-6))
     # The best reference counts; the question without a verdict counts for the automatic metric alone.
     assert sets["hotpotqa"] == (2, 1.0, pytest.approx((1.0 + 0.0) / 2))
     assert sets["qasper"] == (1, 0.5, pytest.approx(2 * 1 / (3 + 1)))
     assert results["unjudged"] == 1
-    assert {name: its["judge"] for name, its in results["groups"].items()} == {
+    assert {name: row["judge"] for name, row in results["groups"].items()} == {
         "single-doc QA": 0.5,
         "multi-doc QA": 1.0,
         "summarisation": pytest.approx(0.375),
@@ -101,8 +101,8 @@ def test_longbench_means_by_hand(stub, tmp_path, capsys):
     assert results["cost"] == pytest.approx(
         (judged["prompt_tokens"] * PRICE["prompt"] + judged["completion_tokens"] * PRICE["completion"]) / 1e6
     )
-    told = capsys.readouterr().out
-    assert "single-doc QA" in told and "1 answers without a readable verdict" in told and "cost" in told
+    printed = capsys.readouterr().out
+    assert "single-doc QA" in printed and "1 answers without a readable verdict" in printed and "cost" in printed
 
     # Carried on, nothing is asked again; a torn row is scored again from the finished calls.
     made, path = stub.chats, tmp_path / "eval/predictions.jsonl"
@@ -113,7 +113,7 @@ def test_longbench_means_by_hand(stub, tmp_path, capsys):
 
 
 def results_by_rouge():
-    """By hand: all words of the first reference stand in the four of the summary, none of the second."""
+    """By hand: all words of the first reference are among the four of the summary, none of the second."""
     precision, recall = 3 / 4, 3 / 3
     return (2 * precision * recall / (precision + recall) + 0.0) / 2
 
@@ -136,13 +136,13 @@ def test_longreward_own_aggregated_file_is_read(stub, tmp_path, capsys):
     path = tmp_path / "longbench.json"
     path.write_text(json.dumps(rows))
     assert main(["evaluate", "longbench", write_config(stub, tmp_path, input=str(path), judge=None, **GREEDY)]) == 0
-    assert {name: its["automatic"] for name, its in results_of(tmp_path)["sets"].items()} == {
+    assert {name: row["automatic"] for name, row in results_of(tmp_path)["sets"].items()} == {
         "qasper": pytest.approx(0.5),
         "hotpotqa": 1.0,
     }
     path.write_text(json.dumps([rows[0] | {"dataset": "hotpot"}]))
     assert main(["evaluate", "longbench", write_config(stub, tmp_path, input=str(path), judge=None, **GREEDY)]) == 2
-    assert f"{path}, record 1: 'hotpot' is no set of LongBench" in capsys.readouterr().err
+    assert f"{path}, record 1: LongBench has no set 'hotpot'" in capsys.readouterr().err
 
 
 def test_the_other_selection_alone_and_what_is_asked_where_nothing_is(stub, tmp_path):
@@ -153,7 +153,7 @@ def test_the_other_selection_alone_and_what_is_asked_where_nothing_is(stub, tmp_
     ]
     path = write_jsonl(tmp_path / "hotpotqa_e.jsonl", rows)
     assert main(["evaluate", "longbench", write_config(stub, tmp_path, input=str(path), judge=None, **GREEDY)]) == 0
-    assert {name: its["questions"] for name, its in results_of(tmp_path)["sets"].items()} == {
+    assert {name: row["questions"] for name, row in results_of(tmp_path)["sets"].items()} == {
         "hotpotqa": 1,
         "gov_report": 1,
     }
@@ -222,7 +222,7 @@ def test_rated_answers_that_cannot_be_used_are_named(stub, tmp_path, capsys, sho
 
 def test_win_rate_by_hand(stub, tmp_path):
     """Question 0: the good answer wins in both orders; 1: the first one wins in both; 2: one of the verdicts is a tie;
-    3: the answers are equal, and nobody is asked; 4: one verdict cannot be read."""
+    3: the answers are equal, and no call is made; 4: one verdict cannot be read."""
     questions = [
         {"id": f"q{n}", "question": f"Question {n}?", "answer": "gold", "context": f"Text {n}."} for n in range(5)
     ]
@@ -267,8 +267,8 @@ def test_several_samples_and_a_verdict_in_vain(stub, tmp_path):
     config = write_config(stub, tmp_path, input=str(write_jsonl(tmp_path / "musique.jsonl", rows)), judge=judge(stub))
     assert main(["evaluate", "longbench", config, "samples=2"]) == 1  # too many without a verdict
     results = results_of(tmp_path)
-    told = [row["judge"] for row in rows_of(tmp_path)]
-    assert results["unjudged"] == told.count(None) > 0
+    ratings = [row["judge"] for row in rows_of(tmp_path)]
+    assert results["unjudged"] == ratings.count(None) > 0
     assert results["judge"] == 1.0
 
 
@@ -285,15 +285,15 @@ def test_the_estimate_counts_the_judges_calls(stub, tmp_path, capsys, name, chan
     config = write_config(stub, tmp_path, judge=judge(stub), **changes, **GREEDY)
     assert main(["evaluate", name, config, "--estimate"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    told = {}
+    expected = {}
     for line in lines:
         cells = [cell.strip() for cell in line.split("│")[1:-1]]
         if cells and cells[1].isdigit():
-            told[cells[0]] = int(cells[1])
+            expected[cells[0]] = int(cells[1])
     assert stub.chats == 0
     assert main(["evaluate", name, config]) == 0
-    made = {stage: its["calls"] for stage, its in results_of(tmp_path)["calls"].items()}
-    assert {stage: told[stage] for stage in made} == made
+    made = {stage: row["calls"] for stage, row in results_of(tmp_path)["calls"].items()}
+    assert {stage: expected[stage] for stage in made} == made
 
 
 def test_a_judge_is_read_by_its_probabilities(stub, tmp_path):

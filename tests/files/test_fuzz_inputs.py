@@ -24,7 +24,7 @@ from lf_longpo.plugin.entries import describe_dataset
 from lf_longpo.plugin.registry import register_dataset
 from lf_longpo.synthesis.corpus import read_corpus
 from lf_longpo.synthesis.documents import read_documents
-from lf_longpo.synthesis.sources import read_multihop
+from lf_longpo.synthesis.multihop_questions import read_multihop
 
 FILES = 2000
 

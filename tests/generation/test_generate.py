@@ -269,9 +269,9 @@ def test_a_recipe_that_cannot_be_read_does_not_spoil_the_end_of_a_run(stub, tmp_
     [
         ("policy.base_url=http://127.0.0.1:9/v1", "no connection to http://127.0.0.1:9/v1"),
         ("policy.base_url=127.0.0.1:9", "must begin with http"),
-        ("policy.api_key_env=NOT_SET", "rejects the key in NOT_SET"),
+        ("policy.api_key_env=NOT_SET", "the environment variable NOT_SET is not set; put"),
         ("policy.model=other", "does not serve 'other'; it serves stub-model"),
-        ("embedder.api_key_env=NOT_SET", "rejects the key in NOT_SET"),
+        ("embedder.api_key_env=NOT_SET", "the environment variable NOT_SET is not set; put"),
         ("pairs.template=llama33", "LLaMA-Factory knows no template 'llama33'; did you mean llama3"),
         ("input=nowhere.jsonl", "no file nowhere.jsonl"),
         ("tokenizer=/nowhere", "tokenizer: /nowhere does not exist; set tokenizer to a model folder or a hub name"),
@@ -281,7 +281,7 @@ def test_a_recipe_that_cannot_be_read_does_not_spoil_the_end_of_a_run(stub, tmp_
         ("dataset_dir=q.jsonl", "q.jsonl is a file; name another folder"),
         ("output_dir=q.jsonl/run", "q.jsonl is a file; name another folder"),
         ("dataset_name=q dataset_dir=.", "would be written over the input"),
-        ("policy.base_url=http://host:port/v1", "is no address"),
+        ("policy.base_url=http://host:port/v1", "is not an address"),
         ("policy.backend=transformers policy.base_url=null policy.model=/nowhere tokenizer=smollm2-135m", "/nowhere"),
     ],
 )

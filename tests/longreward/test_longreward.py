@@ -151,7 +151,7 @@ async def test_a_verdict_is_asked_for_until_it_can_be_read(stub):
 async def test_what_cannot_be_read_is_no_score(stub, stage, reply, calls):
     """Two statements are checked five times each; an answer without statements has no faithfulness."""
     judge = Judge(**{stage: reply})
-    with pytest.raises(CallFailed, match=f"{stage}: nothing usable in 5 replies") as caught:
+    with pytest.raises(CallFailed, match=f"{stage}: none of 5 replies of the judge can be used") as caught:
         await score(stub, judge)
     assert caught.value.last_words == reply
     assert judge.count()[stage] == calls
@@ -487,7 +487,7 @@ async def test_expected_ratings_are_read_from_a_verdict_that_is_there(stub, monk
     assert result.scores["faithfulness"] == pytest.approx(6.25)
     assert judge.count()["helpfulness"] == 1
     monkeypatch.setenv("OPENAI_API_KEY", "none")
-    with pytest.raises(UserError, match="analysis_tokens: 0 needs rating: expected and a judge that goes on"):
+    with pytest.raises(UserError, match="analysis_tokens: 0 needs rating: expected and a judge that continues"):
         LongRewardJudge(ChatConfig(provider="openai", model="m"), tokenizer="smollm2-135m", longreward=no_analysis)
 
 
@@ -496,7 +496,7 @@ async def test_expected_ratings_are_read_from_a_verdict_that_is_there(stub, monk
     [
         (400, {"code": "content_filter", "message": "no"}, r"refused by its content policy"),
         (400, {"code": "1301", "message": "no"}, r"refused by its content policy"),
-        (400, {"code": "context_length_exceeded", "message": "long"}, r"the prompt is too long for it"),
+        (400, {"code": "context_length_exceeded", "message": "long"}, r"the prompt is too long;"),
     ],
 )
 async def test_a_refusal_is_a_named_failure_and_no_storm(stub, status, error, message):
@@ -595,7 +595,7 @@ async def test_expected_ratings_need_a_server_that_tells_probabilities(stub):
     stub.answer = Judge()
     async with judge_on(stub, JudgingConfig(rating="expected")) as longreward:
         longreward._calls._model.continues_replies = False  # as at a hosted provider's own address
-        with pytest.raises(UserError, match="tells no token probabilities"):
+        with pytest.raises(UserError, match="reports no token probabilities"):
             await longreward.score(EN, "Who lit the lamp?", "Mara.")
 
 

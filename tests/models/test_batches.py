@@ -123,7 +123,7 @@ async def test_downloads_that_are_none_cost_nothing(quick, tmp_path, expected):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "complaint"),
-    [("/v1/files", "has no Batch API"), ("/v1/batches", "no batch can be made"), ("content", "not have the answers")],
+    [("/v1/files", "has no Batch API"), ("/v1/batches", "creates no batch"), ("content", "no longer has the replies")],
 )
 async def test_what_is_not_found_is_told_and_can_be_mended(quick, tmp_path, expected, path, complaint):
     with BatchStub() as stub:

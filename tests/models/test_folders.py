@@ -79,7 +79,7 @@ MODELS = {
         f"bad is a symbolic link to [WARNING] no path, which does not exist; {ANOTHER}",
     ),
     "file": (lambda path: write(path), f"bad is a file, not a folder; {ANOTHER}"),
-    "empty": (lambda path: path.mkdir(), f"bad is no model folder: it has no config.json; {ANOTHER}"),
+    "empty": (lambda path: path.mkdir(), f"bad is not a model folder: it has no config.json; {ANOTHER}"),
     "no weights": (lambda path: write(path / "config.json"), f"bad has no weights (model.safetensors); {ANOTHER}"),
     "no weights but training's files": (
         lambda path: (write(path / "config.json"), write(path / "training_args.bin")),
@@ -108,13 +108,13 @@ MODELS = {
     ),
     "adapter without its base": (
         lambda path: write(path / "adapter_config.json", '{"base_model_name_or_path": "./gone"}'),
-        "bad is a LoRA adapter, not a whole model, and of its base model, ./gone does not exist; set model to the "
-        "folder or hub name of that base model, and set adapter: bad",
+        "bad is a LoRA adapter, not a whole model, and its base model is missing: ./gone does not exist; set model to "
+        "the folder or hub name of that base model, and set adapter: bad",
     ),
     "adapter without the embedded model": (
         lambda path: write(path / "adapter_config.json", '{"base_model_name_or_path": "models/smollm2-135m"}'),
-        "bad is a LoRA adapter, not a whole model, and of its base model, models/smollm2-135m does not exist; make it "
-        "with `bash scripts/setup.sh`, and set adapter: bad",
+        "bad is a LoRA adapter, not a whole model, and its base model is missing: models/smollm2-135m does not exist; "
+        "make it with `bash scripts/setup.sh`, and set adapter: bad",
     ),
 }
 
@@ -131,7 +131,10 @@ def test_a_folder_that_is_no_model(here, plant, expected):
 ADAPTER = "set adapter to the output_dir of a LoRA training, or remove it"
 ADAPTERS = {
     "absent": (lambda path: None, f"./bad does not exist; {ADAPTER}"),
-    "no adapter": (lambda path: path.mkdir(), f"./bad is no adapter folder: it has no adapter_config.json; {ADAPTER}"),
+    "no adapter": (
+        lambda path: path.mkdir(),
+        f"./bad is not an adapter folder: it has no adapter_config.json; {ADAPTER}",
+    ),
     "whole model": (
         lambda path: write(path / "config.json"),
         "./bad is a whole model, not an adapter; set model: ./bad and remove adapter",
@@ -165,7 +168,7 @@ def test_what_makes_a_folder_is_named(here, monkeypatch):
     )
     monkeypatch.setenv("HOME", str(here))
     assert model_problem("~/sound", "model", "adapter") == (
-        f"~/sound does not exist, since `~` is not expanded there: write {here}/sound; {ANOTHER}"
+        f"~/sound does not exist, because `~` is not expanded in settings; write {here}/sound; {ANOTHER}"
     )
 
 
@@ -180,7 +183,7 @@ def test_a_tokenizer_or_an_embedder_that_is_not_there(here):
     assert tokenizer_problem("./bad", "tokenizer") == (
         "./bad has no tokenizer (tokenizer.json); set tokenizer to a model folder or a hub name"
     )
-    assert embedder_problem("./bad", "embedder.model").startswith("./bad is no model folder: it has no config.json")
+    assert embedder_problem("./bad", "embedder.model").startswith("./bad is not a model folder: it has no config.json")
     write(here / "bad/modules.json")
     assert embedder_problem("./bad", "embedder.model") is None
 

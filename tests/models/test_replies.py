@@ -49,7 +49,7 @@ def test_a_reply_that_was_begun_may_end_at_once():
 
 @pytest.mark.parametrize("reason", ["error", "abort", "network_error", "insufficient_system_resource"])
 def test_a_reply_that_broke_off_is_none(reason):
-    with pytest.raises(TryAgain, match=f"broke the reply off .finish_reason {reason}"):
+    with pytest.raises(TryAgain, match=f"an error of the server ended the reply .finish_reason {reason}"):
         read_reply(reply("Half of", reason), REQUEST)
 
 
@@ -252,15 +252,15 @@ async def test_a_cache_of_an_earlier_version_tells_what_was_cut_off(tmp_path):
         ([[float("nan"), 0.0], [1.0, 0.0]], "not finite"),
         ([[1e400, 0.0], [1.0, 0.0]], "not finite"),
         ([[1e300, 0.0], [1.0, 0.0]], "not finite"),
-        ([[1.0, 0.0]], r"of the shape \(1, 2\) for 2 texts"),
-        ([[1.0, 0.0]] * 3, r"of the shape \(3, 2\) for 2 texts"),
+        ([[1.0, 0.0]], r"of shape \(1, 2\) for 2 texts"),
+        ([[1.0, 0.0]] * 3, r"of shape \(3, 2\) for 2 texts"),
         ([[1.0], [1.0, 0.0]], "cannot be read"),
         ([[1.0, None], [1.0, 0.0]], "not finite"),
         ([["x", "y"], [1.0, 0.0]], "cannot be read"),
         ([[10**400, 0.0], [1.0, 0.0]], "cannot be read"),
-        ([[], []], r"of the shape \(2, 0\)"),
-        ([1.0, 2.0], r"of the shape \(2,\)"),
-        ([[1.0, 0.0, 0.0]] * 2, "of 3 after ones of 2 numbers"),
+        ([[], []], r"of shape \(2, 0\)"),
+        ([1.0, 2.0], r"of shape \(2,\)"),
+        ([[1.0, 0.0, 0.0]] * 2, "of 3 numbers after vectors of 2"),
     ],
 )
 async def test_vectors_that_are_none_are_an_error_that_names_the_server(stub, vectors, words):

@@ -142,7 +142,7 @@ def test_any_line_of_a_batch_is_a_completion_or_an_error_of_ours(key):
     chat = BatchChat(config, BatchStore(None), Ledger())
     row = {"custom_id": "a", "response": {"status_code": 200, "body": a_reply()}, "error": None}
     for line in map(json.dumps, mutations(row, 400)):
-        chat._batches._keep("file", [line.encode(), line.encode()[:-1], b"\xff" + line.encode()])
+        chat._batches._store_replies("file", [line.encode(), line.encode()[:-1], b"\xff" + line.encode()])
         try:
             usable(chat._read(line, REQUEST))
         except (CallFailed, UserError) as error:

@@ -7,7 +7,14 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
 
 from lf_longpo.config import ChatConfig, SamplingConfig
 from lf_longpo.errors import CallFailed
@@ -76,6 +83,42 @@ async def test_replies_are_those_of_transformers_own_generation(tiny, tokenizer)
     ]
     assert await answers(tiny, requests) == expected
     assert len(set(expected)) > 3
+
+
+@pytest.mark.parametrize("architecture", ["window", "state"])
+async def test_rows_of_a_model_whose_cache_cannot_be_cut_stay_in_the_batch(tmp_path, tokenizer, architecture):
+    """Layers with a sliding window or a state: rows end at different times, and none changes the others."""
+    sizes = {"vocab_size": len(tokenizer), "hidden_size": 32, "num_hidden_layers": 2}
+    marks = {"eos_token_id": 2, "bos_token_id": 1, "pad_token_id": 2}
+    torch.manual_seed(0)
+    if architecture == "window":
+        heads = {"intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+        config = MistralConfig(**sizes, **heads, **marks, sliding_window=8, max_position_embeddings=512)
+        model = MistralForCausalLM(config)
+    else:
+        config = MambaConfig(**sizes, **marks, state_size=8, max_position_embeddings=512)
+        model = MambaForCausalLM(config)
+    model.to(torch.float32).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    prompts = [f"lamp {'and more ' * length}" for length in range(4)]
+    requests = [request(prompt, temperature=0.0, max_new_tokens=3 + length) for length, prompt in enumerate(prompts)]
+    expected = []
+    for prompt, asked in zip(prompts, requests, strict=True):
+        ids = torch.tensor([chat_ids(prompt, tokenizer)])
+        new = model.eval().generate(ids, max_new_tokens=asked.sampling.max_new_tokens, do_sample=False)
+        expected.append(tokenizer.decode(new[0, ids.shape[1] :], skip_special_tokens=True))
+    assert len(set(expected)) == 4
+    sizes = []
+    chat = TransformersChat(ChatConfig(backend="transformers", model=str(tmp_path)))
+    await chat.start()
+    chat._model.float()
+    generate = chat._model.generate
+    chat._model.generate = lambda **given: sizes.append(len(given["input_ids"])) or generate(**given)
+    completions = await asyncio.gather(*map(chat.complete, requests))
+    await chat.close()
+    assert sizes == [4]  # one call: with a cache that can be cut, rows would be taken out after the second reply
+    assert [completion.completion_tokens for completion in completions] == [3, 4, 5, 6]
+    assert [completion.text for completion in completions] == expected
 
 
 @pytest.mark.slow

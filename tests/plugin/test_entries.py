@@ -15,7 +15,7 @@ from lf_longpo.export.formats import preference_rows, sharegpt_rows
 from lf_longpo.files.faults import Faults
 from lf_longpo.plugin.entries import describe_dataset
 from lf_longpo.plugin.registry import load_dataset_info
-from lf_longpo.plugin.shape import DEFAULT_TAGS, drop_reason, shape_of, type_fault
+from lf_longpo.plugin.row_shape import DEFAULT_TAGS, drop_reason, shape_of, type_fault
 from lf_longpo.run_folder.pair_sets import find_pair_set
 
 ALPACA = {"instruction": "Name a river.", "input": "", "output": "Aare"}
@@ -113,7 +113,7 @@ REFUSED = {
     "a response that is an object": (ALPACA | {"output": {"city": "Bern"}}, {}, r"line 1: 'output' is an object; "),
     "a response that is a number": (ALPACA | {"output": 5}, {}, "'output' is a number"),
     "pairs of objects": (PAIR | {"chosen": {"text": "x"}}, {}, "'chosen' is an object"),
-    "responses as texts beside messages": (
+    "responses as texts next to messages": (
         {"conversations": CHAT[:1], "chosen": "Aare", "rejected": "no"},
         {},
         "'chosen' is text; LLaMA-Factory reads one object with 'from' and 'value'",
@@ -124,7 +124,7 @@ REFUSED = {
     "roles that are not known": (
         {"messages": [{"from": "Q", "value": "a"}, {"from": "A", "value": "b"}]},
         {},
-        "the roles are 'Q', 'A'; name them: --tags user_tag",
+        "the roles are 'Q', 'A'; name them with --tags user_tag",
     ),
     "roles that are no text": (
         {"messages": [{"from": ["human"], "value": "a"}]},
@@ -172,7 +172,7 @@ def test_a_folder_has_files_of_one_type(tmp_path):
     with pytest.raises(UserError, match=r"c\.csv and a\.jsonl have different types"):
         describe_dataset(str(tmp_path / "rows"), tmp_path)
     (tmp_path / "rows/README.md").write_text("a")
-    with pytest.raises(UserError, match=r"README\.md is none of \.jsonl, \.json, \.parquet, \.csv, \.arrow, \.txt"):
+    with pytest.raises(UserError, match=r"README\.md has none of the types that LLaMA-Factory loads \(\.jsonl, "):
         describe_dataset(str(tmp_path / "rows"), tmp_path)
     (tmp_path / "none").mkdir()
     with pytest.raises(UserError, match="none is empty"):

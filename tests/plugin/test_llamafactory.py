@@ -1,4 +1,4 @@
-"""What the real LLaMA-Factory makes of the data: its own loader, and its own trainer on a tiny model."""
+"""The data in the real LLaMA-Factory: its loader, and its trainer on a tiny model."""
 
 import json
 import sys

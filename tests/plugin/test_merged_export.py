@@ -5,12 +5,13 @@ import torch
 import yaml
 from conftest import REPOSITORY
 from peft import LoraConfig, PeftModel, get_peft_model
+from recipes import FAMILIES
 from tiny_models import tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["llama3", "qwen2", "glm4"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_export_merges_the_adapter(family, tmp_path):
     from llamafactory.train.tuner import export_model
 

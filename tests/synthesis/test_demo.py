@@ -32,7 +32,7 @@ def test_train_and_held_out_share_no_document(tmp_path, monkeypatch):
     assert not {question.context for question in train} & {question.context for question in held_out}
 
 
-@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real data is not beside the checkout")
+@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real data is not next to the checkout")
 def test_musique_becomes_single_hop_questions_with_their_support(tmp_path):
     output = tmp_path / "questions.jsonl"
     source = REAL_DATA / "musique_train_100.json"

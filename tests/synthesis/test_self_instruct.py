@@ -112,7 +112,7 @@ def test_documents_of_all_kinds_become_an_sft_data_set(tmp_path, stub, capsys):
     assert entry["columns"] == {"prompt": "context", "query": "query", "response": "answer"}
     assert "| documents | CC0-1.0 |" in (tmp_path / "data/asked.card.md").read_text()
 
-    # Started again it asks nobody, and gives the same file.
+    # Started again it makes no calls, and gives the same file.
     before, chats = (tmp_path / "data/asked.jsonl").read_bytes(), stub.chats
     assert main(write_config(tmp_path, stub, licence="CC0-1.0")) == 0
     assert stub.chats == chats == 2 * len(rows) and (tmp_path / "data/asked.jsonl").read_bytes() == before
@@ -269,10 +269,10 @@ def test_documents_that_cannot_be_used_are_named_together(tmp_path, stub, capsys
     said = capsys.readouterr().err
     for fault in (
         "9 documents cannot be used",
-        "empty.txt holds no text; fill it or move it away",
-        "secret.pdf is encrypted; decrypt it or move it away",
-        "scan.pdf holds no text; recognise its pages if they are pictures, or move it away",
-        "torn.pdf is no PDF that can be read",
+        "empty.txt holds no text; fill it, or remove it from the folder",
+        "secret.pdf is encrypted; decrypt it, or remove it from the folder",
+        "scan.pdf holds no text; run OCR if its pages are images, or remove it from the folder",
+        "torn.pdf cannot be read as PDF",
         "latin.txt is not UTF-8",
         "rows.jsonl, line 2: the field text must be a text that is not empty",
         "rows.jsonl, line 3: the field text must be",
@@ -286,7 +286,10 @@ def test_documents_that_cannot_be_used_are_named_together(tmp_path, stub, capsys
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"min_tokens": 5000, "max_tokens": 6000}, "no document is left (1 too short); min_tokens is 5000"),
+        (
+            {"min_tokens": 5000, "max_tokens": 6000},
+            "no document is left (1 too short); lower min_tokens (5000), or name other documents",
+        ),
         ({"min_tokens": 3000}, "max_tokens 1500 is below min_tokens 3000"),
         ({"kinds": ["riddle"]}, "kinds"),
         ({"input": "nothing.pdf"}, "no file nothing.pdf"),
@@ -297,7 +300,7 @@ def test_documents_that_cannot_be_used_are_named_together(tmp_path, stub, capsys
         ({"max_cost": 1}, "max_cost needs the price"),
     ],
 )
-def test_settings_that_cannot_work_are_told(tmp_path, stub, capsys, monkeypatch, changes, said):
+def test_settings_that_cannot_work_are_named(tmp_path, stub, capsys, monkeypatch, changes, said):
     monkeypatch.chdir(tmp_path)
     write_documents(tmp_path, a__txt=words("a"))
     write_jsonl(tmp_path / "twice.jsonl", [{"id": "a", "text": words("a", 800)}, {"id": "a#1", "text": words("b", 90)}])

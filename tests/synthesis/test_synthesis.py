@@ -14,7 +14,7 @@ from lf_longpo.cli import main
 from lf_longpo.data.questions import Source, check_questions
 
 MUSIQUE = REAL_DATA / "musique_train_100.json"
-needs_data = pytest.mark.skipif(not MUSIQUE.is_file(), reason="MuSiQue is not beside the checkout")
+needs_data = pytest.mark.skipif(not MUSIQUE.is_file(), reason="MuSiQue is not next to the checkout")
 
 
 def write_config(tmp_path, **changes):
@@ -137,7 +137,7 @@ def test_a_corpus_gives_articles_and_distractors(tmp_path):
         assert sum(title.casefold() in ("title 0.1", "title_0.1") for title in row["documents"]) == 1
     assert len({row["context"] for row in rows}) == 3
 
-    # The index is made anew when the corpus has changed, and used when it has not.
+    # The index is recreated when the corpus has changed, and reused when it has not.
     index = tmp_path / "out/questions.index.sqlite"
     stamp = index.stat().st_mtime_ns
     assert main(["synthesize", "multihop", config]) == 0
@@ -150,7 +150,10 @@ def test_a_corpus_gives_articles_and_distractors(tmp_path):
 PARAGRAPH = {"title": "T", "paragraph_text": "x", "is_supporting": True}
 MUSIQUE_ROW = {"id": "m", "question": "Q?", "answer": "A", "paragraphs": [PARAGRAPH]}
 ODD = [
-    ({"id": "x", "question": "Q?"}, "neither the field paragraphs (MuSiQue) nor context and supporting_facts"),
+    (
+        {"id": "x", "question": "Q?"},
+        "the row has neither the field paragraphs (MuSiQue) nor context and supporting_facts",
+    ),
     (hotpot(99, supporting_facts=[["Another", 0]]), "the supporting title 'Another' is not in the field context"),
     (hotpot(99, supporting_facts=[[["T"], 0]]), "the field supporting_facts must hold pairs of title and sent_id"),
     (hotpot(99, context=[["Title 99.1", [" "]], ["Title 99.3", ["x"]]]), "paragraph 1: it supports the answer and is"),
@@ -159,9 +162,12 @@ ODD = [
     (hotpot(99, answer_aliases="x", answer=""), "the field answer must be a text that is not empty"),
     (MUSIQUE_ROW | {"paragraphs": [PARAGRAPH | {"is_supporting": False}]}, "no paragraph supports question 'm'"),
     (MUSIQUE_ROW | {"paragraphs": [{"title": "T", "text": "x"}]}, "paragraph 1: the field paragraph_text is missing; "),
-    (MUSIQUE_ROW | {"paragraphs": ["x"]}, "paragraph 1: an object with title, paragraph_text and is_supporting is"),
+    (
+        MUSIQUE_ROW | {"paragraphs": ["x"]},
+        "paragraph 1: the paragraph must be an object with title, paragraph_text and is_supporting",
+    ),
     (MUSIQUE_ROW | {"paragraphs": [PARAGRAPH | {"paragraph_text": FILL * 99}]}, "the supporting documents alone take"),
-    ("x", "an object of MuSiQue, HotpotQA or 2WikiMultiHopQA is needed"),
+    ("x", "the row must be an object; name a file of MuSiQue, HotpotQA or 2WikiMultiHopQA"),
 ]
 
 
@@ -170,10 +176,10 @@ def test_odd_questions_are_passed_over_counted_and_named(tmp_path, capsys):
     config = small(tmp_path, [*rows, *(row for row, _ in ODD)])
     assert main(["synthesize", "multihop", config]) == 0
     assert [row["id"] for row in made(tmp_path)] == [f"h{number}" for number in range(60)]
-    told = capsys.readouterr().out.replace("\n", " ")
-    assert f"skipped questions: {len(ODD)}" in told and f"... and {len(ODD) - 10} more" in told
+    printed = capsys.readouterr().out.replace("\n", " ")
+    assert f"skipped questions: {len(ODD)}" in printed and f"... and {len(ODD) - 10} more" in printed
     for number, (_, said) in enumerate(ODD[:10], 61):
-        assert re.search(rf"line {number}[:,] {re.escape(said)}", told), (number, said)
+        assert re.search(rf"line {number}[:,] {re.escape(said)}", printed), (number, said)
 
 
 @pytest.mark.parametrize("odd", range(len(ODD)))
@@ -228,8 +234,8 @@ def test_articles_without_title_or_text_are_passed_over(tmp_path, capsys):
     articles = [{"title": f"A{number}", "text": f"Article {number} says it. " * 20} for number in range(40)]
     corpus = write_jsonl(tmp_path / "corpus.jsonl", [*empty, *articles])
     assert main(["synthesize", "multihop", config, f"corpus={corpus}"]) == 0
-    told = capsys.readouterr().err
-    assert "skipped articles: 3" in told and f"{corpus}, line 2: the field text" in told
+    printed = capsys.readouterr().err
+    assert "skipped articles: 3" in printed and f"{corpus}, line 2: the field text" in printed
     write_jsonl(corpus, empty)
     assert main(["synthesize", "multihop", config, f"corpus={corpus}"]) == 2
     assert f"corpus: 3 articles cannot be used:\n{corpus}, line 1: the field title" in capsys.readouterr().err
@@ -305,9 +311,9 @@ def test_mixed_questions_are_filtered_by_length_language_and_duplicate(tmp_path,
     config = write_mix(tmp_path, inputs, max_tokens=1000, languages=["en"])
     assert main(["synthesize", "mix", config]) == 0
     assert [row["id"] for row in made(tmp_path)] == ["a", "b", "c"]
-    told = capsys.readouterr().out
-    assert "1 left out for their length" in told and "1 left out for their language" in told
-    assert "2 left out for their duplicate context" in told
+    printed = capsys.readouterr().out
+    assert "1 left out for their length" in printed and "1 left out for their language" in printed
+    assert "2 left out for their duplicate context" in printed
     assert "| musique | CC BY 4.0 | 1 |" in (tmp_path / "out/questions.card.md").read_text()
     assert main(["synthesize", "mix", config, "questions_per_context=2", "near_duplicate=null", "languages=[]"]) == 0
     assert [row["id"] for row in made(tmp_path)] == ["a", "b", "same", "near", "zh", "c"]
@@ -333,9 +339,9 @@ def test_what_is_held_out_shares_no_document_with_training(tmp_path, capsys):
     assert main(["synthesize", "mix", config]) == 0 and held_out.read_bytes() == before
 
     assert main(["synthesize", "mix", config, "held_out_questions=30"]) == 2
-    assert "cannot be held out with something left to train on" in capsys.readouterr().err
+    assert "leaves none to train on; lower held_out_questions" in capsys.readouterr().err
     assert main(["synthesize", "mix", config, "min_tokens=100000"]) == 2
-    assert "30 left out for length" in capsys.readouterr().err
+    assert "30 removed for length" in capsys.readouterr().err
 
 
 def test_ids_that_stand_twice_and_outputs_that_are_inputs_are_refused(tmp_path, capsys):
@@ -343,7 +349,7 @@ def test_ids_that_stand_twice_and_outputs_that_are_inputs_are_refused(tmp_path, 
     assert main(["synthesize", "mix", config]) == 2
     assert "two.jsonl, line 1: id 'a' is already used in" in capsys.readouterr().err
     assert main(["synthesize", "mix", config, f"output={tmp_path / 'one.jsonl'}"]) == 2
-    assert "would be written over" in capsys.readouterr().err
+    assert "would overwrite" in capsys.readouterr().err
 
 
 def test_articles_that_are_too_long_for_what_is_left_are_cut(tmp_path, tokenizer, capsys):
@@ -364,19 +370,19 @@ def test_articles_that_are_too_long_for_what_is_left_are_cut(tmp_path, tokenizer
     assert "11 titles of supporting documents are not in the corpus" in capsys.readouterr().out
 
 
-def test_an_index_is_nobodys_else(tmp_path, capsys):
+def test_an_index_is_not_shared_or_overwritten(tmp_path, capsys):
     rows = [hotpot(number) for number in range(60)]
     other = tmp_path / "calls.sqlite"
     with sqlite3.connect(other) as db:
         db.execute("CREATE TABLE paid (calls TEXT)")
     before = other.read_bytes()
     assert main(["synthesize", "multihop", small(tmp_path, rows, index=str(other))]) == 2
-    assert f"index: {other} is there and is no index of passages" in capsys.readouterr().err
+    assert f"index: {other} exists and is not an index of passages" in capsys.readouterr().err
     assert other.read_bytes() == before
     index = tmp_path / "index.sqlite"
     with FileLock(f"{index}.lock"):
         assert main(["synthesize", "multihop", small(tmp_path, rows, index=str(index))]) == 2
-    assert "another run is working with" in capsys.readouterr().err
+    assert "another run uses" in capsys.readouterr().err
 
 
 def test_chinese_near_duplicates_are_found(tmp_path):

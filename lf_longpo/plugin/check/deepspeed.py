@@ -1,4 +1,4 @@
-"""The DeepSpeed configuration that a recipe names: there, readable, and of one mind with the recipe."""
+"""The DeepSpeed configuration of a recipe: readable, and in agreement with the recipe."""
 
 import json
 from collections.abc import Mapping
@@ -15,9 +15,9 @@ class Zero(NamedTuple):
     """What DeepSpeed splits over the GPUs or moves to the CPU.
 
     Attributes:
-        stage: 0 nothing, 1 optimizer states, 2 and gradients, 3 and weights.
-        optimizer_on_cpu: optimizer states lie in the CPU's memory.
-        weights_on_cpu: weights lie in the CPU's memory.
+        stage: 0 nothing, 1 optimizer states, 2 also gradients, 3 also weights.
+        optimizer_on_cpu: whether optimizer states are in the CPU's memory.
+        weights_on_cpu: whether weights are in the CPU's memory.
     """
 
     stage: int = 0
@@ -26,25 +26,28 @@ class Zero(NamedTuple):
 
 
 def read_deepspeed(settings: Mapping[str, Any], findings: Findings) -> dict[str, Any] | None:
-    """The configuration that the recipe's `deepspeed` names, or None where there is none to be had."""
+    """The configuration that the recipe's `deepspeed` names; None if it names none or it cannot be read."""
     named = settings.get("deepspeed")
     if named is None:
         return None
     if settings.get("use_cpu"):
-        findings.error("use_cpu", "DeepSpeed's ranks do not find each other with it; leave it out, the CPU is found")
+        findings.error(
+            "use_cpu",
+            "the processes of DeepSpeed do not find each other with it; remove it: the CPU is used without it",
+        )
     if isinstance(named, Mapping):
         return dict(named)
     path = Path(str(named))
     if not path.is_file():
-        findings.error("deepspeed", f"no file {path}; the shipped ones lie in yaml/deepspeed")
+        findings.error("deepspeed", f"no file {path}; set one of yaml/deepspeed, or correct the path")
         return None
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        findings.error("deepspeed", f"{path} is not JSON: {error}")
+        findings.error("deepspeed", f"{path} is not JSON: {error}; fix the file")
         return None
     if not isinstance(config, dict):
-        findings.error("deepspeed", f"{path} must hold a JSON object")
+        findings.error("deepspeed", f"{path} must hold a JSON object; fix the file")
         return None
     return config
 
@@ -60,20 +63,20 @@ def zero_of(config: Mapping[str, Any] | None) -> Zero:
 
 
 def check_deepspeed(config: dict[str, Any], run: Arguments, world: int, steps: int, findings: Findings) -> None:
-    """Reports where DeepSpeed's values contradict the recipe's, by transformers' own comparison.
+    """Reports DeepSpeed's values that contradict the recipe's, by transformers' comparison.
 
     Args:
         config: DeepSpeed's configuration.
         run: the recipe.
-        world: processes in all.
+        world: number of processes.
         steps: optimizer steps of the run.
-        findings: takes what is found.
+        findings: gets the results.
     """
     from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
 
     try:
         compared = HfTrainerDeepSpeedConfig(json.loads(json.dumps(config)))
-    except ImportError:  # not installed, which check_prerequisites reports
+    except ImportError:  # not installed; check_prerequisites reports it
         return
     except ValueError as error:
         findings.error("deepspeed", first_line(error))
@@ -86,11 +89,13 @@ def check_deepspeed(config: dict[str, Any], run: Arguments, world: int, steps: i
         compared.trainer_config_finalize(arguments, model, steps)
     except ValueError:
         for mismatch in compared.mismatches:
-            ours, _, theirs = mismatch.removeprefix("- ds ").partition(" vs hf ")
-            findings.error("deepspeed", f'{ours} contradicts the recipe\'s {theirs}; write "auto" there')
+            value, _, recipe_value = mismatch.removeprefix("- ds ").partition(" vs hf ")
+            findings.error("deepspeed", f'{value} contradicts the recipe\'s {recipe_value}; set it to "auto"')
     if zero_of(config).stage == 3 and (run.finetuning.pure_bf16 or run.training.predict_with_generate):
-        findings.error("deepspeed", "LLaMA-Factory refuses ZeRO-3 with pure_bf16 or predict_with_generate")
+        findings.error(
+            "deepspeed", "LLaMA-Factory refuses ZeRO-3 with pure_bf16 or predict_with_generate; set them to false"
+        )
     if run.finetuning.use_galore or run.finetuning.use_apollo:
-        findings.error("deepspeed", "LLaMA-Factory refuses DeepSpeed with GaLore or APOLLO")
+        findings.error("deepspeed", "LLaMA-Factory refuses DeepSpeed with GaLore or APOLLO; remove one of them")
     if run.model.quantization_bit not in (None, 4) and zero_of(config).stage == 3:
         findings.error("deepspeed", "ZeRO-3 splits 4-bit weights only; use yaml/deepspeed/ds_z2.json")

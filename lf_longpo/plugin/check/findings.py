@@ -1,4 +1,4 @@
-"""What a check found: errors, warnings and facts, in the order found."""
+"""The results of a check: errors, warnings and facts, in the order in which they were found."""
 
 import difflib
 from collections.abc import Iterable
@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 
 class Finding(NamedTuple):
-    """One thing found.
+    """An error or a warning.
 
     Attributes:
-        where: the setting, data set or file it is about.
-        message: what is wrong and how to mend it.
+        where: the setting, data set or file that it concerns.
+        message: what is wrong and how to fix it.
     """
 
     where: str
@@ -20,7 +20,7 @@ class Finding(NamedTuple):
 
 @dataclass
 class Findings:
-    """Errors end a run or ruin it for certain; warnings probably harm it; facts are what the run will be."""
+    """Errors stop or spoil a run; warnings probably harm it; facts describe the run."""
 
     errors: list[Finding] = field(default_factory=list)
     warnings: list[Finding] = field(default_factory=list)
@@ -36,6 +36,6 @@ class Findings:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """`; did you mean ...?` for the most similar of `names`, or nothing where none is similar."""
+    """`; did you mean ...?` with the most similar of `names`, or an empty text if none is similar."""
     near = difflib.get_close_matches(name, list(names), n=2)
     return f"; did you mean {' or '.join(near)}?" if near else ""

@@ -1,4 +1,4 @@
-"""A copy of a data set in which no question is lost: contexts cut in their middle until examples fit cutoff_len."""
+"""Copies of data sets in which no question is lost: contexts are cut in their middle until examples fit cutoff_len."""
 
 import json
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ from lf_longpo.plugin.check.recipe_check import Checked
 from lf_longpo.plugin.check.template import Encoding
 from lf_longpo.plugin.recipe import Arguments
 from lf_longpo.plugin.registry import check_registration, load_dataset_info, register_dataset
-from lf_longpo.plugin.shape import Shape
+from lf_longpo.plugin.row_shape import Shape
 from lf_longpo.text.chunking import token_starts
 from lf_longpo.text.fitting import without_middle
 
-# Tokens of a text that stay at least. What stays of fewer may have lost the question.
+# Tokens to which a text is cut at most: a shorter rest may have lost the question.
 _LEAST = 32
 
 
@@ -26,10 +26,10 @@ class Fixed(NamedTuple):
 
     Attributes:
         name: of the copy in dataset_info.json.
-        path: its file.
-        cut: how many examples were cut.
+        path: of its file.
+        cut: number of examples that were cut.
+        left_out: numbers, from 1, of rows that were skipped: they are too long without contexts, or not usable.
         evaluates: whether it is an evaluation set.
-        left_out: rows, from 1, whose responses alone are too long, or that LLaMA-Factory cannot use.
     """
 
     name: str
@@ -42,11 +42,13 @@ class Fixed(NamedTuple):
 def fix_lengths(checked: Checked) -> list[Fixed]:
     """Writes and registers a copy of each data set next to the others, as `<name>_fit<cutoff_len>`.
 
-    The longest texts of a question give way, from their middle: a question stands at its end or in a text of its own,
-    and instructions at its start. Answers that are trained, tool calls and descriptions of tools stay whole. Rows that
-    fit are copied as they are. Where no copy can be made, the findings get an error and nothing is written.
+    The longest texts of a prompt are cut in their middle: a question is at the end or in its own text, and instructions
+    are at the start. Trained answers, tool calls and descriptions of tools stay whole. Rows that fit are copied
+    unchanged. If no copy can be made, the findings get an error and nothing is written.
     """
-    copies = []
+    copies: list[Fixed] = []
+    if checked.run is None or checked.encoding is None:
+        return copies
     for dataset, measured in checked.datasets:
         try:
             copies.append(_fixed_copy(dataset, measured, checked.run, checked.encoding))
@@ -56,10 +58,10 @@ def fix_lengths(checked: Checked) -> list[Fixed]:
 
 
 def _fixed_copy(dataset: RawDataset, measured: Measured, run: Arguments, encoding: Encoding) -> Fixed:
-    """One copy.
+    """Writes and registers one copy.
 
     Raises:
-        UserError: an entry of the copy's name and another shape is in the way, or no row can stay.
+        UserError: the copy's name has an entry of another shape, or no row can be kept.
     """
     name = f"{dataset.name}_fit{run.data.cutoff_len}"
     folder = Path(run.data.dataset_dir)
@@ -88,7 +90,7 @@ def _fixed_copy(dataset: RawDataset, measured: Measured, run: Arguments, encodin
             yield json.dumps(row, ensure_ascii=False, default=str) + "\n"
         if len(left_out) == len(dataset.rows):
             raise UserError(
-                f"no example can be cut to {run.data.cutoff_len} tokens, so no copy was made; raise cutoff_len"
+                f"no example can be cut to {run.data.cutoff_len} tokens, so no copy was written; raise cutoff_len"
             )
 
     path = folder / entry["file_name"]
@@ -98,28 +100,31 @@ def _fixed_copy(dataset: RawDataset, measured: Measured, run: Arguments, encodin
 
 
 def _fitted(row: dict[str, Any], total: int, shape: Shape, encoder: Encoder, stage: str, limit: int) -> dict[str, Any]:
-    """The row with its longest texts cut to one length, the largest with which the example has `limit` tokens.
+    """The row with its longest texts cut to one length: the largest at which the example has at most `limit` tokens.
 
     Args:
         row: the example.
-        total: its tokens.
+        total: its number of tokens.
         shape: of the data set.
-        encoder: LLaMA-Factory's encoding, which is what is measured.
+        encoder: measures in LLaMA-Factory's encoding.
         stage: of the data: sft, rm or kto.
         limit: the cutoff length.
 
     Raises:
-        TextTooLong: too little would stay of them.
+        TextTooLong: too little of the texts would be left.
     """
-    starts = {place: token_starts(_at(row, place), encoder.tokenizer) for place in _texts(row, shape, stage)}
+    starts = {path: token_starts(_at(row, path), encoder.tokenizer) for path in _texts(row, shape, stage)}
     excess = total - limit
     while (keep := _common_length(list(map(len, starts.values())), excess)) >= _LEAST:
         fitted = row
-        for place, begins in starts.items():
+        for path, begins in starts.items():
             if len(begins) > keep:
-                fitted = _with(fitted, place, without_middle(_at(row, place), begins, keep))
-        # The mark and the new neighbours cost tokens of their own; how many only the whole can tell.
-        over = encoder.lengths(encoder.converted(fitted)).total - limit
+                fitted = _with(fitted, path, without_middle(_at(row, path), begins, keep))
+        # The ellipsis and the new neighbours add tokens; only encoding the whole example shows how many.
+        lengths = encoder.lengths(encoder.converted(fitted))
+        if lengths is None:
+            break
+        over = lengths.total - limit
         if over <= 0:
             return fitted
         excess += over
@@ -127,8 +132,9 @@ def _fitted(row: dict[str, Any], total: int, shape: Shape, encoder: Encoder, sta
 
 
 def _common_length(lengths: list[int], excess: int) -> int:
-    """The largest length to which the longest of some texts are cut so that `excess` tokens are saved in all; below
-    zero where they have fewer.
+    """The largest length to which the longest texts can be cut to save `excess` tokens in total.
+
+    It is below zero if the texts have fewer tokens.
     """
     ordered = sorted(lengths, reverse=True)
     keep, sum_of_longest = -1, 0
@@ -141,41 +147,44 @@ def _common_length(lengths: list[int], excess: int) -> int:
 
 
 def _texts(row: dict[str, Any], shape: Shape, stage: str) -> list[tuple[Any, ...]]:
-    """Where in a row the texts stand that can be cut, as keys from the outside in.
+    """The paths in a row (keys from the outside in) of the texts that can be cut.
 
-    SFT trains on every answer of a conversation, the other stages on the last one only: earlier ones are context there.
+    SFT trains on every answer of a conversation, the other stages on the last answer only; there, earlier answers are
+    context.
     """
     columns, tags = shape.columns, shape.tags
     answers = stage != "sft"
     if shape.formatting == "alpaca":
-        places = [(columns[ours],) for ours in ("prompt", "query", "system") if ours in columns]
+        paths: list[tuple[Any, ...]] = [
+            (columns[column],) for column in ("prompt", "query", "system") if column in columns
+        ]
         history = row[columns["history"]] if "history" in columns else None
         turns = range(len(history)) if isinstance(history, list) else ()
-        places += [(columns["history"], turn, side) for turn in turns for side in range(1 + answers)]
+        paths += [(columns["history"], turn, side) for turn in turns for side in range(1 + answers)]
     else:
-        places = [(columns["system"],)] if "system" in columns else []
+        paths = [(columns["system"],)] if "system" in columns else []
         messages = row[columns["messages"]]
         asked = messages if shape.ranking else messages[:-1]  # without pairs, the last message is the response
         context = ["user_tag", "observation_tag", "system_tag", *(["assistant_tag"] if answers else [])]
         roles = {tags[tag] for tag in context if tag in tags}
-        places += [
+        paths += [
             (columns["messages"], turn, tags["content_tag"])
             for turn, message in enumerate(asked)
             if message[tags["role_tag"]] in roles
         ]
-    return [place for place in places if isinstance(_at(row, place), str)]
+    return [path for path in paths if isinstance(_at(row, path), str)]
 
 
-def _at(row: Any, place: tuple[Any, ...]) -> Any:
-    for key in place:
+def _at(row: Any, path: tuple[Any, ...]) -> Any:
+    for key in path:
         row = row[key]
     return row
 
 
-def _with(row: Any, place: tuple[Any, ...], text: str) -> Any:
-    """A copy of `row` with `text` at `place`."""
-    if not place:
+def _with(row: Any, path: tuple[Any, ...], text: str) -> Any:
+    """A copy of `row` with `text` at `path`."""
+    if not path:
         return text
     changed = list(row) if isinstance(row, list) else dict(row)
-    changed[place[0]] = _with(row[place[0]], place[1:], text)
+    changed[path[0]] = _with(row[path[0]], path[1:], text)
     return changed

@@ -1,27 +1,28 @@
-"""How much memory one GPU needs at the peak of a step, part by part: of plain LLaMA-Factory and of `longpo train`.
+"""The memory that one GPU needs at the peak of a step, part by part: for plain LLaMA-Factory and for `longpo train`.
 
-With R rows of T tokens a step, c bytes a number of the compute type, L layers of width h with feed-forward width f, key
-and value width k, V entries in the vocabulary, P parameters of which P_t are trained, and G GPUs. LLaMA-Factory makes
-two rows of a pair, each with the prompt; `longpo train` one row of prompt and both responses. There all the time:
+A step has R rows of T tokens; a number of the compute type has c bytes; the model has L layers of width h, feed-forward
+width f, key and value width k, a vocabulary of V entries and P parameters, P_t of them trained; there are G GPUs.
+LLaMA-Factory makes two rows of a pair, each with the prompt; `longpo train` makes one row of the prompt and both
+responses. Parts that exist all the time:
 
-- weights: cP under DeepSpeed, else as wide as in the model's files, those that are trained 4 P_t; ZeRO-3 splits by G.
+- weights: cP under DeepSpeed, else as wide as in the model's files; trained ones 4 P_t; ZeRO-3 splits by G.
 - optimizer: Adam's two moments 8 P_t, under DeepSpeed also the float32 weights 4 P_t; every ZeRO stage splits by G.
-- reference model: as many bytes for full and freeze tuning, split under ZeRO-3; none for LoRA, whose adapter is
-  switched off, and none for `longpo train`, which asks it beforehand.
+- reference model: the bytes of the weights for full and freeze tuning, split under ZeRO-3; none for LoRA, which
+  switches its adapter off; none for `longpo train`, which computes the references before the first step.
 - activations kept for the backward pass: the input of every layer, LRThc, with checkpointing (RThc where
   `use_unsloth_gc` keeps the others in the CPU's memory); without it LRT((10c + 8)h + 3ck + 4cf).
-- attention mask: RT^2 (1 + c) where LLaMA-Factory pads rows and the kernel is PyTorch's: a boolean mask and the same in
-  the compute type.
+- attention mask: RT^2 (1 + c) where LLaMA-Factory pads rows and the kernel is PyTorch's: a boolean mask and a copy of
+  it in the compute type.
 
-What comes and goes; the peak is the larger of two moments, the loss (logits) and the backward pass of a layer (layer at
-work and gradients; gradients also at the loss where several batches accumulate or DeepSpeed holds them):
+Parts that exist for a moment. The peak is the larger of two moments: the loss (logits) and the backward pass of a layer
+(layer at work and gradients; gradients also at the loss if several batches accumulate or DeepSpeed is used):
 
 - logits: of LLaMA-Factory's DPO 20 RTV with a reference (float32 logits and log-softmax of the policy, then of the
   reference, whose shifted logits are copied), 12 RTV without; of its SFT 12 RTV (half precision: (12 + c)RTV), with
   liger's fused loss only a chunk of about cRTh. Of `longpo train`, with K response tokens, 8 KV (half precision:
   (8 + c)KV) and two tiles of at most 256 MiB.
-- layer at work: RT((14c + 8)h + 4ck + 7cf), recomputed and with its gradients; `longpo train` works in tiles where
-  the last part exceeds a fifth of the GPU.
+- layer at work: RT((14c + 8)h + 4ck + 7cf), recomputed and with its gradients; `longpo train` computes in tiles where
+  the last term exceeds a fifth of the GPU.
 - gradients: 4 P_t (c P_t under DeepSpeed); ZeRO-2 and -3 split by G.
 """
 
@@ -38,23 +39,23 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 GIB = 1 << 30
-# What CUDA, NCCL and the allocator's gaps take beside what is asked for.
+# Memory of CUDA, NCCL and the allocator's gaps.
 _CONTEXT = 1.5 * GIB
 
 
 class Machine(NamedTuple):
-    """Where the run is to happen.
+    """The devices of a run.
 
     Attributes:
-        gpus: devices in all, over every node.
-        memory: bytes of one.
-        told: how that is known.
+        gpus: number of devices on all nodes.
+        memory: bytes of one device.
+        source: where these values come from.
         here: whether it is this machine.
     """
 
     gpus: int
     memory: int
-    told: str
+    source: str
     here: bool = False
 
 
@@ -63,8 +64,8 @@ class Model:
     """A model's sizes, in numbers (not bytes).
 
     Attributes:
-        parameters: all of them.
-        trained: those that the optimizer changes.
+        parameters: number of parameters.
+        trained: number of parameters that the optimizer changes.
         layers: decoder layers.
         hidden: width of the residual stream.
         feed_forward: width inside the MLP.
@@ -86,7 +87,7 @@ class Model:
 
 
 def measure_model(config: "PretrainedConfig", run: Arguments) -> Model:
-    """Counts parameters on a model without memory behind it, so of any size in a moment."""
+    """Counts parameters on the meta device, which allocates no memory."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -130,21 +131,22 @@ class Estimate(NamedTuple):
     """Bytes on one GPU.
 
     Attributes:
-        parts: by part, see above.
-        total: at the peak; less than all parts together, since not all are there at once.
+        parts: by part, see the module.
+        total: at the peak; less than the sum of the parts, since not all exist at the same time.
     """
 
     parts: dict[str, float]
     total: float
 
 
-class Rows(NamedTuple):
-    """The longest step, in tokens.
+@dataclass(frozen=True)
+class Rows:
+    """The rows of the longest step.
 
     Attributes:
-        count: rows.
-        length: tokens of each.
-        kept: of all of them, those whose logits are computed.
+        count: number of rows.
+        length: tokens of each row.
+        kept: number of tokens in all rows with computed logits.
         masked: whether attention has a mask.
     """
 
@@ -155,16 +157,16 @@ class Rows(NamedTuple):
 
 
 def stock_rows(longest: Lengths, run: Arguments) -> Rows:
-    """What plain LLaMA-Factory makes of examples of the longest kind."""
+    """The rows of plain LLaMA-Factory for a batch of examples of these lengths."""
     batch, pairs = run.training.per_device_train_batch_size, len(longest.responses) > 1
     length = -(-longest.total // 8) * 8  # collators pad to multiples of 8
     rows = batch * len(longest.responses)
-    # One pair's responses are hardly ever of one length, and PyTorch's fast kernel knows no padding.
+    # The responses of a pair rarely have the same length, and PyTorch's fast kernel does not support padding.
     return Rows(rows, length, rows * length, (pairs or batch > 1) and _attention(run) == "sdpa")
 
 
 def packed_rows(longest: Lengths, run: Arguments) -> Rows:
-    """What `longpo train` makes of them."""
+    """The rows of `longpo train` for a batch of examples of these lengths."""
     batch, responses = run.training.per_device_train_batch_size, sum(longest.responses)
     return Rows(batch, longest.prompt + responses, batch * responses, masked=False)
 
@@ -172,13 +174,13 @@ def packed_rows(longest: Lengths, run: Arguments) -> Rows:
 def estimate(
     model: Model, run: Arguments, zero: Zero | None, machine: Machine, rows: Rows, packed: bool = False
 ) -> Estimate:
-    """The peak of a step.
+    """Estimates the peak of a step.
 
     Args:
         model: sizes.
         run: the recipe.
-        zero: DeepSpeed's splitting, None without DeepSpeed.
-        machine: its GPUs share what is split; a part of one's memory is what `longpo train` gives a feed-forward block.
+        zero: DeepSpeed's splitting; None without DeepSpeed.
+        machine: its GPUs share what is split; `longpo train` limits a feed-forward block to a share of one's memory.
         rows: the longest step.
         packed: whether `longpo train` runs it.
     """
@@ -206,7 +208,7 @@ def estimate(
     }
     gradients = split((c if zero else 4) * model.trained, 2)
     logits = _packed_logits(model, rows, c) if packed else _logits(model, run, every, c)
-    inside = every * 7 * c * model.feed_forward
+    inside = float(every * 7 * c * model.feed_forward)
     if packed and not run.training.use_cpu:
         inside = min(inside, SHARE * machine.memory)
     layer = every * ((14 * c + 8) * model.hidden + 4 * c * model.key_value) + inside
@@ -217,18 +219,18 @@ def estimate(
 
 
 def _has_reference_model(run: Arguments) -> bool:
-    """LoRA has none of its own: its adapter is switched off instead."""
+    """LoRA has no separate reference model: it switches its adapter off."""
     tuning = run.finetuning
     return tuning.use_ref_model and (tuning.ref_model is not None or tuning.finetuning_type != "lora")
 
 
 def _attention(run: Arguments) -> str:
-    """The kernel that `flash_attn` chooses; `auto` leaves it to transformers, which takes PyTorch's.
+    """The kernel that `flash_attn` selects. With `auto`, transformers selects PyTorch's.
 
-    `fa2` falls back to PyTorch's where flash-attn is missing; where there is no GPU to ask, it is taken at its word.
+    `fa2` falls back to PyTorch's if flash-attn is missing. On a machine without GPU it is assumed to be available.
     """
     import torch
-    from transformers.utils import is_flash_attn_2_available
+    from transformers.utils.import_utils import is_flash_attn_2_available
 
     named = str(getattr(run.model.flash_attn, "value", run.model.flash_attn))
     missing = run.training.use_cpu or (torch.cuda.is_available() and not is_flash_attn_2_available())

@@ -1,8 +1,8 @@
-"""The optional packages that a recipe's settings need, by what LLaMA-Factory 0.9.5 and transformers ask for.
+"""The optional packages that LLaMA-Factory 0.9.5 and transformers need for a recipe's settings.
 
-LLaMA-Factory asks in hparams/parser.py (`_check_extra_dependencies`), model/model_utils/ (quantization, attention,
-longlora), train/ (tuner, ppo/trainer, fp8_utils) and extras/misc.py (hubs); transformers in trainer_optimizer.py and
-integrations/integration_utils.py. Most of these places are reached after the model is loaded.
+LLaMA-Factory checks them in hparams/parser.py (`_check_extra_dependencies`), model/model_utils/ (quantization,
+attention, longlora), train/ (tuner, ppo/trainer, fp8_utils) and extras/misc.py (hubs); transformers checks them in
+trainer_optimizer.py and integrations/integration_utils.py. Most of these checks run after the model is loaded.
 """
 
 import os
@@ -11,10 +11,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from lf_longpo.models.folders import is_path, quantization
 
-# Packages that come with one of our extras, which has the right version.
+# Packages of our extras, which have the right versions.
 _EXTRAS = {"liger-kernel": "liger", "deepspeed": "deepspeed", "vllm": "vllm", "ray": "ray"}
 # Packages that are built against the installed torch.
 _BUILT = ("flash-attn", "autoawq")
@@ -25,7 +26,7 @@ _ELSEWHERE = {
     "trl": "install it in an environment without lf-longpo",
 }
 
-# Settings that are on or off.
+# Settings that need packages where they are true.
 _SWITCHES = {
     "enable_liger_kernel": ["liger-kernel"],
     "use_liger_kernel": ["liger-kernel"],
@@ -41,7 +42,7 @@ _SWITCHES = {
     "predict_with_generate": ["jieba", "nltk", "rouge_chinese"],
     "shift_attn": ["transformers>=4.45.0,<4.48.0"],
 }
-# Settings that need a package where they are set at all.
+# Settings that need packages where they are not null.
 _PRESENT = {
     "deepspeed": ["deepspeed"],
     "mixture_of_depths": ["mixture-of-depth>=1.1.6"],
@@ -49,7 +50,7 @@ _PRESENT = {
 }
 _QUANTIZED = ("quantization_bit", "ref_model_quantization_bit", "reward_model_quantization_bit")
 _QUANTIZERS = {"bnb": ["bitsandbytes>=0.39.0"], "hqq": ["hqq"], "eetq": ["eetq"]}
-# Of models whose files are quantized already, by their quant_method.
+# Packages for quantized models, by the quant_method of their files.
 _QUANTIZED_MODELS = {
     "gptq": ["gptqmodel>=2.0.0"],
     "awq": ["autoawq"],
@@ -59,6 +60,8 @@ _QUANTIZED_MODELS = {
     "eetq": ["eetq"],
 }
 _BACKENDS = {"vllm": ["vllm"], "sglang": ["sglang>=0.4.5"]}
+# The releases of vLLM that LLaMA-Factory's parser accepts unless DISABLE_VERSION_CHECK=1.
+_VLLM = ">=0.4.3,<=0.11.0"
 _TRACKERS = {
     "azure_ml": ["azureml-core"],
     "clearml": ["clearml"],
@@ -106,9 +109,9 @@ class _Need(NamedTuple):
 
     Attributes:
         setting: its name.
-        packages: requirements, all of which are needed.
-        instead: what to set where they are not wanted.
-        without: how the run works without them; empty where it fails.
+        packages: requirements; all of them are needed.
+        instead: what to do if you do not want them.
+        without: how the run differs without them; empty if it fails.
     """
 
     setting: str
@@ -118,12 +121,12 @@ class _Need(NamedTuple):
 
 
 class MissingPackage(NamedTuple):
-    """One setting whose packages are not installed, or not in the version that it needs.
+    """A setting with packages that are not installed, or not in the required version.
 
     Attributes:
         setting: of the recipe, or an environment variable.
         message: what is missing, the command that installs it, and what to set instead.
-        falls_back: whether the run works without it, in another way.
+        falls_back: whether the run works without the package in another way.
     """
 
     setting: str
@@ -132,21 +135,40 @@ class MissingPackage(NamedTuple):
 
 
 def missing_packages(settings: Mapping[str, Any]) -> list[MissingPackage]:
-    """The optional packages that a recipe and the environment's variables ask for and that are not installed here.
+    """The optional packages that a recipe and environment variables need and that are not installed here.
 
-    Imports neither LLaMA-Factory nor any of them.
+    Imports neither LLaMA-Factory nor these packages.
 
     Args:
         settings: of the recipe, values of any kind.
     """
     missing = []
     for need in _needs(settings):
-        lacking = [(package, told) for package in need.packages if (told := _lacks(package))]
-        if lacking:
-            what = " and ".join(told for _, told in lacking) + need.without
-            command = _install([package for package, _ in lacking])
-            missing.append(MissingPackage(need.setting, f"{what}; {command}, or {need.instead}", bool(need.without)))
+        faults = {package: fault for package in need.packages if (fault := _fault(package))}
+        if faults:
+            what = " and ".join(faults.values()) + need.without
+            fix = f"{_install(list(faults))}, or {need.instead}"
+            missing.append(MissingPackage(need.setting, f"{what}; {fix}", bool(need.without)))
     return missing
+
+
+def version_limit(settings: Mapping[str, Any]) -> str | None:
+    """The vLLM for which a recipe starts only with DISABLE_VERSION_CHECK=1: the installed one, or that of our extra.
+
+    LLaMA-Factory 0.9.5 accepts vLLM up to 0.11.0 only, which needs an older torch than ours.
+    """
+    if settings.get("infer_backend") != "vllm" or _enabled("DISABLE_VERSION_CHECK"):
+        return None
+    try:
+        installed = version("vllm")
+    except PackageNotFoundError:
+        return "the vllm of lf-longpo's extra"
+    return None if SpecifierSet(_VLLM).contains(installed, prereleases=True) else f"vllm {installed}"
+
+
+def _enabled(variable: str) -> bool:
+    """Whether an environment variable is set to what LLaMA-Factory takes for true."""
+    return os.environ.get(variable, "0").lower() in ("true", "y", "1")
 
 
 def _needs(settings: Mapping[str, Any]) -> Iterator[_Need]:
@@ -168,7 +190,7 @@ def _needs(settings: Mapping[str, Any]) -> Iterator[_Need]:
     yield _Need("optim", _OPTIMIZERS.get(optimizer, family), "set optim: adamw_torch")
     trackers = settings.get("report_to")
     for tracker in trackers if isinstance(trackers, list) else [trackers]:
-        if tracker == "tensorboard" and not _lacks("tensorboardX"):
+        if tracker == "tensorboard" and not _fault("tensorboardX"):
             continue
         yield _Need("report_to", _TRACKERS.get(str(tracker), []), "set report_to: none")
     if settings.get("fp8") is True:
@@ -184,22 +206,23 @@ def _needs(settings: Mapping[str, Any]) -> Iterator[_Need]:
         packages = _QUANTIZED_MODELS.get(quantization(model), [])
         yield _Need("model_name_or_path", packages, "set model_name_or_path to a model that is not quantized")
     for name, packages in _VARIABLES.items():
-        if os.environ.get(name, "0").lower() in ("true", "y", "1"):
+        if _enabled(name):
             yield _Need(name, packages, f"unset {name} in the environment")
 
 
-def _lacks(package: str) -> str:
-    """What is wrong with a required package; nothing where it is installed."""
+def _fault(package: str) -> str:
+    """What is wrong with a required package; empty if it is installed."""
     requirement = Requirement(package)
     try:
-        there = version(requirement.name)
+        installed = version(requirement.name)
     except PackageNotFoundError:
         return f"{requirement.name} is not installed"
-    return "" if requirement.specifier.contains(there, prereleases=True) else f"{package} is needed, not {there}"
+    fits = requirement.specifier.contains(installed, prereleases=True)
+    return "" if fits else f"{package} is needed, not {installed}"
 
 
 def _install(packages: list[str]) -> str:
-    """The command that installs packages; all of them are of the first one's kind."""
+    """The command that installs packages; all of them are of the same kind as the first."""
     names = [Requirement(package).name for package in packages]
     if names[0] in _ELSEWHERE:
         return _ELSEWHERE[names[0]]

@@ -1,4 +1,4 @@
-"""A recipe's keys and values: what LLaMA-Factory would reject, and what it would take and then ignore."""
+"""A recipe's keys and values: those that LLaMA-Factory would refuse, and those that it would accept and ignore."""
 
 import re
 import types
@@ -9,11 +9,18 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_ty
 
 from lf_longpo.errors import UserError
 from lf_longpo.plugin.check.findings import Findings, nearest
+from lf_longpo.plugin.compat import train_argument_classes
 from lf_longpo.plugin.recipe import Arguments
 
 
 class _Use(NamedTuple):
-    """Keys that LLaMA-Factory reads only in some runs."""
+    """Keys that LLaMA-Factory reads only in some runs.
+
+    Attributes:
+        keys: a regular expression for the keys.
+        used: whether a run reads them.
+        only: the runs that read them, in words.
+    """
 
     keys: str
     used: Callable[[Arguments], bool]
@@ -21,7 +28,7 @@ class _Use(NamedTuple):
 
 
 def _evaluates(run: Arguments) -> bool:
-    return run.training.do_eval or run.training.eval_strategy != "no" or run.training.do_predict
+    return bool(run.training.do_eval or run.training.eval_strategy != "no" or run.training.do_predict)
 
 
 _USES = [
@@ -31,7 +38,7 @@ _USES = [
     _Use(
         "ref_model.*",
         lambda run: run.finetuning.use_ref_model or run.finetuning.stage in ("kto", "ppo"),
-        "where the loss has a reference model (dpo with sigmoid, hinge, ipo or kto_pair; kto; ppo)",
+        "if the loss has a reference model (dpo with sigmoid, hinge, ipo or kto_pair; kto; ppo)",
     ),
     _Use(
         "compute_accuracy|use_(dft|eaft|asft)_loss|(eaft|asft)_alpha|use_hyper_parallel",
@@ -71,7 +78,7 @@ _USES = [
     _Use(
         "val_size|eval_dataset|eval_on_each_dataset",
         _evaluates,
-        "with eval_strategy: steps or do_eval (but val_size takes its share of the training data away all the same)",
+        "with eval_strategy: steps or do_eval (val_size still takes its share of the training data)",
     ),
     _Use("save_steps", lambda run: run.training.save_strategy == "steps", "with save_strategy: steps"),
     _Use("logging_steps", lambda run: run.training.logging_strategy == "steps", "with logging_strategy: steps"),
@@ -84,32 +91,32 @@ _USES = [
 
 
 def check_values(settings: Mapping[str, Any], findings: Findings) -> None:
-    """Reports unknown keys, each with the nearest known one, and values of the wrong kind.
+    """Reports unknown keys, each with the nearest known one, and values of the wrong type.
 
-    LLaMA-Factory's parser takes a value of any kind: a misspelt choice fails hours later, and the text "false" counts
+    LLaMA-Factory's parser accepts values of any type: a misspelt choice fails hours later, and the text "false" counts
     as true.
 
     Raises:
-        UserError: LLaMA-Factory itself cannot be imported, for instance beside another release of transformers.
+        UserError: LLaMA-Factory cannot be imported, for example with an unsupported release of transformers.
     """
     try:
-        from llamafactory.hparams.parser import _TRAIN_ARGS
-    except ImportError as error:  # its own check of versions, which names the command
+        groups = train_argument_classes()
+    except ImportError as error:  # LLaMA-Factory's check of versions; it names the command
         raise UserError(f"LLaMA-Factory cannot be imported: {' '.join(str(error).split())}") from None
 
-    kinds = {}
-    for group in _TRAIN_ARGS:
+    kinds: dict[str, Any] = {}
+    for group in groups:
         hints = get_type_hints(group)
         kinds |= {field.name: hints[field.name] for field in fields(group) if field.init}
     for key, value in settings.items():
         if key not in kinds:
-            findings.error(key, f"LLaMA-Factory has no such setting{nearest(key, kinds)}")
+            findings.error(key, f"LLaMA-Factory has no such setting{nearest(key, kinds) or '; remove it'}")
         elif value is not None and (wrong := _wrong(value, kinds[key])):
             findings.error(key, wrong)
 
 
 def _wrong(value: Any, kind: Any) -> str:
-    """What is wrong with a value of a setting of this type; nothing where nothing is."""
+    """What is wrong with a value for a setting of this type; empty if nothing is."""
     choices = _plain(kind)
     origins = {get_origin(option) or option for option in choices}
     if isinstance(value, dict) and dict not in origins:
@@ -128,19 +135,19 @@ def _wrong(value: Any, kind: Any) -> str:
         return ""
     wanted = {bool: "true or false", int: "a whole number", float: "a number"}
     return f"must be {' or '.join(wanted[choice] for choice in choices)}, not {value!r}" + (
-        " (a text; leave out the quotes)" if isinstance(value, str) else ""
+        " (a text; remove the quotes)" if isinstance(value, str) else ""
     )
 
 
 def _names(choices: Sequence[Any]) -> list[str]:
-    """The values that a setting may have; none where they are not all named."""
+    """The values that a setting may have; empty if they are not an enumeration."""
     names: list[str] = []
     for option in choices:
         if get_origin(option) is Literal:
             names += get_args(option)
         elif isinstance(option, type) and issubclass(option, Enum):
             names += [member.value for member in option]
-        elif not (option is str and any(isinstance(other, type) and issubclass(other, Enum) for other in choices)):
+        elif not (option is str and any(isinstance(choice, type) and issubclass(choice, Enum) for choice in choices)):
             return []
     return names
 
@@ -153,9 +160,9 @@ def _plain(kind: Any) -> list[Any]:
 
 
 def check_ignored(settings: Mapping[str, Any], run: Arguments, findings: Findings) -> None:
-    """Warns of settings that this run never reads."""
+    """Warns of settings that this run does not read."""
     for key in settings:
         for use in _USES:
             if settings[key] is not None and re.fullmatch(use.keys, key) and not use.used(run):
-                findings.warn(key, f"is ignored; it is only read {use.only}")
+                findings.warn(key, f"is ignored; it is only read {use.only}; remove it")
                 break

@@ -1,4 +1,4 @@
-"""The recipe's tokenizer and template, and whether they fit each other and the model."""
+"""The recipe's tokenizer and template: whether they fit each other and the model."""
 
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from llamafactory.data.template import Template
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-# What templates mark turns with: <|im_end|>, <｜User｜>, <start_of_turn>, [gMASK].
+# The markers of turns in templates: <|im_end|>, <｜User｜>, <start_of_turn>, [gMASK].
 _MARKER = re.compile(r"<[|｜][^<>\s]+?[|｜]>|<[a-z_]+>|\[gMASK\]")
 
 
 class Encoding(NamedTuple):
-    """What turns text into tokens in this run.
+    """Tokenizer and template of a run.
 
     Attributes:
-        tokenizer: as LLaMA-Factory prepares it for the template.
-        processor: of multi-modal models, else None.
-        template: LLaMA-Factory's.
+        tokenizer: prepared by LLaMA-Factory for the template.
+        processor: of a multi-modal model, else None.
+        template: LLaMA-Factory's template.
     """
 
     tokenizer: "PreTrainedTokenizerBase"
@@ -31,7 +31,7 @@ class Encoding(NamedTuple):
 
 
 def load_model_config(run: Arguments, findings: Findings) -> "PretrainedConfig | None":
-    """The model's configuration, or None, reported, where it cannot be had from here."""
+    """The model's configuration; None, with a finding, if it cannot be loaded here."""
     from llamafactory.model import load_config
 
     try:
@@ -42,7 +42,7 @@ def load_model_config(run: Arguments, findings: Findings) -> "PretrainedConfig |
 
 
 def check_template_name(run: Arguments, findings: Findings) -> bool:
-    """Whether LLaMA-Factory has the recipe's template, or none is named; reported otherwise."""
+    """Whether LLaMA-Factory has the recipe's template, or none is named; otherwise adds a finding."""
     from llamafactory.data.template import TEMPLATES
 
     named = run.data.template
@@ -53,12 +53,12 @@ def check_template_name(run: Arguments, findings: Findings) -> bool:
 
 
 def load_encoding(run: Arguments, config: "PretrainedConfig", findings: Findings) -> Encoding | None:
-    """Loads tokenizer and template by LLaMA-Factory's functions and reports what does not fit.
+    """Loads tokenizer and template with LLaMA-Factory's functions and reports what does not fit.
 
     Args:
         run: the recipe, with a template that LLaMA-Factory has.
-        config: the model's.
-        findings: takes what is found.
+        config: of the model.
+        findings: gets the results.
     """
     from llamafactory.data.template import TEMPLATES, get_template_and_fix_tokenizer
     from llamafactory.model import load_tokenizer
@@ -71,7 +71,10 @@ def load_encoding(run: Arguments, config: "PretrainedConfig", findings: Findings
         return None
     tokenizer = module["tokenizer"]
     if named is None:
-        findings.warn("template", "is not named; LLaMA-Factory guesses it from the tokenizer's chat template")
+        findings.warn(
+            "template",
+            "is missing; LLaMA-Factory derives it from the tokenizer's chat template; set template to be sure",
+        )
     else:
         _check_markers(TEMPLATES[named], named, tokenizer, findings)
     try:
@@ -84,7 +87,7 @@ def load_encoding(run: Arguments, config: "PretrainedConfig", findings: Findings
         findings.error(
             "template",
             f"with {named!r} the tokenizer has {len(tokenizer)} tokens, the model embeddings for {vocabulary}; "
-            "choose the model's own template (or set resize_vocab: true)",
+            "set the model's own template (or resize_vocab: true)",
         )
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     if positions and run.data.cutoff_len > positions and run.model.rope_scaling is None:
@@ -100,32 +103,35 @@ def _check_markers(template: "Template", name: str, tokenizer: "PreTrainedTokeni
     texts = [slot for part in slots for slot in part.slots if isinstance(slot, str)] + template.stop_words
     tokens = [slot["token"] for part in slots for slot in part.slots if isinstance(slot, dict)]
     markers = dict.fromkeys(marker for text in texts for marker in _MARKER.findall(text))
-    # Some models' own chat templates mark turns with plain text; for them that is right.
+    # Chat templates of some models mark turns with plain text, which is right for these models.
     own = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
-    torn = [
+    split = [
         marker
         for marker in markers
         if marker not in own and len(tokenizer.encode(marker, add_special_tokens=False)) != 1
     ]
-    torn += [token for token in tokens if tokenizer.convert_tokens_to_ids(token) in (None, tokenizer.unk_token_id)]
-    if torn:
+    split += [token for token in tokens if tokenizer.convert_tokens_to_ids(token) in (None, tokenizer.unk_token_id)]
+    if split:
         findings.error(
             "template",
-            f"{name!r} does not fit the tokenizer, which lacks {', '.join(torn)}: turns would be marked with pieces of "
-            "text that the model has never seen; name the model's own template",
+            f"{name!r} does not fit the tokenizer, which lacks {', '.join(split)}; marks of turns would be split into "
+            "several tokens, which the model does not know as marks; set the model's own template",
         )
 
 
 def _report(error: Exception, run: Arguments, findings: Findings) -> None:
-    """A model that does not exist or cannot be read is an error; one that cannot be reached from here is not."""
+    """Reports a model that cannot be loaded: an error if it is missing or broken, a warning if it cannot be reached."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    causes = [error]
+    causes: list[BaseException] = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
         causes.append(cause)
     name = run.model.model_name_or_path
     if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
-        findings.error("model_name_or_path", f"no folder {name} here, and no model of that name that you may read")
+        findings.error(
+            "model_name_or_path",
+            f"there is no folder {name} and no hub model of that name that you can access; correct the name, or log in",
+        )
     elif is_path(name):
         findings.error(
             "model_name_or_path",
@@ -134,5 +140,6 @@ def _report(error: Exception, run: Arguments, findings: Findings) -> None:
     else:
         findings.warn(
             "model_name_or_path",
-            f"{name} cannot be loaded from here ({first_line(causes[-1])}); template, lengths and memory go unchecked",
+            f"{name} cannot be loaded from here ({first_line(causes[-1])}); template, lengths and memory are not "
+            "checked",
         )

@@ -1,8 +1,8 @@
-"""Attention over packed rows, by exact causal attentions and no mask: registered with transformers beside its own.
+"""Attention over packed rows by several causal attentions without a mask, registered with transformers.
 
 Prompt and first response are one causal attention. Every further response attends to the prompt and itself: queries of
-the response against keys of prompt and response, causal from the lower right. Both forms are what fast kernels
-(FlashAttention, through PyTorch or flash-attn) compute without a mask.
+the response against keys of prompt and response, causal from the lower right. Fast kernels (FlashAttention, through
+PyTorch or flash-attn) compute both forms without a mask.
 """
 
 from collections.abc import Sequence
@@ -15,18 +15,28 @@ from transformers import PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
-# Kernels of transformers that have a packed form here.
+from lf_longpo.plugin.compat import attention_kernel
+
 KERNELS = ("sdpa", "flash_attention_2")
+"""transformers' attention implementations that have a packed form here."""
+_PACKED = "packed_"
+
+
+def stock_kernel(model: PreTrainedModel) -> str:
+    """The attention implementation of a model without our packed form, by transformers' name."""
+    return attention_kernel(model.config).removeprefix(_PACKED)
 
 
 def use_packed_attention(model: PreTrainedModel) -> None:
-    """Lets a model take packed rows; rows without segments go where they went before.
+    """Lets a model take packed rows; rows without segments use transformers' implementation as before.
+
+    A second call changes nothing.
 
     Args:
-        model: whose attention implementation is one of `KERNELS`.
+        model: its attention implementation is one of `KERNELS`.
     """
-    kernel = model.config._attn_implementation
-    name = f"packed_{kernel}"
+    kernel = stock_kernel(model)
+    name = _PACKED + kernel
     stock = ALL_ATTENTION_FUNCTIONS[kernel]
 
     def attention(
@@ -50,7 +60,7 @@ def use_packed_attention(model: PreTrainedModel) -> None:
 
 
 def no_mask(device: torch.device) -> torch.Tensor:
-    """Stands where a mask would: transformers takes four dimensions for a finished mask and makes none of its own."""
+    """A placeholder, (1, 1, 1, 1): transformers takes four dimensions for a finished mask and creates none."""
     return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
 
 
@@ -68,16 +78,16 @@ def packed_attention(
         query: (1, heads, S, width).
         key: (1, key-value heads, S, width); several query heads may share one.
         value: as key.
-        segments: of each example the tokens of its prompt and of each response, in order; S in all.
+        segments: for each example the numbers of tokens of its prompt and of each response, in order; S in total.
         scaling: factor of the products; None: 1 / sqrt(width).
-        causal: attention of queries against keys that end where they end.
+        causal: attention of queries against keys, where the last query sees all keys.
 
     Returns:
         (1, heads, S, width).
     """
     causal = causal or _sdpa
     if torch.is_autocast_enabled(query.device.type):
-        # PyTorch would, but not where a lower-right causal bias is given; rotary embeddings come in float32.
+        # PyTorch does not convert where a lower-right causal bias is given; rotary embeddings are float32.
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     parts, start = [], 0
@@ -100,18 +110,18 @@ def _sdpa(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: 
         return query
     grouped = query.shape[1] != key.shape[1]
     if grouped and query.is_cuda and query.dtype == torch.float32:
-        # The only fast kernel for float32 on CUDA does not share keys; without it all scores would be held.
+        # The only fast kernel for float32 on CUDA does not share keys; the others keep all scores in memory.
         repeats = query.shape[1] // key.shape[1]
         key, value, grouped = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1), False
-    options = {"scale": scaling, "enable_gqa": grouped}
-    if query.shape[2] == key.shape[2]:
-        return F.scaled_dot_product_attention(query, key, value, is_causal=True, **options)
-    mask = causal_lower_right(query.shape[2], key.shape[2])
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, **options)
+    square = query.shape[2] == key.shape[2]
+    mask = None if square else causal_lower_right(query.shape[2], key.shape[2])
+    return F.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, is_causal=square, scale=scaling, enable_gqa=grouped
+    )
 
 
 def _flash(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None) -> torch.Tensor:
-    """flash-attn's own function: causal from the lower right, keys shared."""
+    """flash-attn's function: causal from the lower right, keys shared."""
     from flash_attn import flash_attn_func
 
     states = (part.transpose(1, 2) for part in (query, key, value))

@@ -1,13 +1,14 @@
-"""The number format of a training run: what the recipe says, unless the device would have to emulate it.
+"""The number format of a training run: the recipe's, or another one where the device has no bfloat16 instructions.
 
-LLaMA-Factory loads weights in the format of the model's files, whatever `bf16` says, so that both the recipe's settings
-and the weights' format are changed.
+LLaMA-Factory loads weights in the format of the model's files, whatever `bf16` is. So both the recipe's settings and
+the format of the weights are changed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lf_longpo.models.number_format import has_bfloat16, missing_bfloat16, replacement
+from lf_longpo.plugin.compat import replace_load_config
 
 if TYPE_CHECKING:
     import torch
@@ -16,13 +17,11 @@ _HALF = ("bf16", "fp16", "pure_bf16")
 
 
 def emulates(settings: Mapping[str, Any]) -> str | None:
-    """The type of the device that a recipe trains on here (`cpu`, `cuda`), where it lacks bfloat16; else None."""
+    """The type of the device that a recipe trains on here (`cpu`, `cuda`) if it lacks bfloat16, else None."""
     import torch
 
-    if settings.get("use_cpu") or not torch.accelerator.is_available():
-        device = "cpu"
-    else:
-        device = torch.accelerator.current_accelerator().type
+    accelerator = None if settings.get("use_cpu") else torch.accelerator.current_accelerator(check_available=True)
+    device = accelerator.type if accelerator else "cpu"
     return None if has_bfloat16(device) else device
 
 
@@ -35,29 +34,30 @@ def without_bfloat16(settings: Mapping[str, Any], device: str) -> dict[str, Any]
 
 
 def load_weights_in(dtype: "torch.dtype") -> None:
-    """From now on, LLaMA-Factory loads weights of this process in `dtype`, whatever the format of the model's files."""
-    # Before the loader, which imports TRL: this module changes what TRL takes for an installed package.
-    import llamafactory.extras.packages  # noqa: F401
-    from llamafactory.model import loader
+    """Lets LLaMA-Factory load weights in `dtype` in this process, whatever the format of the model's files.
 
-    load_config = loader.load_config
+    A second call replaces the first one's format.
+    """
 
-    def load_config_in_format(model_args: Any) -> Any:
-        config = load_config(model_args)
-        for part in (config, *(getattr(config, name, None) for name in config.sub_configs)):
-            if part is not None:
-                part.dtype = dtype
-        model_args.compute_dtype = dtype
-        return config
+    def loading_in_format(load_config: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def load(model_args: Any) -> Any:
+            config = load_config(model_args)
+            for part in (config, *(getattr(config, name, None) for name in config.sub_configs)):
+                if part is not None:
+                    part.dtype = dtype
+            model_args.compute_dtype = dtype
+            return config
 
-    loader.load_config = load_config_in_format
+        return load
+
+    replace_load_config(loading_in_format)
 
 
 def adapt(settings: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
     """Prepares this process for the recipe on its device.
 
     Returns:
-        The settings to train with, and a sentence for the user where they differ from the recipe's.
+        The settings to train with, and a sentence for the user, or None if they are the recipe's.
     """
     device = emulates(settings)
     if device is None:

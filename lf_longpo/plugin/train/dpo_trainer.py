@@ -1,4 +1,4 @@
-"""LLaMA-Factory's DPO trainer on packed rows: prompts once, logits of responses only, references never twice."""
+"""LLaMA-Factory's DPO trainer on packed rows: one copy of each prompt, logits of responses only, one reference pass."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,13 +8,13 @@ import torch
 from llamafactory.train.dpo.trainer import CustomDPOTrainer
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
-from trl.models.utils import prepare_deepspeed
 
+from lf_longpo.plugin.compat import prepared_inputs, release_model, split_reference_model
 from lf_longpo.plugin.train.attention import use_packed_attention
-from lf_longpo.plugin.train.forward import kept_logits, measuring
 from lf_longpo.plugin.train.logps import token_logps, token_means
+from lf_longpo.plugin.train.packed_forward import kept_logits, without_gradients
 from lf_longpo.plugin.train.packing import PairCollator
-from lf_longpo.plugin.train.reference import ReferenceLogps
+from lf_longpo.plugin.train.reference_logps import ReferenceLogps
 from lf_longpo.plugin.train.self_check import SelfCheck
 from lf_longpo.plugin.train.tiling import tile_feed_forward
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 
 class PackedDPOTrainer(CustomDPOTrainer):
-    """The same losses and metrics as `CustomDPOTrainer`, of which it replaces only how log-probabilities come about.
+    """Has the losses and metrics of `CustomDPOTrainer`; only the computation of log-probabilities differs.
 
-    `logits/chosen` and `logits/rejected` are means over the responses' positions (LLaMA-Factory: over all positions,
-    prompts and padding included), since no others are computed.
+    `logits/chosen` and `logits/rejected` are means over the responses' positions, since no others are computed.
+    LLaMA-Factory's are means over all positions, including prompts and padding.
 
     Args:
         model: the policy.
-        make_reference: loads the reference model, where it is not the policy with its adapter off.
-        starts_as_reference: whether that model is what the policy starts from.
-        reference_identity: what tells the reference from another.
+        make_reference: loads the reference model; None if the policy without its adapter is the reference.
+        starts_as_reference: whether the policy starts with the weights of that model.
+        reference_identity: what identifies the reference model.
         others: as `CustomDPOTrainer`; its collator is replaced.
     """
 
@@ -61,12 +61,17 @@ class PackedDPOTrainer(CustomDPOTrainer):
     def concatenated_forward(
         self, model: "PreTrainedModel", batch: dict[str, Any], is_ref_model: bool = False
     ) -> dict[str, torch.Tensor]:
-        """Log-probabilities of the responses of a packed batch, summed (averaged for ipo, orpo and simpo)."""
+        """Log-probabilities of the responses of a packed batch, summed (averaged for ipo, orpo and simpo).
+
+        Returns:
+            chosen_logps, rejected_logps and chosen_logps_avg: (B,) each for B pairs; chosen_logits and rejected_logits:
+            the mean logit of every position in the loss.
+        """
         logits = kept_logits(model, batch)
         lengths, owner = batch["response_lengths"], batch["owner"]
         tokens = token_logps(logits, batch["targets"])
         if self.ld_alpha is not None and not is_ref_model:
-            # LD-DPO: what one response has beyond the other's length counts less.
+            # LD-DPO (arXiv 2409.06411): tokens beyond the length of the shorter response count less.
             shorter = lengths.view(2, -1).amin(0).repeat(2)
             tokens = tokens * torch.where(batch["rank"] < shorter[owner], 1.0, self.ld_alpha)
         logps = tokens.new_zeros(len(lengths)).index_add(0, owner, tokens)
@@ -86,23 +91,24 @@ class PackedDPOTrainer(CustomDPOTrainer):
     def compute_reference_log_probs(
         self, model: "PreTrainedModel", batch: dict[str, Any]
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """The reference's log-probabilities: those known from before, or from a pass of the same kind."""
+        """The reference's log-probabilities, (B,) each: the stored ones, or those of a pass over packed rows."""
         if not self.finetuning_args.use_ref_model:
             return None, None
         known = self.references.find(batch["digests"], self.accelerator.device)
-        # Where weights are split over processes all must take part in a pass, or none.
+        # Where weights are split over processes, either all processes take part in a pass or none.
         if self._any(known is None):
-            fresh = super().compute_reference_log_probs(model, batch)
-            if known is None:
-                self.references.keep(batch["digests"], *fresh)
-                known = fresh
+            computed = super().compute_reference_log_probs(model, batch)
+        if known is None:
+            self.references.keep(batch["digests"], *computed)
+            return computed
         return known
 
     def compute_references(self) -> None:
-        """Computes the reference's log-probabilities of all pairs ahead, so that no reference model is there later."""
-        if self._make_reference is None:
+        """Computes the reference's log-probabilities of all pairs, so that training needs no reference model."""
+        make_reference = self._make_reference
+        if make_reference is None:
             return
-        model = self.model_wrapped if self._starts_as_reference and not self.state.global_step else None
+        model: Any = self.model_wrapped if self._starts_as_reference and not self.state.global_step else None
         sets = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
         for dataset in (self.train_dataset, *sets):
             if dataset is None:
@@ -112,39 +118,37 @@ class PackedDPOTrainer(CustomDPOTrainer):
                 if not self._any(self.references.find(batch["digests"], self.accelerator.device) is None):
                     continue
                 if model is None:
-                    model = self._load_reference()
-                with measuring(model):
-                    found = self.concatenated_forward(model, self._prepare_inputs(batch), is_ref_model=True)
+                    model = self._prepared_reference(make_reference())
+                with without_gradients(model):
+                    found = self.concatenated_forward(model, prepared_inputs(self, batch), is_ref_model=True)
                 self.references.keep(batch["digests"], found["chosen_logps"], found["rejected_logps"])
         self.references.share()
         if model is not None and model is not self.model_wrapped:
             self._free(model)
 
-    def _load_reference(self) -> torch.nn.Module:
-        """The reference model, on its device or split as the policy is."""
-        model = self._make_reference()
+    def _prepared_reference(self, model: "PreTrainedModel") -> torch.nn.Module:
+        """Puts the reference model on its device, or splits it as the policy is."""
         use_packed_attention(model)
         tile_feed_forward(model)
         if self.is_deepspeed_enabled and self.finetuning_args.ref_model_quantization_bit is None:
-            return prepare_deepspeed(model, self.accelerator)
+            return split_reference_model(model, self.accelerator)
         return self.accelerator.prepare_model(model, evaluation_mode=True)
 
-    def _free(self, model: torch.nn.Module) -> None:
-        """Lets a reference model go, of which the accelerator keeps a list."""
-        kept = self.accelerator._models
-        kept[:] = [other for other in kept if other is not model]
+    def _free(self, model: Any) -> None:
+        """Frees the memory of a reference model."""
+        release_model(self.accelerator, model)
         if hasattr(model, "destroy"):  # DeepSpeed's engine
             model.destroy()
 
-    def _any(self, mine: bool) -> bool:
-        """Whether it is so in any process."""
+    def _any(self, here: bool) -> bool:
+        """Whether a condition holds in any process; `here` is its value in this one."""
         if self.accelerator.num_processes == 1:
-            return mine
-        return bool(self.accelerator.reduce(torch.tensor(float(mine), device=self.accelerator.device)).item())
+            return here
+        return bool(self.accelerator.reduce(torch.tensor(float(here), device=self.accelerator.device)).item())
 
 
 class _References(TrainerCallback):
-    """Computes references ahead where they need a model of their own, and shares them between epochs."""
+    """Computes references before the first step where they need their own model; shares them after each epoch."""
 
     def __init__(self, trainer: PackedDPOTrainer) -> None:
         self._trainer = trainer

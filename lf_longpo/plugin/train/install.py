@@ -1,90 +1,144 @@
-"""Hands our trainers to LLaMA-Factory's workflows, which keep everything else: data, callbacks, logs, checkpoints."""
+"""Puts the plugin's trainers into LLaMA-Factory's workflows, which keep data, callbacks, logs and checkpoints."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lf_longpo.plugin.train.reference import model_identity
-from lf_longpo.plugin.train.support import reason_for_stock
+from lf_longpo.plugin.compat import replace_trainers
+from lf_longpo.plugin.train.reference_logps import model_identity
+from lf_longpo.plugin.train.trainer_choice import reason_for_other_workflow, reason_for_stock
+from lf_longpo.plugin.train.trainer_guard import TrainerGuard
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, Trainer
 
-
-def prepare(settings: Mapping[str, Any], note: Callable[[str], None]) -> dict[str, Any]:
-    """Puts our trainers in place in this process; returns the settings to train with on its device."""
-    from lf_longpo.plugin.train.compute_format import adapt
-
-    install(note)
-    adapted, reason = adapt(settings)
-    if reason:
-        note(reason)
-    return adapted
+Note = Callable[[str], None]
 
 
-def install(note: Callable[[str], None] = print) -> None:
-    """From now on, LLaMA-Factory's DPO and SFT workflows in this process build our trainers where a run allows it.
+class Prepared(NamedTuple):
+    """A process that is ready to train.
+
+    Attributes:
+        settings: to train with, adapted to the device.
+        guard: a callback for LLaMA-Factory; it refuses a stock trainer without a reported reason.
+    """
+
+    settings: dict[str, Any]
+    guard: TrainerGuard
+
+
+def prepare(settings: Mapping[str, Any], note: Note) -> Prepared:
+    """Installs the trainers in this process and adapts the settings to its device.
 
     Args:
-        note: shows the user a sentence about how the run will be trained.
+        settings: of the recipe.
+        note: prints a sentence for the user on how the run trains.
     """
-    from llamafactory.train.dpo import trainer as dpo
-    from llamafactory.train.dpo import workflow as dpo_workflow
-    from llamafactory.train.sft import workflow as sft_workflow
+    from lf_longpo.plugin.train.compute_format import adapt
 
+    guard = install(note)
+    if reason := reason_for_other_workflow(settings):
+        note(_plain(reason))
+        guard.decided = True
+    adapted, changed = adapt(settings)
+    if changed:
+        note(changed)
+    return Prepared(adapted, guard)
+
+
+def install(note: Note = print) -> TrainerGuard:
+    """Lets LLaMA-Factory's DPO and SFT workflows in this process build the plugin's trainers where a run allows it.
+
+    A second call has the same effect as the first; its `note` and its guard are used from then on.
+
+    Args:
+        note: prints a sentence for the user on how the run trains.
+
+    Returns:
+        The guard, to be passed to LLaMA-Factory as a callback.
+    """
+    # These modules derive from LLaMA-Factory's trainers, so they are imported before the trainers are replaced.
     from lf_longpo.plugin.train.dpo_trainer import PackedDPOTrainer
     from lf_longpo.plugin.train.sft_trainer import PackedSFTTrainer
 
-    stock_dpo, stock_sft = dpo.CustomDPOTrainer, sft_workflow.CustomSeq2SeqTrainer
-    reference = _LaterReference(dpo_workflow.create_ref_model)
+    guard, reference = TrainerGuard(), _DeferredReference()
 
-    def dpo_trainer(model: "PreTrainedModel", ref_model: Any, **others: Any) -> "Trainer":
-        if reason := reason_for_stock(model, **others):
-            note(f"plain LLaMA-Factory, since {reason}")
-            # Without training, LLaMA-Factory hands the model itself on and never asks for another.
-            return stock_dpo(model=model, ref_model=ref_model or reference.now(), **others)
-        how = reference.needed()
-        told = "a reference pass ahead" if how else "reference passes in the first epoch only"
-        if not others["finetuning_args"].use_ref_model:
-            told = "no reference"
-        note(f"prompts shared by chosen and rejected, logits of responses only, {told}")
-        return PackedDPOTrainer(
-            model=model,
-            ref_model=None,
-            make_reference=how,
-            starts_as_reference=reference.is_start(model, others["args"]),
-            reference_identity=reference.identity(),
-            **others,
-        )
+    def dpo_builder(stock: Any) -> Callable[..., "Trainer"]:
+        def build(model: "PreTrainedModel", ref_model: Any, **others: Any) -> "Trainer":
+            guard.decided = True
+            if reason := reason_for_stock(model, **others):
+                note(_plain(reason))
+                # Without training, LLaMA-Factory passes the model itself and does not create a reference model.
+                return stock(model=model, ref_model=ref_model or reference.create(), **others)
+            return _packed_dpo_trainer(PackedDPOTrainer, model, reference, note, others)
 
-    def sft_trainer(model: "PreTrainedModel", **others: Any) -> "Trainer":
-        if reason := reason_for_stock(model, **others):
-            note(f"plain LLaMA-Factory, since {reason}")
-            return stock_sft(model=model, **others)
-        note("no padding, logits of responses only")
-        return PackedSFTTrainer(model=model, **others)
+        return build
 
-    dpo_workflow.create_ref_model = reference
-    dpo.CustomDPOTrainer = dpo_trainer
-    sft_workflow.CustomSeq2SeqTrainer = sft_trainer
+    def sft_builder(stock: Any) -> Callable[..., "Trainer"]:
+        def build(model: "PreTrainedModel", **others: Any) -> "Trainer":
+            guard.decided = True
+            if reason := reason_for_stock(model, **others):
+                note(_plain(reason))
+                return stock(model=model, **others)
+            note("no padding, logits of responses only")
+            return PackedSFTTrainer(model=model, **others)
+
+        return build
+
+    replace_trainers(dpo_builder, sft_builder, reference.replacing)
+    return guard
 
 
-class _LaterReference:
-    """Stands in for LLaMA-Factory's `create_ref_model`: loads the model only if it turns out to be needed."""
+def _plain(reason: str) -> str:
+    return f"plain LLaMA-Factory, since {reason}"
 
-    def __init__(self, create: Callable[..., Any]) -> None:
-        self._create = create
+
+def _packed_dpo_trainer(
+    trainer: Callable[..., "Trainer"],
+    model: "PreTrainedModel",
+    reference: "_DeferredReference",
+    note: Note,
+    others: dict[str, Any],
+) -> "Trainer":
+    make_reference = reference.maker()
+    if not others["finetuning_args"].use_ref_model:
+        passes = "no reference"
+    elif make_reference:
+        passes = "a reference pass before the first step"
+    else:
+        passes = "reference passes in the first epoch only"
+    note(f"prompts shared by chosen and rejected, logits of responses only, {passes}")
+    return trainer(
+        model=model,
+        ref_model=None,
+        make_reference=make_reference,
+        starts_as_reference=reference.is_start(model, others["args"]),
+        reference_identity=reference.identity(),
+        **others,
+    )
+
+
+class _DeferredReference:
+    """Replaces LLaMA-Factory's `create_ref_model`: keeps the arguments and loads the model only where it is needed."""
+
+    def __init__(self) -> None:
+        self._create: Callable[..., Any] = lambda *_: None
         self._arguments: tuple[Any, ...] | None = None
+
+    def replacing(self, create: Callable[..., Any]) -> "_DeferredReference":
+        """Keeps LLaMA-Factory's function and returns its replacement."""
+        self._create = create
+        return self
 
     def __call__(self, *arguments: Any) -> None:
         self._arguments = arguments
 
-    def now(self) -> Any:
-        """The reference model; None where the policy's adapter is switched off for it, or the loss has none."""
+    def create(self) -> Any:
+        """Loads the reference model; None where the policy without its adapter is the reference, or none is used."""
         return self._create(*self._arguments) if self._arguments else None
 
-    def needed(self) -> Callable[[], Any] | None:
-        """What loads it, or None as above."""
+    def maker(self) -> Callable[[], Any] | None:
+        """A function that loads the reference model, or None as above."""
         if not self._arguments:
             return None
         _, tuning = self._arguments
@@ -98,12 +152,12 @@ class _LaterReference:
         model, tuning = self._arguments
         same = tuning.ref_model in (None, model.model_name_or_path) and tuning.ref_model_adapters is None
         same = same and tuning.ref_model_quantization_bit is None and tuning.finetuning_type in ("full", "freeze")
-        # LLaMA-Factory trains in float32 what it loads as a reference in half precision; DeepSpeed narrows it again.
+        # LLaMA-Factory trains in float32 what it loads as a reference in half precision; DeepSpeed converts it back.
         formats = {parameter.dtype for parameter in policy.parameters()}
         return same and (bool(args.deepspeed) or formats == {policy.config.dtype})
 
     def identity(self) -> list[Any]:
-        """What tells this reference from another; the policy's own configuration comes beside it."""
+        """What identifies this reference model; the trainer adds the policy's configuration."""
         if not self._arguments:
             return []
         model, tuning = self._arguments

@@ -9,37 +9,39 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lf_longpo.config.shipped import resolve
 from lf_longpo.errors import UserError
 from lf_longpo.plugin.check.findings import Findings
 from lf_longpo.plugin.check.prerequisites import check_prerequisites
 from lf_longpo.plugin.check.settings_check import check_values
 from lf_longpo.plugin.recipe import read_recipe
-from lf_longpo.plugin.train.screen import diverted
+from lf_longpo.plugin.train.console_output import diverted
 from lf_longpo.plugin.train.worker import FAILURE_FILE, Failure, log_of, run
 
 
 def train(recipe: str, overrides: Sequence[str], stock: bool, verbose: bool) -> int:
-    """Trains and gives the exit code.
+    """Trains and returns the exit code.
 
-    The environment describes the machine, by LLaMA-Factory's names: NPROC_PER_NODE, NNODES, NODE_RANK, MASTER_ADDR,
-    MASTER_PORT, MAX_RESTARTS, RDZV_ID, FORCE_TORCHRUN, USE_RAY.
+    The environment describes the machine with LLaMA-Factory's variables: NPROC_PER_NODE, NNODES, NODE_RANK,
+    MASTER_ADDR, MASTER_PORT, MAX_RESTARTS, RDZV_ID, FORCE_TORCHRUN, USE_RAY.
 
     Args:
-        recipe: LLaMA-Factory's.
-        overrides: key=value on top of it.
-        stock: whether plain LLaMA-Factory shall train.
-        verbose: whether what LLaMA-Factory prints goes to the screen as well as to the log.
+        recipe: path of LLaMA-Factory's recipe.
+        overrides: key=value; they replace settings of the recipe.
+        stock: whether plain LLaMA-Factory trains.
+        verbose: whether LLaMA-Factory's output goes to the screen as well as to the log.
 
     Raises:
-        UserError: the recipe cannot be read or has settings that LLaMA-Factory would not take.
+        UserError: the recipe cannot be read, or LLaMA-Factory would refuse its settings.
     """
+    recipe = str(resolve(recipe))
     settings = read_recipe(recipe, overrides)
     with diverted() as output:
         if not stock:
             output.screen.note("loading LLaMA-Factory")
         many = _check(recipe, settings)
         if not (stock or many):
-            # Ray brings the steps that its actors report to this process's stdout.
+            # Ray prints the actors' steps to this process's stdout.
             output.keep(log_of(settings), verbose or _on_ray())
             output.screen.note(f"the whole log: {log_of(settings)}")
             failure = run(settings, output.screen)
@@ -60,7 +62,7 @@ def _on_ray() -> bool:
 
 
 def _check(recipe: str, settings: Mapping[str, Any]) -> bool:
-    """Refuses settings that cannot work; gives whether torchrun shall start the processes."""
+    """Refuses settings that cannot work; returns whether torchrun has to start the processes."""
     findings = Findings()
     check_values(settings, findings)
     check_prerequisites(recipe, settings, findings)
@@ -68,9 +70,9 @@ def _check(recipe: str, settings: Mapping[str, Any]) -> bool:
         raise UserError("; ".join(f"{where}: {message}" for where, message in findings.errors))
     from llamafactory.extras.misc import get_device_count, is_env_enabled
 
-    # DeepSpeed wants a launcher even for one process.
+    # DeepSpeed needs a launcher even for one process.
     many = get_device_count() > 1 or settings.get("deepspeed")
-    return is_env_enabled("FORCE_TORCHRUN") or bool(many and not _on_ray())
+    return bool(is_env_enabled("FORCE_TORCHRUN") or (many and not _on_ray()))
 
 
 def _run_stock(recipe: str, overrides: Sequence[str], settings: Mapping[str, Any]) -> int:
@@ -78,11 +80,12 @@ def _run_stock(recipe: str, overrides: Sequence[str], settings: Mapping[str, Any
 
     if emulates(settings):
         print(
-            "longpo train: this machine has no bfloat16 instructions. Plain LLaMA-Factory computes in the format of "
-            "the model's files all the same, which can be many times slower; leave out --stock to avoid it.",
+            "longpo train: this machine has no bfloat16 instructions. Plain LLaMA-Factory still computes in the format "
+            "of the model's files, which can be many times slower. Remove --stock to avoid it.",
             file=sys.stderr,
         )
-    return _run([sys.executable, "-m", "llamafactory.cli", "train", recipe, *overrides])
+    deepspeed = [f"deepspeed={settings['deepspeed']}"] if isinstance(settings.get("deepspeed"), str) else []
+    return _run([sys.executable, "-m", "llamafactory.cli", "train", recipe, *overrides, *deepspeed])
 
 
 def _run_many(recipe: str, overrides: Sequence[str], settings: Mapping[str, Any], verbose: bool) -> Failure | None:
@@ -102,7 +105,7 @@ def _run_many(recipe: str, overrides: Sequence[str], settings: Mapping[str, Any]
 
 
 def _torchrun(devices: int) -> list[str]:
-    """torchrun with the environment's settings."""
+    """The torchrun command with the environment's settings."""
     from llamafactory.extras.misc import find_available_port
 
     variable = os.environ.get
@@ -121,6 +124,7 @@ def _torchrun(devices: int) -> list[str]:
     return [*command, "-m", "lf_longpo.plugin.train.worker"]
 
 
-def _run(command: list[str], stderr: Any = None, variables: Mapping[str, str] | None = None) -> int:
+def _run(command: list[str], stderr: Any = None, variables: dict[str, str] | None = None) -> int:
     faster = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "TORCH_NCCL_AVOID_RECORD_STREAMS": "1"}
-    return subprocess.run(command, env=faster | os.environ | (variables or {}), stderr=stderr).returncode
+    environment = {**faster, **os.environ, **(variables or {})}
+    return subprocess.run(command, env=environment, stderr=stderr).returncode

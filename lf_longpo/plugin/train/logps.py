@@ -1,11 +1,11 @@
-"""Log-probabilities of tokens from logits, in float32 but never with all of them in float32 at once."""
+"""Log-probabilities of tokens from logits, in float32, without a float32 copy of all logits."""
 
 from typing import Any
 
 import torch
 
-# Numbers of float32 logits at a time: 256 MiB.
 TILE = 1 << 26
+"""Logits that are converted to float32 at a time: 256 MiB."""
 
 
 class _TokenLogps(torch.autograd.Function):
@@ -49,7 +49,7 @@ def token_logps(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def token_means(logits: torch.Tensor) -> torch.Tensor:
-    """Each token's mean logit, (K,), without a graph."""
+    """The mean logit of each token, (K,), without gradients, of logits (K, V)."""
     logits = logits.detach()
     return torch.cat([logits[rows].float().mean(-1) for rows in _tiles(logits)] or [logits.new_empty(0)])
 

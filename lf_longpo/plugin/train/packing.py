@@ -1,7 +1,7 @@
-"""Batches in which a prompt stands once: prompt, chosen and rejected response of every pair, one behind the other.
+"""Batches with one copy of each prompt: prompt, chosen and rejected response of every pair, one after the other.
 
-A batch is one row without padding. Which token may see which is told by its segments, not by a mask; positions of each
-response count on from the prompt's end.
+A batch is one row without padding. Its segments, not a mask, define which tokens attend to which. The positions of each
+response continue from the end of its prompt.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 IGNORE = -100
+"""The label of tokens that are not in the loss, in PyTorch and LLaMA-Factory."""
 
 
 class Segment(NamedTuple):
@@ -20,7 +21,7 @@ class Segment(NamedTuple):
 
     Attributes:
         prompt: tokens of the prompt.
-        responses: tokens of each response; they stand behind the prompt in this order.
+        responses: tokens of each response; they follow the prompt in this order.
     """
 
     prompt: int
@@ -29,37 +30,44 @@ class Segment(NamedTuple):
 
 @dataclass
 class _Row:
-    """The packed row under construction."""
+    """The packed row under construction.
+
+    Attributes:
+        ids: token ids.
+        positions: position of each token in its example.
+        segments: of the examples so far.
+        keep: for each response the rows whose logits predict its tokens.
+        targets: for each response the tokens that these rows predict.
+    """
 
     ids: list[int]
     positions: list[int]
     segments: list[Segment]
-    # One list a response: rows whose logits tell its tokens, and these tokens.
     keep: list[list[int]]
     targets: list[list[int]]
 
     def add(self, branches: Sequence[tuple[list[int], list[int]]]) -> list[int]:
-        """Adds an example, given token ids and labels of each of its branches; gives the numbers of its responses."""
+        """Adds an example by token ids and labels of each of its branches; returns the numbers of its responses."""
         prompt = _shared_prompt(branches)
         start = len(self.ids)
         self.ids += branches[0][0][:prompt]
         self.positions += range(prompt)
         numbers = []
         for ids, labels in branches:
-            behind = len(self.ids)  # where this response begins
+            response_start = len(self.ids)
             self.ids += ids[prompt:]
             self.positions += range(prompt, len(ids))
-            # The token at i is told by the row before it: for a response's first token, the prompt's last row.
-            told = [i for i in range(max(prompt, 1), len(ids)) if labels[i] != IGNORE]
-            self.keep.append([start + prompt - 1 if i == prompt else behind + i - prompt - 1 for i in told])
-            self.targets.append([labels[i] for i in told])
+            # The row before a token predicts it: for the first token of a response, the last row of the prompt.
+            in_loss = [i for i in range(max(prompt, 1), len(ids)) if labels[i] != IGNORE]
+            self.keep.append([start + prompt - 1 if i == prompt else response_start + i - prompt - 1 for i in in_loss])
+            self.targets.append([labels[i] for i in in_loss])
             numbers.append(len(self.keep) - 1)
         self.segments.append(Segment(prompt, tuple(len(ids) - prompt for ids, _ in branches)))
         return numbers
 
 
 def _shared_prompt(branches: Sequence[tuple[list[int], list[int]]]) -> int:
-    """How many tokens all branches begin with that are in none of their losses."""
+    """Number of tokens at the start that all branches share and that are in no branch's loss."""
     shared = min(next((i for i, label in enumerate(labels) if label != IGNORE), len(labels)) for _, labels in branches)
     first = branches[0][0]
     for ids, _ in branches[1:]:
@@ -72,16 +80,16 @@ def pack(examples: Sequence[Sequence[tuple[list[int], list[int]]]]) -> dict[str,
     """One packed batch.
 
     Args:
-        examples: of each example its branches (two of a pair, one otherwise), each with token ids and labels.
+        examples: for each example its branches (two for a pair, else one), each with token ids and labels.
 
     Returns:
         With N responses, S tokens and K of them in the loss:
 
-        - response_lengths: (N,) tokens in the loss of each response; first branches of all examples, then the second
-          ones, which is LLaMA-Factory's order of a pairwise batch.
+        - response_lengths: (N,) tokens in the loss of each response: the first branches of all examples, then the
+          second ones. This is LLaMA-Factory's order of a pairwise batch.
         - input_ids, position_ids: (1, S).
-        - keep: (K,) rows whose logits are needed; targets: (K,) the tokens that they are to tell.
-        - owner: (K,) to which response each belongs; rank: (K,) its place in that response's loss.
+        - keep: (K,) rows whose logits are needed; targets: (K,) the tokens that they predict.
+        - owner: (K,) number of the response of each target; rank: (K,) its index in the loss of that response.
         - segments: the examples' `Segment`s as plain lists, for the attention.
     """
     row = _Row([], [], [], [], [])
@@ -102,7 +110,7 @@ def pack(examples: Sequence[Sequence[tuple[list[int], list[int]]]]) -> dict[str,
 
 
 class PairCollator:
-    """Packs LLaMA-Factory's pairwise features. `digests` tells pairs apart by what they hold."""
+    """Packs LLaMA-Factory's pairwise features. `digests` identifies each pair by its token ids and labels."""
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """A packed batch of pairs, see `pack`."""
@@ -114,14 +122,14 @@ class PairCollator:
 
 
 def _digest(branches: Sequence[tuple[list[int], list[int]]]) -> str:
-    told = hashlib.sha256()
+    digest = hashlib.sha256()
     for ids, labels in branches:
-        told.update(array("q", [len(ids), *ids, *labels]).tobytes())
-    return told.hexdigest()[:32]
+        digest.update(array("q", [len(ids), *ids, *labels]).tobytes())
+    return digest.hexdigest()[:32]
 
 
 class AnswerCollator:
-    """Packs LLaMA-Factory's supervised features; `labels` are what the trainer counts tokens by."""
+    """Packs LLaMA-Factory's supervised features; the trainer counts tokens by `labels`."""
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """A packed batch of examples with one response each, see `pack`."""

@@ -1,7 +1,7 @@
-"""Before the first step: short pieces of the first two examples, computed as LLaMA-Factory does and as we do.
+"""A check before the first step: log-probabilities of short pieces of the first two examples, computed in both ways.
 
-A model that does not pass on to its attention what it is given, or looks at it in its own way, is told here and not by
-a strange loss curve.
+Some models do not pass `segments` to their attention, or compute attention in another way. The check stops such a run
+before it trains with a wrong loss.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -10,15 +10,16 @@ import torch
 from transformers import TrainerCallback
 
 from lf_longpo.errors import UserError
-from lf_longpo.plugin.train.forward import kept_logits, measuring
+from lf_longpo.plugin.compat import prepared_inputs
 from lf_longpo.plugin.train.logps import token_logps
+from lf_longpo.plugin.train.packed_forward import kept_logits, without_gradients
 from lf_longpo.plugin.train.packing import IGNORE, pack
 
 if TYPE_CHECKING:
     from transformers import Trainer
 
 _PROMPT, _RESPONSE = 192, 32
-# Mean difference of a token's log-probability that rounding explains; wrong attention is off by tenths.
+# Mean difference of a token's log-probability that rounding explains; with wrong attention it is some tenths.
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
 _HALF_TOLERANCE = 5e-2
 
@@ -26,31 +27,31 @@ Branch = tuple[list[int], list[int]]
 
 
 class SelfCheck(TrainerCallback):
-    """Refuses to train a model for which packed rows are not the same.
+    """Refuses to train a model that does not compute the same on packed rows.
 
     Args:
-        trainer: whose model and data are checked.
+        trainer: its model and data are checked.
     """
 
     def __init__(self, trainer: "Trainer") -> None:
         self._trainer = trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Compares, on every process alike.
+        """Compares the two computations, in every process with the same examples.
 
         Raises:
             UserError: the two computations disagree.
         """
-        trainer = self._trainer
-        # Two examples in a row, so that what one leaks into the next shows.
+        trainer: Any = self._trainer
+        # Two examples in one row, so that attention across examples shows up.
         pieces = [_piece(trainer.train_dataset[number % len(trainer.train_dataset)]) for number in range(2)]
         model = trainer.model_wrapped
-        with measuring(model):
+        with without_gradients(model):
             device = trainer.args.device
-            # In the order of a packed batch: first branches, then second ones.
+            # The order of a packed batch: the first branches of all examples, then the second ones.
             branches = [branch for side in zip(*pieces, strict=True) for branch in side]
             expected = torch.cat([_alone(model, branch, device) for branch in branches])
-            batch = trainer._prepare_inputs(pack(pieces))
+            batch = prepared_inputs(trainer, pack(pieces))
             found = token_logps(kept_logits(model, batch), batch["targets"])
         difference = (found - expected).abs().mean().item()
         tolerance = _TOLERANCE.get(next(trainer.model.parameters()).dtype, _HALF_TOLERANCE)
@@ -77,5 +78,5 @@ def _shortened(ids: list[int], labels: list[int]) -> Branch:
 def _alone(model: torch.nn.Module, branch: Branch, device: torch.device) -> torch.Tensor:
     ids, labels = (torch.tensor(part, device=device) for part in branch)
     logits = model(input_ids=ids[None], attention_mask=torch.ones_like(ids)[None], use_cache=False).logits[0]
-    told = labels[1:] != IGNORE
-    return token_logps(logits[:-1][told].float(), labels[1:][told])
+    in_loss = labels[1:] != IGNORE
+    return token_logps(logits[:-1][in_loss].float(), labels[1:][in_loss])

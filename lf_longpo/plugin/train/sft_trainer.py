@@ -6,8 +6,8 @@ import torch
 from llamafactory.train.sft.trainer import CustomSeq2SeqTrainer
 
 from lf_longpo.plugin.train.attention import use_packed_attention
-from lf_longpo.plugin.train.forward import kept_logits
 from lf_longpo.plugin.train.logps import token_logps
+from lf_longpo.plugin.train.packed_forward import kept_logits
 from lf_longpo.plugin.train.packing import AnswerCollator
 from lf_longpo.plugin.train.self_check import SelfCheck
 from lf_longpo.plugin.train.tiling import tile_feed_forward
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class PackedSFTTrainer(CustomSeq2SeqTrainer):
-    """The same loss as `CustomSeq2SeqTrainer`."""
+    """Has the loss of `CustomSeq2SeqTrainer`; its collator is replaced."""
 
     def __init__(self, model: "PreTrainedModel", **others: Any) -> None:
         others["data_collator"] = AnswerCollator()
@@ -33,10 +33,10 @@ class PackedSFTTrainer(CustomSeq2SeqTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Cross-entropy of the responses' tokens, averaged as transformers' own trainer does."""
+        """Cross-entropy of the responses' tokens, averaged as transformers' trainer does; a scalar."""
         tokens = token_logps(kept_logits(model, inputs), inputs["targets"])
-        counted = self.model_accepts_loss_kwargs and num_items_in_batch is not None
-        loss = -tokens.sum() / (num_items_in_batch if counted else len(tokens))
-        if counted and self.args.average_tokens_across_devices:
+        counted = num_items_in_batch if self.model_accepts_loss_kwargs else None
+        loss = -tokens.sum() / (len(tokens) if counted is None else counted)
+        if counted is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes
         return (loss, {"loss": loss}) if return_outputs else loss

@@ -1,4 +1,4 @@
-"""What runs in every process of `longpo train`: LLaMA-Factory's own entry, with our trainers in place."""
+"""What runs in every process of `longpo train`: LLaMA-Factory's own entry point, with the plugin's trainers."""
 
 import argparse
 import gc
@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lf_longpo.errors import UserError, first_line
+from lf_longpo.plugin.compat import replace_loading_steps, use_ray_worker
 from lf_longpo.plugin.recipe import read_recipe
-from lf_longpo.plugin.train.screen import Screen, diverted
+from lf_longpo.plugin.train.console_output import Screen, diverted
 
-# Names the file in which a process under torchrun leaves the reason why it failed, for `longpo train`.
+# Names the file to which a process under torchrun writes why it failed; `longpo train` reads it.
 FAILURE_FILE = "LONGPO_FAILURE_FILE"
 
 
@@ -26,7 +27,7 @@ class Failure(NamedTuple):
 
 
 def log_of(settings: Mapping[str, Any]) -> Path:
-    """Where the libraries' output goes."""
+    """The file that gets the libraries' output."""
     return Path(settings.get("output_dir") or "trainer_output") / "train.log"  # transformers' own default
 
 
@@ -34,7 +35,7 @@ def work(settings: Mapping[str, Any], screen: Screen) -> None:
     """Trains in this process.
 
     Raises:
-        UserError: the model does not compute the same on packed rows.
+        UserError: the model does not compute the same on packed rows, or LLaMA-Factory did not build our trainer.
     """
     from llamafactory.extras.misc import use_ray
     from llamafactory.train import tuner
@@ -42,26 +43,27 @@ def work(settings: Mapping[str, Any], screen: Screen) -> None:
     if use_ray():
         from lf_longpo.plugin.train.ray_worker import RayWorker
 
-        tuner.Worker = RayWorker
+        use_ray_worker(RayWorker)
         tuner.run_exp(dict(settings))
         return
     from lf_longpo.plugin.train.install import prepare
-    from lf_longpo.plugin.train.watch import Watch
+    from lf_longpo.plugin.train.step_progress import StepProgress
 
-    settings = prepare(settings, screen.note)
+    prepared = prepare(settings, screen.note)
     _announce(screen.note)
-    # DeepSpeed collects garbage a dozen times per start, each time over everything that was imported.
+    # DeepSpeed collects garbage about twelve times at its start, each time over all imported modules.
     gc.freeze()
-    tuner.run_exp(settings, callbacks=[Watch(screen)])
+    tuner.run_exp(prepared.settings, callbacks=[prepared.guard, StepProgress(screen)])
 
 
 def run(settings: Mapping[str, Any], screen: Screen) -> Failure | None:
-    """Trains as `work`; a failure is printed whole, so that the log has it, and returned in short."""
+    """Trains as `work`. A failure is printed in full, which goes to the log, and returned as one line."""
     try:
         work(settings, screen)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return Failure(str(error), 2)
+        message = str(getattr(error, "cause", error))  # Ray wraps what an actor raised and adds its traceback
+        print(f"error: {message}", file=sys.stderr)
+        return Failure(message, 2)
     except Exception as error:  # libraries raise many kinds
         traceback.print_exc()
         return Failure(_in_short(error), 1)
@@ -72,31 +74,27 @@ def _in_short(error: Exception) -> str:
     import torch
 
     if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-        return (
-            f"out of memory ({first_line(error)}); longpo check shows what each part of a step takes and what lowers it"
-        )
+        return f"out of memory ({first_line(error)}); run longpo check to see what takes memory and what lowers it"
     return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _announce(note: Callable[[str], None]) -> None:
-    """LLaMA-Factory's DPO and SFT workflows report what they load before they load it."""
-    from llamafactory.train.dpo import workflow as dpo
-    from llamafactory.train.sft import workflow as sft
+    """Lets LLaMA-Factory's DPO and SFT workflows report what they load before they load it."""
 
-    def announced(function: Callable[..., Any], what: Callable[..., str]) -> Callable[..., Any]:
-        def call(*arguments: Any, **named: Any) -> Any:
-            note(what(*arguments))
-            return function(*arguments, **named)
+    def reporting(sentence: Callable[..., str]) -> Callable[[Any], Any]:
+        def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*arguments: Any, **options: Any) -> Any:
+                note(sentence(*arguments))
+                return function(*arguments, **options)
 
-        return call
+            return call
 
-    for workflow in (dpo, sft):
-        workflow.get_dataset = announced(
-            workflow.get_dataset, lambda _, __, data, *___: f"reading the data: {', '.join(data.dataset or [])}"
-        )
-        workflow.load_model = announced(
-            workflow.load_model, lambda _, model, *__: f"loading the model: {model.model_name_or_path}"
-        )
+        return wrap
+
+    replace_loading_steps(
+        reporting(lambda _, __, data, *___: f"reading the data: {', '.join(data.dataset or [])}"),
+        reporting(lambda _, model, *__: f"loading the model: {model.model_name_or_path}"),
+    )
 
 
 def main(arguments: Sequence[str]) -> int:

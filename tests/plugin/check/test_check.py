@@ -177,7 +177,7 @@ DATA = {
         lambda p: p.rows[3].update(chosen=None),
         "warning dataset lamps: row 4 cannot be used; row 4: LLaMA-Factory drops it: 'chosen' is null",
     ),
-    "duplicate": (lambda p: p.rows.append(p.rows[0]), "warning dataset lamps: row 25 say the same"),
+    "duplicate": (lambda p: p.rows.append(p.rows[0]), "warning dataset lamps: row 25 repeats an earlier row"),
     "length bias": (
         lambda p: other_rows(p, chosen="It is in the tower. " * 2),
         "warning dataset lamps: chosen responses have",
@@ -203,7 +203,7 @@ def test_a_fault_of_the_data_or_deepspeed_is_found(planted, plant, expected):
 
 
 def real_prompts():
-    """Prompts of 60 to 10,000 tokens, each with a question of its own at the end."""
+    """Prompts of 60 to 10,000 tokens, each with another question at the end."""
     chance = random.Random(0)
     long = [json.loads(line) for line in (REAL_DATA / "longreward_sft.jsonl").read_text().splitlines()]
     texts = [f"{row['context']}\n\n{row['query']}" for row in long[:1]]
@@ -214,7 +214,7 @@ def real_prompts():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real data lie beside the checkout")
+@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real data are next to the checkout")
 @pytest.mark.parametrize(
     ("template", "stage"), [("llama3", "dpo"), ("qwen", "dpo"), ("glm4", "dpo"), ("llama3", "sft")]
 )
@@ -238,7 +238,7 @@ def test_the_count_of_lost_questions_is_what_llamafactory_encodes(models, tmp_pa
     facts = checked.findings.facts["datasets"]["codes"]
 
     def lost(name):
-        """Examples in whose encoding, by LLaMA-Factory's own loader, the prompt's last words are missing."""
+        """Number of examples that lack the last words of their prompt in the encoding of LLaMA-Factory's loader."""
         tokenizer, examples = loaded_by_llamafactory(tmp_path, template, 2000, stage, models(family), name)
         ids = "chosen_input_ids" if stage == "dpo" else "input_ids"
         decoded = [tokenizer.decode(example[ids]) for example in examples]
@@ -261,7 +261,7 @@ def test_the_count_of_lost_questions_is_what_llamafactory_encodes(models, tmp_pa
 
 
 @pytest.mark.slow
-def test_messages_are_cut_too_and_what_cannot_be_is_left_out(planted):
+def test_messages_are_cut_and_rows_that_cannot_be_cut_are_skipped(planted):
     long = "The lamp is lit. " * 50 + "Where is it?"
     chats = [
         [{"from": "human", "value": f"{number} {long}"}, {"from": "gpt", "value": answer}]
@@ -280,14 +280,14 @@ def test_messages_are_cut_too_and_what_cannot_be_is_left_out(planted):
     assert main(["check", str(planted.folder / "recipe.yaml")]) == 0
 
 
-def test_the_command_tells_machines_and_people(planted, capsys):
+def test_the_command_reports_as_json_and_as_text(planted, capsys):
     planted.rows[0]["chosen"] = ""
     planted.found()
     recipe = str(planted.folder / "recipe.yaml")
     assert main(["check", recipe, "--json", "learning_rate=2e-5"]) == 2
-    told = json.loads(capsys.readouterr().out)
-    assert told["errors"] == [{"where": "dataset lamps", "message": "row 1 has an empty response"}]
-    assert told["warnings"] == [] and told["facts"]["datasets"]["lamps"]["examples"] == 24
+    report = json.loads(capsys.readouterr().out)
+    assert report["errors"] == [{"where": "dataset lamps", "message": "row 1 has an empty response; remove it"}]
+    assert report["warnings"] == [] and report["facts"]["datasets"]["lamps"]["examples"] == 24
     assert main(["check", recipe]) == 2
     assert "error  dataset lamps: row 1 has an empty response" in capsys.readouterr().out
     assert main(["check", recipe, "learning_rate"]) == 2

@@ -8,9 +8,9 @@ from test_check import Planted
 
 from lf_longpo.cli import main
 from lf_longpo.plugin.check.fix_lengths import _common_length, _texts
-from lf_longpo.plugin.check.load_fault import load_fault
+from lf_longpo.plugin.check.json_load_fault import load_fault
 from lf_longpo.plugin.registry import load_dataset_info
-from lf_longpo.plugin.shape import shape_of
+from lf_longpo.plugin.row_shape import shape_of
 
 PAIR = '{"prompt": "a", "chosen": "b", "rejected": "c"}\n'
 TEXTS = {
@@ -57,7 +57,7 @@ def planted(tmp_path, models):
 def test_the_check_names_the_row_and_the_columns_that_are_not_read(planted):
     planted.rows[2] |= {"system": "Be brief.", "images": []}
     assert planted.found() == [
-        "warning dataset lamps: has a column 'system' that its entry does not name, so training does not see it; add "
+        "warning dataset lamps: has a column 'system' that its entry does not name, so training ignores it; add "
         f"it under columns in {planted.folder / 'dataset_info.json'}"
     ]
     planted.rows[2]["chosen"] = 5

@@ -1,6 +1,7 @@
-"""What a recipe needs here before anything starts: optional packages, models, and the right command for its file."""
+"""What a recipe needs before it starts: optional packages, models, and the right command for its file."""
 
 import importlib.metadata
+import inspect
 import json
 import re
 from importlib.metadata import PackageNotFoundError
@@ -118,6 +119,43 @@ def test_flash_attention_is_a_warning_because_llamafactory_falls_back(nothing_in
     )
 
 
+VLLM = {
+    "ours": ("0.25.1", "vllm 0.25.1"),
+    "one that LLaMA-Factory accepts": ("0.11.0", None),
+    "not installed": (None, "the vllm of lf-longpo's extra"),
+}
+
+
+@pytest.mark.parametrize(("installed", "named"), VLLM.values(), ids=VLLM)
+def test_a_server_on_our_vllm_needs_the_check_of_versions_switched_off(monkeypatch, installed, named):
+    def version(name):
+        if installed is None:
+            raise PackageNotFoundError(name)
+        return installed
+
+    monkeypatch.setattr(packages, "version", version)
+    monkeypatch.delenv("DISABLE_VERSION_CHECK", raising=False)
+    settings = {"model_name_or_path": "org/x", "infer_backend": "vllm"}
+    findings = Findings()
+    check_prerequisites("yaml/llama3_serve.yaml", settings, findings)
+    assert [where for where, _ in findings.errors] == ([] if installed else ["infer_backend"])
+    message = (
+        f"LLaMA-Factory's check of versions does not accept {named}; start it with `DISABLE_VERSION_CHECK=1 "
+        "llamafactory-cli api yaml/llama3_serve.yaml`"
+    )
+    assert findings.warnings == ([("infer_backend", message)] if named else [])
+    monkeypatch.setenv("DISABLE_VERSION_CHECK", "1")
+    findings = Findings()
+    check_prerequisites("yaml/llama3_serve.yaml", settings, findings)
+    assert findings.warnings == []
+
+
+def test_the_check_of_versions_that_llamafactory_makes_of_vllm_is_known():
+    from llamafactory.hparams import parser
+
+    assert f'check_version("vllm{packages._VLLM}")' in inspect.getsource(parser._check_extra_dependencies)
+
+
 def test_ray_is_asked_for_by_a_variable(nothing_installed, monkeypatch):
     assert missing_packages({}) == []
     monkeypatch.setenv("USE_RAY", "1")
@@ -216,7 +254,7 @@ def test_a_missing_package_does_not_end_the_check(recipe, nothing_installed):
     assert findings.facts["memory"]["ways"]["llamafactory-cli train"]["fits"]
 
 
-def test_deepspeed_that_is_missing_is_said_once(recipe, nothing_installed, monkeypatch):
+def test_missing_deepspeed_is_reported_once(recipe, nothing_installed, monkeypatch):
     def absent(*_):
         raise PackageNotFoundError("deepspeed")
 
@@ -261,15 +299,15 @@ def test_models_of_a_recipe(tmp_path, monkeypatch):
         "model_name_or_path: is missing; set model_name_or_path: org/base"
     ]
     assert problems({"model_name_or_path": "smollm2-135m"}) == [
-        "model_name_or_path: LLaMA-Factory does not know the embedded model's name smollm2-135m; run `bash "
-        "scripts/setup.sh` and set model_name_or_path: models/smollm2-135m"
+        "model_name_or_path: smollm2-135m is an embedded model of lf-longpo, which LLaMA-Factory cannot load by name; "
+        "run `bash scripts/setup.sh` and set model_name_or_path: models/smollm2-135m"
     ]
     # Where the loss has no reference model, ref_model is never loaded.
     assert problems(hub | {"stage": "dpo", "pref_loss": "simpo", "ref_model": "./no"}) == []
     assert [line.split(":")[0] for line in problems(hub | {"stage": "kto", "ref_model": "./no"})] == ["ref_model"]
     assert problems(hub | {"resume_from_checkpoint": "saves/x/checkpoint-9"}) == [
-        "resume_from_checkpoint: saves/x/checkpoint-9 is no folder; name a checkpoint of output_dir, or remove it: the "
-        "newest one there is taken"
+        "resume_from_checkpoint: saves/x/checkpoint-9 is not a folder; set it to a checkpoint in output_dir, or remove "
+        "it to use the newest checkpoint there"
     ]
     reward = {"stage": "ppo", "reward_model": "./no"}
     assert [line.split(":")[0] for line in problems(hub | reward)] == ["stage", "reward_model"]
@@ -307,11 +345,11 @@ def test_every_shipped_recipe_can_be_checked_after_a_fresh_setup(path, nothing_i
     assert exit_code in (0, 2), err
     errors = json.loads(out)["errors"]
     assert "Traceback" not in err and "refuses it" not in out
-    told = {error["where"]: error["message"] for error in errors}
+    messages = {error["where"]: error["message"] for error in errors}
     recipe = yaml.safe_load(path.read_text())
     for setting in ("enable_liger_kernel", "deepspeed"):
-        assert (setting in told) == bool(recipe.get(setting))
-    for message in told.values():
+        assert (setting in messages) == bool(recipe.get(setting))
+    for message in messages.values():
         assert "`" in message or "longpo register" in message, message
 
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -51,26 +52,33 @@ def recipe(tmp_path, models):
     return make
 
 
-def history(settings, folder, packed):
-    """The log of a run in this process, step by step."""
+@contextmanager
+def stock_trainers():
+    """LLaMA-Factory as it is without our trainers, after the block again."""
     from llamafactory.train.dpo import trainer as dpo
     from llamafactory.train.dpo import workflow as dpo_workflow
     from llamafactory.train.sft import workflow as sft_workflow
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLAMAFACTORY_VERBOSITY", "WARN")
+        for module, names in (
+            (dpo, ["CustomDPOTrainer"]),
+            (dpo_workflow, ["create_ref_model", "get_dataset", "load_model"]),
+            (sft_workflow, ["CustomSeq2SeqTrainer", "get_dataset", "load_model"]),
+        ):
+            for name in names:
+                patch.setattr(module, name, getattr(module, name))
+        yield patch
+
+
+def history(settings, folder, packed):
+    """The log of a run in this process, step by step."""
     from llamafactory.train.tuner import run_exp
 
     from lf_longpo.plugin.train.install import install
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LLAMAFACTORY_VERBOSITY", "WARN")
-        for module, name in (
-            (dpo, "CustomDPOTrainer"),
-            (dpo_workflow, "create_ref_model"),
-            (sft_workflow, "CustomSeq2SeqTrainer"),
-        ):
-            patch.setattr(module, name, getattr(module, name))  # so that what is installed is taken out again
-        if packed:
-            install()
-        run_exp(settings | {"output_dir": str(folder)})
+    with stock_trainers():
+        run_exp(settings | {"output_dir": str(folder)}, callbacks=[install()] if packed else [])
     return json.loads((folder / "trainer_state.json").read_text())["log_history"]
 
 
@@ -112,7 +120,7 @@ METHODS = {
     "full": {"finetuning_type": "full"},
     "freeze": {"finetuning_type": "freeze", "freeze_trainable_layers": 1},
     "full, another reference": {"finetuning_type": "full", "ref_model": "OTHER"},
-    "LoRA, a reference of its own": {"ref_model": "OTHER"},
+    "LoRA, another reference": {"ref_model": "OTHER"},
     "batch of one": {"per_device_train_batch_size": 1},
     "batch of three, accumulated": {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 2, "max_steps": 3},
     "evaluation": {"val_size": 4, "eval_strategy": "steps", "eval_steps": 2, "per_device_eval_batch_size": 2},
@@ -173,13 +181,13 @@ def test_qlora_is_the_same(recipe, tmp_path):
 
 @pytest.mark.slow
 def test_a_lora_run_is_the_same(recipe, tmp_path):
-    """One of the above in the fast part."""
+    """A single case for a quick look."""
     ours = compare(recipe("glm4", max_steps=2), tmp_path)
     assert ours[0]["loss"] > 0
 
 
 @pytest.mark.slow
-def test_twenty_steps_lie_on_each_other(recipe, tmp_path):
+def test_twenty_steps_are_the_same(recipe, tmp_path):
     compare(recipe("llama3", max_steps=20, learning_rate=5.0e-3, pref_beta=0.5), tmp_path, tolerance=1e-4)
 
 
@@ -242,7 +250,7 @@ def test_bfloat16_is_the_same_to_its_rounding(recipe, tmp_path):
     compare(recipe("llama3", bf16=True), tmp_path, 2e-2)
 
 
-def test_packed_rows_tell_tokens_what_they_may_see():
+def test_packed_rows_define_which_tokens_attend_to_which():
     from lf_longpo.plugin.train.packing import pack
 
     prompt, chosen, rejected = [5, 6, 7], [8, 9], [10, 11, 12]

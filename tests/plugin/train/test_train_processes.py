@@ -15,7 +15,7 @@ from test_train import history, other_model, recipe  # noqa: F401  recipe is the
 
 from lf_longpo.cli import main
 from lf_longpo.plugin.recipe import read_recipe
-from lf_longpo.plugin.train.screen import Screen
+from lf_longpo.plugin.train.console_output import Screen
 from lf_longpo.plugin.train.worker import work
 
 SPEED = ("runtime", "per_second", "flos")
@@ -111,7 +111,7 @@ def test_what_cannot_be_packed_trains_as_before(recipe, tmp_path):  # noqa: F811
     assert "longpo train: plain LLaMA-Factory, since attention is eager" in output
     settings = recipe("glm4", stage="sft", packing=True, neat_packing=True, max_steps=1, cutoff_len=512)
     output = finish(start(settings, tmp_path / "packed"))
-    assert "longpo train: plain LLaMA-Factory, since examples are packed already" in output
+    assert "longpo train: plain LLaMA-Factory, since LLaMA-Factory packs the examples" in output
 
 
 def test_a_recipe_that_llamafactory_would_not_take_is_refused_at_once(recipe, tmp_path, capsys):  # noqa: F811

@@ -1,8 +1,8 @@
-"""Which trainer a recipe gets: what `longpo check` says is what `longpo train` does."""
+"""Which trainer a recipe gets: `longpo check` and `longpo train` decide alike."""
 
 import pytest
 import yaml
-from test_train import recipe  # noqa: F401  a fixture
+from test_train import recipe, stock_trainers  # noqa: F401  recipe is a fixture
 
 from lf_longpo.plugin.check.findings import Findings
 from lf_longpo.plugin.check.recipe_check import PACKED, check
@@ -14,13 +14,13 @@ CHOICES = {
     "DPO": ({}, None),
     "the accuracy that DPO does not compute": ({"compute_accuracy": True, **EVALUATED}, None),
     "label smoothing that DPO does not read": ({"label_smoothing_factor": 0.1}, None),
-    "noise": ({"neftune_noise_alpha": 5.0}, "neftune_noise_alpha depends on the length of a row"),
+    "noise": ({"neftune_noise_alpha": 5.0}, "the noise of neftune_noise_alpha depends on the length of a row"),
     "eager attention": ({"flash_attn": "disabled"}, "attention is eager"),
     "padding in the loss": ({"ignore_pad_token_for_loss": False}, "ignore_pad_token_for_loss"),
     "SFT": (SFT, None),
     "the accuracy that SFT computes": ({**SFT, "compute_accuracy": True}, "compute_accuracy needs every logit"),
-    "another loss": ({**SFT, "use_dft_loss": True}, "the loss is none of"),
-    "packing": ({**SFT, "packing": True}, "examples are packed already"),
+    "another loss": ({**SFT, "use_dft_loss": True}, "the loss is not cross-entropy"),
+    "packing": ({**SFT, "packing": True}, "LLaMA-Factory packs the examples"),
 }
 
 
@@ -41,9 +41,6 @@ def test_the_check_and_the_run_choose_for_the_same_reason(recipe, tmp_path, chan
 
 
 def reason_in_training(settings):
-    from llamafactory.train.dpo import trainer as dpo
-    from llamafactory.train.dpo import workflow as dpo_workflow
-    from llamafactory.train.sft import workflow as sft_workflow
     from llamafactory.train.tuner import run_exp
 
     from lf_longpo.plugin.train import install
@@ -55,14 +52,8 @@ def reason_in_training(settings):
         reasons.append(real(*arguments, **others))
         raise Stopped
 
-    with pytest.MonkeyPatch.context() as patch:
+    with stock_trainers() as patch:
         patch.setattr(install, "reason_for_stock", stop)
-        for module, name in (
-            (dpo, "CustomDPOTrainer"),
-            (dpo_workflow, "create_ref_model"),
-            (sft_workflow, "CustomSeq2SeqTrainer"),
-        ):
-            patch.setattr(module, name, getattr(module, name))  # so that what is installed is taken out again
         install.install()
         with pytest.raises(Stopped):
             run_exp(dict(settings))
@@ -87,7 +78,7 @@ def test_a_value_of_the_wrong_kind_is_found(settings, message):
     assert where in settings and message in found
 
 
-def test_values_that_llamafactory_takes_are_not_complained_of():
+def test_values_that_llamafactory_accepts_are_no_errors():
     findings = Findings()
     check_values(
         {

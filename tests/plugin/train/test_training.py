@@ -5,14 +5,14 @@ import json
 import pytest
 import yaml
 from prepared import Prepared, torchrun
-from recipes import TRAINING, small
+from recipes import TRAINING, family_of, small
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
 def test_the_recipe_trains_two_steps_on_two_processes(path, models, tmp_path):
     recipe = yaml.safe_load(path.read_text())
-    changes = small(path, models(path.stem.split("_")[0], most_byte_pairs=8_000), tmp_path) | {
+    changes = small(path, models(family_of(path), most_byte_pairs=8_000), tmp_path) | {
         "max_steps": 2,
         "save_steps": 2,
         "logging_steps": 1,

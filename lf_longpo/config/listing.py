@@ -1,0 +1,66 @@
+"""All settings of a command: as commented YAML to start from, and as JSON Schema for editors."""
+
+import json
+import textwrap
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import TypeAdapter
+from pydantic.fields import FieldInfo
+
+from lf_longpo.config.base import Config
+
+_WIDTH = 116
+
+
+def commented_yaml(kind: type[Config]) -> str:
+    """Every setting with its documentation and its default. Sections and settings without a default are comments."""
+    return "\n".join(_lines(kind)) + "\n"
+
+
+def json_schema(kind: Any) -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a configuration class, or of a union of such."""
+    schema = TypeAdapter(kind).json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _lines(kind: type[Config], defaults: Config | None = None) -> Iterator[str]:
+    """Args: the class, and the values that a section has where the file does not set it."""
+    for name, field in kind.model_fields.items():
+        section = _section(field)
+        required = defaults is None and field.is_required()
+        default = field.default if defaults is None else getattr(defaults, name)
+        yield from _comment(field.description or (section.__doc__ if section else None))
+        if section is None:
+            yield _required(name, field) if required else f"{name}: {_plain(default)}"
+        elif isinstance(default, section):
+            yield f"{name}:"
+            yield from _indented(_lines(section, default))
+        else:
+            yield f"# {name}:  # {'required' if required else 'optional'}"
+            yield from (f"# {line}" for line in _indented(_lines(section)))
+
+
+def _required(name: str, field: FieldInfo) -> str:
+    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    return f"# {name}:  # required" + (f": {' | '.join(choices)}" if choices else "")
+
+
+def _plain(value: Any) -> str:
+    """JSON, which is YAML on one line."""
+    return json.dumps(TypeAdapter(Any).dump_python(value, mode="json"), ensure_ascii=False)
+
+
+def _section(field: FieldInfo) -> type[Config] | None:
+    """The class of a setting that is a section of its own."""
+    kinds = [field.annotation, *get_args(field.annotation)]
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Config)), None)
+
+
+def _comment(text: str | None) -> Iterator[str]:
+    if text:
+        yield from (f"# {line}" for line in textwrap.wrap(" ".join(text.split()), _WIDTH))
+
+
+def _indented(lines: Iterator[str]) -> Iterator[str]:
+    yield from (f"  {line}" for line in lines)

@@ -1,0 +1,64 @@
+"""The reference model's log-probabilities of each pair, computed once and kept over epochs and resumed runs."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lf_longpo.files.journal import Journal, read_rows
+
+_FIELDS = ("id", "chosen", "rejected")
+
+
+class ReferenceLogps:
+    """Stores log-probabilities by the digest of a pair's tokens.
+
+    Every process writes its own file in `folder`. At the start all files are read; `share` exchanges new values between
+    the processes of a run.
+
+    Args:
+        folder: in the run's output folder; created if it is missing.
+        identity: of the reference model and its number format; values of another identity are not used.
+        process: number of this process.
+    """
+
+    def __init__(self, folder: Path, identity: Sequence[Any], process: int) -> None:
+        name = hashlib.sha256(json.dumps(identity, default=str).encode()).hexdigest()[:16]
+        folder.mkdir(parents=True, exist_ok=True)
+        self._known: dict[str, tuple[float, float]] = {}
+        for path in sorted(folder.glob(f"{name}.*.jsonl")):
+            self._known |= {row["id"]: (row["chosen"], row["rejected"]) for row in read_rows(path, _FIELDS)}
+        self._new: dict[str, tuple[float, float]] = {}
+        self._journal = Journal(folder / f"{name}.{process}.jsonl", _FIELDS)
+
+    def find(self, digests: Sequence[str], device: torch.device) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Chosen and rejected log-probabilities, (B,) each, or None where any pair is unknown."""
+        if not all(digest in self._known for digest in digests):
+            return None
+        known = torch.tensor([self._known[digest] for digest in digests], dtype=torch.float32, device=device)
+        return known[:, 0], known[:, 1]
+
+    def keep(self, digests: Sequence[str], chosen: torch.Tensor, rejected: torch.Tensor) -> None:
+        """Stores the log-probabilities of a batch, (B,) each."""
+        for digest, *logps in zip(digests, chosen.tolist(), rejected.tolist(), strict=True):
+            if digest not in self._known:
+                self._known[digest] = self._new[digest] = tuple(logps)
+                self._journal.append({"id": digest, "chosen": logps[0], "rejected": logps[1]})
+
+    def share(self) -> None:
+        """Sends the new values of each process to all others; every process must call it."""
+        from accelerate.utils import gather_object
+
+        for found in gather_object([self._new]):
+            self._known |= found
+        self._new = {}
+
+
+def model_identity(path: str) -> list[Any]:
+    """What identifies a model: its name, and for a folder the sizes and times of its files."""
+    folder = Path(path)
+    files = sorted(file for file in folder.glob("*") if file.suffix in (".safetensors", ".bin", ".json"))
+    return [path, [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]]
