@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from lf_longpo.aio import all_settled
 from lf_longpo.config import LongMabConfig
-from lf_longpo.data.pairs import Pairs, Side, may_train
-from lf_longpo.data.records import Probe, Question, Rollout, names, record_of
+from lf_longpo.data.pairs import Pairs, may_train
+from lf_longpo.data.records import Probe, Question, Rollout, ScoredResponse, names, record_of
 from lf_longpo.engine.progress import Progress
 from lf_longpo.files.journal import Journal, read_rows
 from lf_longpo.longmab.bandit import UCBChunkSampler, random_arms
@@ -247,8 +247,8 @@ class LongMab:
         await self._pairs.add(
             question,
             self._prompts.rollout(question),
-            Side(chosen.output, best, chosen.round),
-            Side(rejected.output, worst, rejected.round),
+            ScoredResponse(chosen.output, best, chosen.round),
+            ScoredResponse(rejected.output, worst, rejected.round),
         )
         self._progress.count("pairs")
 

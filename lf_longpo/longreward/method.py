@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from lf_longpo.aio import Once, all_settled
 from lf_longpo.config import LongRewardConfig
-from lf_longpo.data.pairs import Pairs, Side, may_train
-from lf_longpo.data.records import Question
+from lf_longpo.data.pairs import Pairs, may_train
+from lf_longpo.data.records import Question, ScoredResponse
 from lf_longpo.engine.pipeline import Failures
 from lf_longpo.engine.progress import Progress
 from lf_longpo.errors import CallFailed
@@ -198,7 +198,8 @@ class LongReward:
             self._progress.count("all equal" if enough else "cut off")
             return
         chosen, rejected = (
-            Side(usable[place].response.answer, usable[place].reward, usable[place].response.number) for place in picked
+            ScoredResponse(usable[place].response.answer, usable[place].reward, usable[place].response.number)
+            for place in picked
         )
         await self._pairs.add(question, around_context(PROMPT, question=question.question), chosen, rejected)
         self._progress.count("pairs")

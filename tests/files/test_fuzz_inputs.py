@@ -1,4 +1,4 @@
-"""Damaged input files: each is read right, or refused in words that name the file and the line."""
+"""Damaged input files: each is read correctly, or refused with an error that names the file and the line."""
 
 import csv
 import json
@@ -198,7 +198,7 @@ def read_hops(draw, path, rows, whole):
     passed_over = Faults("questions")
     with Faults() as faults:
         found = [one for _, one in read_multihop(places_and_rows(str(path), faults=faults), passed_over)]
-    passed_over.passed_over().encode()
+    passed_over.warning().encode()
     for one in found:
         assert one.supporting and all(document.text.strip() for document in (*one.supporting, *one.distracting))
         assert one.question.strip() and all(answer.strip() for answer in one.answers)
@@ -234,8 +234,8 @@ READERS = [
 # What is wrong with a file and not with a line of it.
 OF_THE_FILE = re.compile(
     "holds no questions|holds no articles|no document is left|"
-    "is no Parquet file|is no JSON|is not JSON|is not UTF-8|two columns|no rows|there are no rows|"
-    "no response belongs|Parquet cannot hold|must hold a list|is no data set of pairs|have one name"
+    "cannot be read as Parquet|is no JSON|is not JSON|is not UTF-8|two columns|no rows|no row with named columns|there are no rows|"
+    "no response belongs|Parquet cannot hold|must hold a list|is not a data set of pairs|have one name"
 )
 
 

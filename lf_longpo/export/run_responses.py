@@ -1,4 +1,4 @@
-"""All responses of a run with their rewards, question by question, and the prompt that they are trained on."""
+"""All responses of a run with their rewards and training prompt, question by question."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 from lf_longpo.config import GenerateConfig
 from lf_longpo.data.pairs import may_train
 from lf_longpo.data.questions import read_questions
-from lf_longpo.data.records import Question, Rollout, names
+from lf_longpo.data.records import Question, Rollout, ScoredResponse, names
 from lf_longpo.errors import TextTooLong
 from lf_longpo.files.journal import RowsById
 from lf_longpo.longmab.method import ROLLOUTS, Prompts
@@ -17,35 +17,29 @@ from lf_longpo.run_folder.contents import RunFolder
 from lf_longpo.text.prompts import around_context
 
 
-class Scored(NamedTuple):
-    """A response and its reward."""
-
-    text: str
-    reward: float
-    index: int
-
-
-class Answered(NamedTuple):
+class AnsweredQuestion(NamedTuple):
     """A question with its responses."""
 
     id: str
     prompt: str
-    """Cut in the middle of its context until it fits pairs.cutoff_len with the longest response."""
-    responses: list[Scored]
+    """The training prompt; its context is cut in the middle so that the longest response fits pairs.cutoff_len."""
+    responses: list[ScoredResponse]
 
 
-def answered(run: RunFolder) -> Iterator[Answered]:
+def answered_questions(run: RunFolder) -> Iterator[AnsweredQuestion]:
     """Streams the questions of a run that have responses, in the input's order.
 
-    A response that leaves no room for a prompt is left out, and so is one that may not train (`may_train`).
+    Skips responses that leave no room for a prompt, and responses that must not train (see `may_train`).
+
+    Args:
+        run: the run's folder.
 
     Raises:
-        UserError: the run's input or its template is not to be had any more.
+        UserError: the run's input or its template no longer exists.
     """
     config = run.config
-    trust = bool(config.policy and config.policy.trust_remote_code)
     encoder = TemplateEncoder(
-        config.pairs.template, run.found(config.tokenizer or config.policy.model), config.pairs.cutoff_len, trust
+        config.pairs.template, run.tokenizer_name, config.pairs.cutoff_len, run.trusts_remote_code
     )
     responses_of, render_of = (_longmab if config.method == "longmab" else _longreward)(run, config)
     for question in read_questions(run.questions):
@@ -53,43 +47,44 @@ def answered(run: RunFolder) -> Iterator[Answered]:
             render = render_of(question)
             while responses:
                 try:
-                    context = encoder.fit(question.context, render, [one.text for one in responses])
+                    context = encoder.fit(question.context, render, [response.text for response in responses])
                 except TextTooLong:
-                    responses.remove(max(responses, key=lambda one: len(one.text)))
+                    responses.remove(max(responses, key=lambda response: len(response.text)))
                 else:
-                    yield Answered(question.id, render(context), responses)
+                    yield AnsweredQuestion(question.id, render(context), responses)
                     break
 
 
-_Run = tuple[Callable[[str], list[Scored]], Callable[[Question], Callable[[str], str]]]
+# Functions from a question's id to its responses, and from a question to the function that renders its prompt.
+_Readers = tuple[Callable[[str], list[ScoredResponse]], Callable[[Question], Callable[[str], str]]]
 
 
-def _longmab(run: RunFolder, config: GenerateConfig) -> _Run:
+def _longmab(run: RunFolder, config: GenerateConfig) -> _Readers:
     rollouts = RowsById(run.path / ROLLOUTS, names(Rollout))
 
-    def responses(id: str) -> list[Scored]:
+    def responses(id: str) -> list[ScoredResponse]:
         by_round = {row["round"]: row for row in rollouts.rows(id)}
         return [
-            Scored(row["output"], row["reward"], round)
+            ScoredResponse(row["output"], row["reward"], round)
             for round, row in sorted(by_round.items())
             if may_train(row["output"], row.get("truncated") is True, config.pairs.allow_truncated)
         ]
 
-    prompts = {name: run.found(getattr(config.longmab, name)) for name in ("prompt", "probe_prompt")}
+    prompts = {name: run.resolved(getattr(config.longmab, name)) for name in ("prompt", "probe_prompt")}
     return responses, Prompts(config.longmab.model_copy(update=prompts)).rollout
 
 
-def _longreward(run: RunFolder, config: GenerateConfig) -> _Run:
+def _longreward(run: RunFolder, config: GenerateConfig) -> _Readers:
     keys = Keys({question.id for question in read_questions(run.questions)})
     scores = RowsById(run.path / SCORES, ("idx", "query", "answer", "scores"), keys.of_score)
 
-    def responses(id: str) -> list[Scored]:
+    def responses(id: str) -> list[ScoredResponse]:
         by_idx = {row["idx"]: row for row in scores.rows(id)}
         scored = [
-            Scored(row["answer"], reward_of(row["scores"]), response.number)
+            ScoredResponse(row["answer"], reward_of(row["scores"]), response.number)
             for row in by_idx.values()
             if may_train((response := Response.of(row)).answer, response.truncated, config.pairs.allow_truncated)
         ]
-        return sorted(scored, key=lambda one: one.index)
+        return sorted(scored, key=lambda response: response.index)
 
     return responses, lambda question: around_context(PROMPT, question=question.question)
