@@ -234,8 +234,9 @@ READERS = [
 # What is wrong with a file and not with a line of it.
 OF_THE_FILE = re.compile(
     "holds no questions|holds no articles|no document is left|"
-    "cannot be read as Parquet|is no JSON|is not JSON|is not UTF-8|two columns|no rows|no row with named columns|there are no rows|"
-    "no response belongs|Parquet cannot hold|must hold a list|is not a data set of pairs|have one name"
+    "cannot be read as Parquet|is no JSON|is not JSON|is not UTF-8|two columns|no rows|there are no rows|"
+    "no row with named columns|no response belongs|Parquet cannot hold|must hold a list|is not a data set of pairs|"
+    "have one name"
 )
 
 
