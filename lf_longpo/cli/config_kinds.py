@@ -36,7 +36,7 @@ def refuse_other_kinds(command: str, path: str | Path | None) -> None:
         UserError: the file's keys are those of another command.
     """
     keys = _keys(path)
-    if command in _KINDS and keys <= set(_KINDS[command].model_fields):
+    if command in _KINDS and keys <= _known(_KINDS[command]):
         return
     fitting = _commands(keys)
     if fitting and command not in fitting:
@@ -50,7 +50,11 @@ def _commands(keys: set[str]) -> list[str]:
         if keys & _TRAINING:
             return ["longpo train", "longpo check"]
         return ["llamafactory-cli export" if "export_dir" in keys else "llamafactory-cli api", "longpo check"]
-    return [name for name, kind in _KINDS.items() if keys and _required(kind) <= keys <= set(kind.model_fields)]
+    return [name for name, kind in _KINDS.items() if keys and _required(kind) <= keys <= _known(kind)]
+
+
+def _known(kind: type[configs.Config]) -> set[str]:
+    return {name for variant in kind.variants() for name in variant.model_fields}
 
 
 def _required(kind: type[configs.Config]) -> set[str]:

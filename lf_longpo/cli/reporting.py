@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lf_longpo.config import EvaluateConfig, GenerateConfig, ScoreConfig
+from lf_longpo.config import EvaluateConfig, GenerateConfig, LongMabGenerateConfig, ScoreConfig
 from lf_longpo.config.loading import read_settings
 from lf_longpo.engine.progress import totals_line
 from lf_longpo.errors import UserError
@@ -122,7 +122,7 @@ def print_scores(summary: dict[str, Any], config: ScoreConfig) -> None:
 def _advise(console: Console, config: GenerateConfig | ScoreConfig, summary: dict[str, Any]) -> None:
     calls = {stage: (told["calls"], told["truncated"]) for stage, told in summary["calls"].items()}
     told = truncation_advice(config, calls)
-    if isinstance(config, GenerateConfig) and config.method == "longmab":
+    if isinstance(config, LongMabGenerateConfig):
         told += answer_advice(config.longmab.answer_form, summary["rollouts"], summary["unread_answers"])
         told += gold_advice(summary["gold_in_every_text"])
     for advice in told:

@@ -1,6 +1,6 @@
 """What all configurations share."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,3 +13,8 @@ class Config(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
     )
+
+    @classmethod
+    def variants(cls) -> list[type[Self]]:
+        """The classes that data of this kind are validated as: this one, unless a field chooses between several."""
+        return [cls]

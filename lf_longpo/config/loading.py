@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from lf_longpo.config.base import Config
 from lf_longpo.config.yaml_text import parse_yaml
@@ -94,9 +95,14 @@ def _explain(path: str | Path, kind: type[Config], fault: Any) -> str:
 
 def _nearest(kind: type[Config], location: tuple[Any, ...]) -> str | None:
     for part in location[:-1]:
-        annotation = kind.model_fields[part].annotation if part in kind.model_fields else None
+        fields = _fields(kind)
+        annotation = fields[part].annotation if part in fields else None
         section = next((kind for kind in get_args(annotation) or (annotation,) if isinstance(kind, type)), None)
         if section is None or not issubclass(section, Config):
             return None
         kind = section
-    return next(iter(difflib.get_close_matches(str(location[-1]), kind.model_fields)), None)
+    return next(iter(difflib.get_close_matches(str(location[-1]), _fields(kind))), None)
+
+
+def _fields(kind: type[Config]) -> dict[str, FieldInfo]:
+    return {name: field for variant in kind.variants() for name, field in variant.model_fields.items()}

@@ -91,7 +91,8 @@ def check_questions(source: Source, asked: Collection[str] = ()) -> dict[str, st
 
 
 class _Known(Protocol):
-    id: str
+    @property
+    def id(self) -> str: ...
 
     @property
     def key(self) -> str: ...

@@ -24,7 +24,8 @@ def judged_run(stub, tmp_path, questions, **longreward):
     """A LongReward run whose policy is its judge."""
     config = a_run(stub, tmp_path, questions, max_concurrency=8)
     data = config.model_dump(exclude={"longmab"}, exclude_defaults=True, mode="json")
-    return GenerateConfig(**data | {"method": "longreward", "judge": data["policy"], "longreward": longreward})
+    data |= {"method": "longreward", "judge": data["policy"], "longreward": longreward}
+    return GenerateConfig.model_validate(data)
 
 
 def kept_calls(tmp_path):
