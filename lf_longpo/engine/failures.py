@@ -3,7 +3,6 @@
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 
 from lf_longpo.errors import CallFailed
 from lf_longpo.files.journal import Journal, Row
@@ -12,16 +11,19 @@ FAILURES = "failures.jsonl"
 
 
 class Failures:
-    """What failed in this start of a run and why, as JSONL. Each start begins an empty file: failed work is retried.
+    """What failed in this start of a run and why, as JSONL.
 
     Args:
-        path: the file; it is removed where nothing failed.
+        path: the file; it is there only where something failed.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        path.unlink(missing_ok=True)
-        self._journal = Journal(path)
+        self._journal: Journal | None = None
+
+    def clear(self) -> None:
+        """Removes the failures of earlier starts: failed work is retried."""
+        self._path.unlink(missing_ok=True)
 
     def record(self, id: str, error: Exception) -> None:
         """Writes one failure. Errors other than `CallFailed` are not expected; they are written with their traceback.
@@ -35,19 +37,16 @@ class Failures:
             row["last_words"] = last_words
         if not isinstance(error, CallFailed):
             row |= {"kind": type(error).__name__, "traceback": "".join(traceback.format_exception(error))}
-        self._journal.append(row)
+        self.add([row])
 
-    def carry_over(self, rows: Iterable[Row]) -> None:
-        """Writes failures that other runs recorded."""
+    def add(self, rows: Iterable[Row]) -> None:
+        """Writes failures as they were recorded, here or by another run."""
         for row in rows:
+            if self._journal is None:
+                self._journal = Journal(self._path)
             self._journal.append(row)
 
-    def __enter__(self) -> "Failures":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._journal.close()
-        if not len(self._journal):
-            self._path.unlink()
+    def close(self) -> None:
+        """Closes the file."""
+        if self._journal:
+            self._journal.close()

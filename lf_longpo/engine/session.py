@@ -60,8 +60,8 @@ class Session:
     def __init__(self, config: RunConfig, patience: float = 0.0, summary: str = SUMMARY) -> None:
         self.ledger = Ledger(config.max_cost)
         """The calls, tokens and cost so far."""
-        self.failures: Failures
-        """What failed; there once the session is open."""
+        self.failures = Failures(config.output_dir / FAILURES)
+        """What failed."""
         self._config = config
         self._patience = patience
         self._summary = config.output_dir / summary
@@ -119,7 +119,7 @@ class Session:
             await model.start()
 
     def open(self) -> None:
-        """Locks the folder, opens the call cache and the failures, removes an old summary and saves the settings.
+        """Locks the folder, opens the call cache, removes an old summary and old failures, and saves the settings.
 
         Raises:
             UserError: another run works in the folder, or its call cache cannot be used.
@@ -129,7 +129,8 @@ class Session:
         self._opened.callback(self._cache.close)
         self._cache.open()
         self.ledger.carry_over(self._cache.totals())
-        self.failures = self._opened.enter_context(Failures(folder / FAILURES))
+        self._opened.callback(self.failures.close)
+        self.failures.clear()
         self._summary.unlink(missing_ok=True)  # a summary means that the run has ended
         save_settings(self._config, folder)
 

@@ -112,7 +112,7 @@ async def collect(
         job = _prepare(config, until, session)
         models = job.plan.models(session, job.tokenizer)
         session.open()
-        session.failures.carry_over(lost)
+        session.failures.add(lost)
         progress = job.progress(session)
         with closing(Pairs(config.output_dir, job.encoder)) as pairs:
             pairs.unfit = total("unfit")

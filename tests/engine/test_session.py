@@ -171,9 +171,8 @@ async def test_questions_are_ranked_while_they_are_worked_on(tmp_path):
         ranks[question.id] = order.rank(question.id)
 
     progress = Progress("test", 7, 7, ledger)
-    with Failures(tmp_path / "failures.jsonl") as failures:
-        pipeline = Pipeline(7, work, 3, failures, progress, ledger, order)
-        tally = await pipeline.run(Numbered(f"q{number}") for number in range(7))
+    pipeline = Pipeline(7, work, 3, Failures(tmp_path / "failures.jsonl"), progress, ledger, order)
+    tally = await pipeline.run(Numbered(f"q{number}") for number in range(7))
     assert tally.done == 7 and not (tmp_path / "failures.jsonl").exists()
     assert list(ranks.values()) == [0, 1, 2, 3, 4, 4, 4]  # the last three share a rank
     assert order.rank("q6") == 0
