@@ -91,8 +91,7 @@ def check_questions(source: Source, asked: Collection[str] = ()) -> dict[str, st
 
 
 class _Known(Protocol):
-    @property
-    def id(self) -> str: ...
+    id: str
 
     @property
     def key(self) -> str: ...
