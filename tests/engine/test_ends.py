@@ -1,4 +1,4 @@
-"""How a run ends that cannot go on: what is under way comes back and is kept, and no call is made for nothing."""
+"""The end of a run that cannot go on: calls under way come back and are kept, and no further call is made."""
 
 import json
 
@@ -135,7 +135,7 @@ async def test_a_judge_that_refuses_every_call_ends_the_run_before_all_is_sample
         assert len(refused) <= 30 and stub.chats - len(refused) < 40 * 5 / 4
 
 
-async def test_a_server_that_refuses_the_list_of_models_is_told_before_any_work(key, tmp_path):
+async def test_a_server_that_refuses_the_list_of_models_is_reported_before_any_work(key, tmp_path):
     class Closed(Stub):
         async def _models(self, request):
             return answer(403, "no scope")

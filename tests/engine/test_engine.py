@@ -1,4 +1,4 @@
-"""Where calls go and when: turns, paces, quotas, several servers, and runs that are interrupted."""
+"""Where and when calls are made: turns, paces, quotas, several servers, and interrupted runs."""
 
 import asyncio
 import itertools
