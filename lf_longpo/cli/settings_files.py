@@ -1,11 +1,13 @@
 """The settings of each command, and the command that a settings file belongs to."""
 
+import difflib
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import lf_longpo.config as configs
-from lf_longpo.config.base import section_of
+from lf_longpo.config.base import fields_of, section_of
 from lf_longpo.config.loading import load_config, read_settings
 from lf_longpo.errors import UserError
 
@@ -30,6 +32,40 @@ _MODEL = "model_name_or_path"
 _TRAINING = {"stage", "do_train", "do_eval", "do_predict", "dataset", "eval_dataset"}
 
 
+def settings_commands(by_method: bool = False) -> dict[str, type[configs.Config]]:
+    """The commands that take a settings file, without `longpo`, and their settings.
+
+    Args:
+        by_method: `generate longmab` and `generate longreward` instead of `generate`.
+    """
+    kinds = {command.removeprefix("longpo "): kind for command, kind in _SETTINGS.items()}
+    if by_method:
+        kinds = {
+            f"{command} {_method_of(variant)}" if issubclass(variant, configs.GenerateConfig) else command: variant
+            for command, kind in kinds.items()
+            for variant in kind.variants()
+        }
+    return kinds
+
+
+def _method_of(kind: type[configs.GenerateConfig]) -> str:
+    return str(get_args(kind.model_fields["method"].annotation)[0])
+
+
+def settings_of(words: Sequence[str], kinds: Mapping[str, type[configs.Config]]) -> type[configs.Config]:
+    """The settings of a command among `kinds`.
+
+    Raises:
+        UserError: no such command takes a settings file.
+    """
+    name = " ".join(words)
+    if name in kinds:
+        return kinds[name]
+    near = difflib.get_close_matches(name, kinds, 1)
+    fix = f"did you mean {near[0]}?" if near else f"use {', '.join(kinds)}"
+    raise UserError(f"{name} is not a command with a settings file; {fix}")
+
+
 def load_settings(kind: type[C], path: str | None, overrides: list[str]) -> C:
     """The settings of a command: its YAML file with overrides.
 
@@ -52,7 +88,7 @@ def refuse_other_files(command: str, path: str | Path | None) -> None:
         UserError: the keys of the file are those of another command.
     """
     keys = _keys(path)
-    if command in _SETTINGS and keys <= set(_SETTINGS[command].model_fields):
+    if command in _SETTINGS and keys <= set(fields_of(_SETTINGS[command])):
         return
     fitting = _commands(keys)
     if fitting and command not in fitting:
@@ -73,9 +109,9 @@ def find_setting(command: str, name: str) -> str | None:
 
 def _all_keys(kind: type[configs.Config]) -> list[str]:
     """The keys of settings and of their sections, those of the settings first."""
-    sections = ((name, section_of(field)) for name, field in kind.model_fields.items())
+    sections = ((name, section_of(field)) for name, field in fields_of(kind).items())
     below = [f"{name}.{key}" for name, section in sections if section for key in _all_keys(section)]
-    return [*kind.model_fields, *below]
+    return [*fields_of(kind), *below]
 
 
 def _commands(keys: set[str]) -> list[str]:
@@ -84,7 +120,7 @@ def _commands(keys: set[str]) -> list[str]:
         if keys & _TRAINING:
             return ["longpo train", "longpo check"]
         return ["llamafactory-cli export" if "export_dir" in keys else "llamafactory-cli api", "longpo check"]
-    return [name for name, kind in _SETTINGS.items() if keys and _required(kind) <= keys <= set(kind.model_fields)]
+    return [name for name, kind in _SETTINGS.items() if keys and _required(kind) <= keys <= set(fields_of(kind))]
 
 
 def _required(kind: type[configs.Config]) -> set[str]:

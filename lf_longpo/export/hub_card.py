@@ -31,7 +31,7 @@ def data_card(name: str, file: Path, rows: int, form: str, run: RunFolder | None
     if run:
         config = run.config
         method, paper = _METHODS[config.method]
-        models = {"policy": config.policy, "judge": config.judge}
+        models = {"policy": config.policy, "judge": getattr(config, "judge", None)}
         used = ", ".join(f"{role} {Path(model.model).name}" for role, model in models.items() if model)
         parts.append(f"Made with {method} ([arXiv {paper}](https://arxiv.org/abs/{paper})); models: {used}.\n")
         if summary := run.summary():

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from lf_longpo.config import GenerateConfig
+from lf_longpo.config import GenerateConfig, LongMabGenerateConfig
 from lf_longpo.data.pairs import may_train
 from lf_longpo.data.questions import read_questions
 from lf_longpo.data.records import Question, Rollout, ScoredResponse, names
 from lf_longpo.errors import TextTooLong
 from lf_longpo.files.journal import RowsById
-from lf_longpo.longmab.method import ROLLOUTS, Prompts
+from lf_longpo.longmab.method import Prompts
+from lf_longpo.longmab.rollout_files import ROLLOUTS
 from lf_longpo.longreward.method import PROMPT
 from lf_longpo.longreward.response_files import SCORES, Keys, Response, reward_of
 from lf_longpo.plugin.encoding import TemplateEncoder
@@ -41,7 +42,9 @@ def answered_questions(run: RunFolder) -> Iterator[AnsweredQuestion]:
     encoder = TemplateEncoder(
         config.pairs.template, run.tokenizer_name, config.pairs.cutoff_len, run.trusts_remote_code
     )
-    responses_of, render_of = (_longmab if config.method == "longmab" else _longreward)(run, config)
+    responses_of, render_of = (
+        _longmab(run, config) if isinstance(config, LongMabGenerateConfig) else _longreward(run, config)
+    )
     for question in read_questions(run.questions):
         if responses := responses_of(question.id):
             render = render_of(question)
@@ -59,7 +62,7 @@ def answered_questions(run: RunFolder) -> Iterator[AnsweredQuestion]:
 _Readers = tuple[Callable[[str], list[ScoredResponse]], Callable[[Question], Callable[[str], str]]]
 
 
-def _longmab(run: RunFolder, config: GenerateConfig) -> _Readers:
+def _longmab(run: RunFolder, config: LongMabGenerateConfig) -> _Readers:
     rollouts = RowsById(run.path / ROLLOUTS, names(Rollout))
 
     def responses(id: str) -> list[ScoredResponse]:

@@ -72,6 +72,8 @@ def changed_settings(config: Config, output_dir: Path) -> dict[str, tuple[Any, A
     with suppress(ValidationError):  # written by another version; settings that it did not have were at their defaults
         data = type(config).model_validate(data).model_dump(mode="json")
     then, now = _flat(data), _flat(config.model_dump(mode="json"))
+    if then.get("method") != now.get("method"):  # its sections differ for that reason
+        return {"method": (then.get("method"), now.get("method"))}
     names = [name for name in {**then, **now} if not _CHANGEABLE & set(name.split("."))]
     return {name: (then.get(name), now.get(name)) for name in names if then.get(name) != now.get(name)}
 

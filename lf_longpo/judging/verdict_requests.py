@@ -8,7 +8,7 @@ from lf_longpo.config import ChatConfig, SamplingConfig, VerdictConfig
 from lf_longpo.errors import CallFailed, UserError
 from lf_longpo.judging.rating import OPENING, mean, shares
 from lf_longpo.judging.verdicts import own_verdict
-from lf_longpo.models.calls import Calls
+from lf_longpo.models.calls import Call, Calls
 from lf_longpo.models.chat import Completion
 from lf_longpo.models.embedded import is_embedded
 
@@ -188,14 +188,16 @@ class Judge:
             temperature=_TEMPERATURES[attempt], top_p=1.0, presence_penalty=0.0, max_new_tokens=tokens
         )
         return await self._calls.complete(
-            request.stage,
-            request.id,
-            attempt,
-            sampling,
-            request.render,
-            request.context,
-            reply_start=start,
-            weigh_after=weigh_after,
+            Call(
+                request.stage,
+                request.id,
+                attempt,
+                sampling,
+                request.render,
+                request.context,
+                reply_start=start,
+                weigh_after=weigh_after,
+            )
         )
 
 

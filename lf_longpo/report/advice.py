@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from lf_longpo.config import GenerateConfig, ScoreConfig
+from lf_longpo.config import GenerateConfig, LongMabGenerateConfig, ScoreConfig
 from lf_longpo.longreward.scorer import DIMENSIONS
 
 # Advice is given if more than this share of the replies is concerned.
@@ -57,7 +57,7 @@ def gold_advice(questions: int) -> list[str]:
 
 def _limits(config: GenerateConfig | ScoreConfig) -> dict[str, str]:
     """The setting with the token limit of the replies, by stage."""
-    if isinstance(config, GenerateConfig) and config.method == "longmab":
+    if isinstance(config, LongMabGenerateConfig):
         return dict.fromkeys(("probe", "rollout"), "longmab.sampling.max_new_tokens")
     return {"sample": "longreward.sampling.max_new_tokens"} | dict.fromkeys(DIMENSIONS, "longreward.analysis_tokens")
 

@@ -6,8 +6,9 @@ from statistics import fmean
 
 import numpy as np
 
+from lf_longpo.config import LongMabGenerateConfig
 from lf_longpo.data.records import Probe, Rollout, names
-from lf_longpo.longmab.method import PROBES, ROLLOUTS
+from lf_longpo.longmab.rollout_files import PROBES, ROLLOUTS
 from lf_longpo.report.advice import answer_advice, gold_advice
 from lf_longpo.report.figures import Plot, bars, histogram, line
 from lf_longpo.report.section import Section
@@ -49,6 +50,7 @@ def longmab_sections(run: RunFolder) -> list[Section]:
     first.facts["mean reward"] = f"{fmean(rewards):.3f}"
     first.facts["rollouts with reward 0"] = f"{sum(reward == 0 for reward in rewards) / len(rewards):.0%}"
     first.facts["answers in Markdown that the published rule does not read"] = f"{unread:,}"
+    assert isinstance(run.config, LongMabGenerateConfig)
     first.warnings += answer_advice(run.config.longmab.answer_form, len(rewards), unread)
     first.warnings += gold_advice((run.summary() or {}).get("gold_in_every_text", 0))
     caption = "The reward is the mean of F1 and SubEM against the gold answer: 0 is wrong, 1 is correct."

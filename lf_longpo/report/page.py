@@ -14,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 import yaml
 
 from lf_longpo import __version__
-from lf_longpo.config import GenerateConfig
+from lf_longpo.config import GenerateConfig, LongRewardGenerateConfig
 from lf_longpo.files.journal import write_whole
 from lf_longpo.report.advice import truncation_advice
 from lf_longpo.report.longmab_section import longmab_sections, rollout_notes
@@ -151,7 +151,7 @@ def _facts(config: GenerateConfig, summary: dict[str, Any] | None, pairs: int) -
         facts["duration of the last start"] = f"{summary['seconds']:,.0f} s"
     if config.policy:
         facts["policy"] = config.policy.model
-    if config.judge:
+    if isinstance(config, LongRewardGenerateConfig):
         facts["judge"] = config.judge.model
     return facts | {"input": config.input}
 

@@ -12,7 +12,7 @@ from lf_longpo.config.yaml_text import parse_yaml
 from lf_longpo.data.pairs import PAIRS
 from lf_longpo.data.questions import Source
 from lf_longpo.data.records import PreferencePair, names
-from lf_longpo.engine.pipeline import FAILURES
+from lf_longpo.engine.failures import FAILURES
 from lf_longpo.errors import UserError, first_line
 from lf_longpo.files.journal import Row, read_rows, rows_with_offsets
 from lf_longpo.files.run_dir import CONFIG, SUMMARY, started_in

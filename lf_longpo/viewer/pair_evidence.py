@@ -9,12 +9,13 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from lf_longpo.config import LongMabGenerateConfig, LongRewardGenerateConfig
 from lf_longpo.data.questions import question_id, question_of, read_questions
 from lf_longpo.data.records import Rollout, names
 from lf_longpo.data.review import SIDES
 from lf_longpo.errors import UserError
 from lf_longpo.files.journal import Row, RowsById
-from lf_longpo.longmab.method import ROLLOUTS
+from lf_longpo.longmab.rollout_files import ROLLOUTS
 from lf_longpo.longreward.response_files import SCORES
 from lf_longpo.longreward.scorer import DIMENSIONS
 from lf_longpo.run_folder.contents import RunFolder
@@ -142,6 +143,7 @@ class _LongMab:
                 chunks = ", ".join(str(arm + 1) for arm in used)
                 evidence.notes[side] = f"round {pair[f'{side}_index'] + 1}, prompt with chunks {chunks}"
         if evidence.context is not None:
+            assert isinstance(self._run.config, LongMabGenerateConfig)
             config = self._run.config.longmab
             spans = chunk_spans(evidence.context, self._run.tokenizer(), config.chunk_size, config.chunk_overlap)
             for arm in sorted({arm for used in arms_of.values() for arm in used if arm < len(spans)}):
@@ -198,6 +200,7 @@ class _LongReward:
 
     def _passage_finder(self, context: str) -> Callable[[int, str], tuple[int, int] | None]:
         """Returns a function from a passage's number and text to its start and end in the context."""
+        assert isinstance(self._run.config, LongRewardGenerateConfig)
         texts = chunk_tokens(context, self._run.tokenizer(), self._run.config.longreward.evidence_chunk_size)
         edges = [0, *accumulate(map(len, texts))]
         spans = [span for span, text in zip(pairwise(edges), texts, strict=True) if text.strip()]

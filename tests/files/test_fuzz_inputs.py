@@ -18,7 +18,7 @@ from lf_longpo.export.export import export
 from lf_longpo.files.faults import Faults
 from lf_longpo.files.run_dir import save_settings
 from lf_longpo.files.tables import places_and_rows
-from lf_longpo.longreward.response_files import Asked, check_files
+from lf_longpo.longreward.given_responses import KnownQuestion, check_files
 from lf_longpo.longreward.score_file import _questions
 from lf_longpo.plugin.entries import describe_dataset
 from lf_longpo.plugin.registry import register_dataset
@@ -169,7 +169,7 @@ def score_response_file(draw, path, rows, whole):
     config = configs.ScoreConfig(responses=str(path))
     with Faults() as faults:
         asked = list(_questions(config, faults))
-    known = {one.id: Asked(one.question, "", "") for one in asked}
+    known = {one.id: KnownQuestion(one.question, "", "") for one in asked}
     given = check_files(path.parent / "nowhere", str(path), known)
     assert not whole or sorted(one.idx for its in given.values() for one in its) == sorted(row["idx"] for row in rows)
     assert {one.id for one in asked} == set(given)

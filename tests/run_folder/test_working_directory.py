@@ -41,7 +41,7 @@ async def test_decisions_of_a_run_are_found_from_elsewhere(stub, tmp_path, monke
     data |= {"output_dir": OUTPUTS[output].format(home=home), "dataset_dir": "data"}
     if output == "within":
         data["longmab"]["prompt"] = "asked.txt"
-    await generate(GenerateConfig(**data))
+    await generate(GenerateConfig.model_validate(data))
     run, pairs = Path(data["output_dir"]).resolve(), rows(home / "data/codes.jsonl")
 
     monkeypatch.chdir(elsewhere)
@@ -63,7 +63,7 @@ async def test_a_project_that_was_moved_keeps_its_runs_and_decisions(stub, tmp_p
     write_jsonl(home / "q.jsonl", code_questions(3))
     monkeypatch.chdir(home)
     data = run_settings(stub, home, "q.jsonl") | {"output_dir": "runs/x", "dataset_dir": "data"}
-    await generate(GenerateConfig(**data))
+    await generate(GenerateConfig.model_validate(data))
     rejected = reject_first("runs/x", Path("data"))
     moved.parent.mkdir(parents=True)
     home.rename(moved)
