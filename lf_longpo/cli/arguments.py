@@ -80,7 +80,7 @@ def add_estimate(parser: Parser) -> None:
 
 def add_recipe(parser: Parser) -> None:
     """Adds a LLaMA-Factory recipe and overrides of its settings."""
-    parser.add_argument("recipe", help="YAML recipe of LLaMA-Factory, or the name of a shipped one (see longpo recipes)")
+    parser.add_argument("recipe", help="YAML recipe of LLaMA-Factory, or the name of a shipped one: longpo recipes")
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="key=value", help="override a setting, such as learning_rate=5e-6"
     )

@@ -26,8 +26,18 @@ def add(subparsers: Subparsers) -> None:
     add_dataset_dir(parser)
     parser.add_argument("--format", choices=["alpaca", "sharegpt"], help="prompt and response, or messages")
     parser.add_argument("--ranking", action=argparse.BooleanOptionalAction, help="rows have chosen and rejected")
-    parser.add_argument("--columns", nargs="+", metavar="NAME=COLUMN", help="LLaMA-Factory's names and the columns of your data: prompt=question response=answer")
-    parser.add_argument("--tags", nargs="+", metavar="NAME=TAG", help="sharegpt: LLaMA-Factory's names and the tags of your data: role_tag=role")
+    parser.add_argument(
+        "--columns",
+        nargs="+",
+        metavar="NAME=COLUMN",
+        help="LLaMA-Factory's names and the columns of your data: prompt=question response=answer",
+    )
+    parser.add_argument(
+        "--tags",
+        nargs="+",
+        metavar="NAME=TAG",
+        help="sharegpt: LLaMA-Factory's names and the tags of your data: role_tag=role",
+    )
     parser.add_argument("--subset", help="configuration of a data set on the hub")
     parser.add_argument("--split", help="split of a data set on the hub")
     parser.add_argument(

@@ -2,8 +2,8 @@
 
 A document is the log of a town. Every sentence names people and numbers, so that a fact does not differ from the rest
 by its form. A question asks for the number of a locker and needs one fact (hop) or more. With one fact, the question
-names the owner of the locker. With two facts, the question names a person who left the keys with the owner. Each further
-fact adds a person who left the keys with the next one.
+names the owner of the locker. With two facts, the question names a person who left the keys with the owner. Each
+further fact adds a person who left the keys with the next one.
 """
 
 import random

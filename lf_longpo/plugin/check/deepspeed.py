@@ -33,7 +33,8 @@ def read_deepspeed(settings: Mapping[str, Any], findings: Findings) -> dict[str,
     if settings.get("use_cpu"):
         findings.error(
             "use_cpu",
-            "stops the processes of DeepSpeed from connecting to each other; remove it: a machine without GPUs uses the CPU",
+            "stops the processes of DeepSpeed from connecting to each other; remove it: a machine without GPUs uses "
+            "the CPU",
         )
     if isinstance(named, Mapping):
         return dict(named)
