@@ -34,8 +34,8 @@ class LengthConfig(Config):
     min_tokens: Positive = 8_000
     """Smallest number of tokens of a context."""
     max_tokens: Positive = 16_000
-    """Largest number of tokens of a context. Each target length is drawn between the two; the context is within 5 percent
-    of it."""
+    """Largest number of tokens of a context. Each target length is drawn between the two; the context is within 5
+    percent of it."""
     seed: int = 42
     """Seed of all random choices."""
 
