@@ -12,6 +12,6 @@ from lf_longpo.cli.settings_files import settings_commands
 from lf_longpo.config.listing import json_schema
 
 for command, kind in settings_commands().items():
-    schema = json.dumps(json_schema(kind), indent=1, ensure_ascii=False)
+    schema = json.dumps(json_schema(kind), indent=2, ensure_ascii=False)
     Path("yaml/schema", f"{command.replace(' ', '-')}.json").write_text(schema + "\n", encoding="utf-8")
 PYTHON

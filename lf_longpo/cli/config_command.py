@@ -15,6 +15,7 @@ def add(subparsers: Subparsers) -> None:
         description="Prints a commented YAML file with all settings of a command and their defaults. Settings without "
         "a default are comments: remove the # and set them.",
     )
+    parser.usage = "longpo config COMMAND"
     parser.add_argument(
         "words", nargs="+", metavar="COMMAND", help=f"one of: {', '.join(settings_commands(by_method=True))}"
     )

@@ -15,6 +15,7 @@ def add(subparsers: Subparsers) -> None:
         description="Prints the JSON Schema of a command's settings file. Editors complete and explain the keys of a "
         "YAML file that begins with `# yaml-language-server: $schema=FILE`.",
     )
+    parser.usage = "longpo schema COMMAND"
     parser.add_argument("words", nargs="+", metavar="COMMAND", help=f"one of: {', '.join(settings_commands())}")
 
 
