@@ -16,6 +16,8 @@ from lf_longpo.files.journal import Row, read_rows, row_id, write_whole
 
 CONFIG, SUMMARY = "config.yaml", "summary.json"
 
+# Settings whose keys the user names; they are compared as a whole.
+_OPEN = {"extra_body", "extra_headers"}
 # What may change between two starts of one run: where models are reached and how fast, not what they are asked.
 # Input and responses may be other files: each row tells whether it is still the same.
 _FREE = {
@@ -39,6 +41,9 @@ _FREE = {
     "max_concurrency",
     "timeout",
     "max_retries",
+    "api_version",
+    "continues_replies",
+    "token_probabilities",
     "send_seed",
     "trust_remote_code",
     "requests_per_minute",
@@ -160,5 +165,5 @@ def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in data.items():
         name = f"{prefix}{key}"
-        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+        flat |= _flat(value, f"{name}.") if isinstance(value, dict) and key not in _OPEN else {name: value}
     return flat

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import random
 import time
 import uuid
@@ -69,6 +70,7 @@ class Calls:
         self._started: Once[None] = Once(1)
         self._refusals = Refusals()
         self._window = 0
+        self._margin = _TEMPLATE_MARGIN + len(json.dumps(config.request_settings).encode())
 
     async def start(self) -> None:
         """Starts the model and settles its context window, once; otherwise the first call does it.
@@ -125,11 +127,12 @@ class Calls:
             limit = min(limit, max_prompt_tokens)
         prompt = render(context)
         # A token is at least one byte, so a short prompt needs no counting; the margin is for the chat template.
-        if len(prompt.encode()) + _TEMPLATE_MARGIN > limit:
+        if len(prompt.encode()) + self._margin > limit:
             prompt = render(await asyncio.to_thread(self._fit, render, context, limit))
         place = f"{self._seed}/{stage}/{question}/{round}"
         request = ChatRequest(prompt, sampling, _seed_of(place), reply_start, weigh_after, question)
-        identity = {"model": self._config.model, "adapter": self._adapter, **request.identity()}
+        model = {"model": self._config.model, "adapter": self._adapter, **self._config.request_settings}
+        identity = model | request.identity()
         key = CallKey(stage, question, round, request_hash(identity))
         kept = self._cache.get(key)
         if kept is not None:
@@ -166,7 +169,7 @@ class Calls:
         async with self._turns.take(behind):
             await self._requests.take(1)
             if self._config.tokens_per_minute:  # counting reads the whole prompt
-                await self._tokens.take(_minute_tokens(request))
+                await self._tokens.take(self._minute_tokens(request))
             return await self._ask(key, request)
 
     async def _ask(self, key: CallKey, request: ChatRequest) -> Completion:
@@ -181,7 +184,7 @@ class Calls:
                     self._keep(key._replace(request=f"{key.request}/lost/{uuid.uuid4().hex}"), lost, began)
                 raise
             if not completion.prompt_tokens:  # a server that does not tell; what it charges for is counted here
-                used = chat_tokens(request.prompt, self._tokenizer), len(self._tokenizer.tokenize(completion.text))
+                used = chat_tokens(request.prompt, self._tokenizer, self._config), len(self._tokenizer.tokenize(completion.text))
                 completion = replace(completion, prompt_tokens=used[0], completion_tokens=used[1])
             self._keep(key, completion.plain(), began)
         return completion
@@ -205,7 +208,7 @@ class Calls:
         """The most a request can cost, whatever tokens its server counts: a token is at least one byte."""
         if self._config.price is None:  # counting reads the whole prompt
             return 0.0
-        size = len(request.prompt.encode()) + len(request.reply_start.encode()) + _TEMPLATE_MARGIN
+        size = len(request.prompt.encode()) + len(request.reply_start.encode()) + self._margin
         return cost_of(self._config.price, size, request.sampling.max_new_tokens)
 
     async def close(self) -> None:
@@ -214,14 +217,16 @@ class Calls:
 
     def _fit(self, render: Callable[[str], str], context: str, limit: int) -> str:
         try:
-            return cut_middle(context, self._tokenizer, lambda text: chat_tokens(render(text), self._tokenizer), limit)
+            return cut_middle(
+                context, self._tokenizer, lambda text: chat_tokens(render(text), self._tokenizer, self._config), limit
+            )
         except TextTooLong as error:
             raise CallFailed(f"the prompt does not fit the model's window: {error}") from None
 
-
-def _minute_tokens(request: ChatRequest) -> int:
-    """About what a provider counts against the minute's tokens: most texts have three bytes a token or more."""
-    return len(request.prompt.encode()) // 3 + request.sampling.max_new_tokens
+    def _minute_tokens(self, request: ChatRequest) -> int:
+        """About what a provider counts against the minute's tokens: most texts have three bytes a token or more."""
+        size = len(request.prompt.encode()) + len((self._config.system or "").encode())
+        return size // 3 + request.sampling.max_new_tokens
 
 
 def _seed_of(place: str) -> int:
