@@ -1,5 +1,5 @@
-"""Small gaps in asyncio: waiting for several calls without abandoning those that still run when one fails, and doing
-something once for all who need it."""
+"""What asyncio lacks: waiting for several calls without abandoning any when one fails, and sharing one result among
+all tasks that need it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
@@ -11,27 +11,30 @@ from lf_longpo.errors import CallFailed, Unfinished, UserError
 
 T = TypeVar("T")
 
-# Called as soon as an error is raised that ends the run; other calls of its question may still be under way.
 ON_FAULT: ContextVar[Callable[[], None]] = ContextVar("on_fault", default=lambda: None)
-# The errors that do.
+"""Called as soon as an error ends the run; other calls of the same question may still be in flight."""
+# The errors that end the run.
 _FAULTS = (UserError, OSError)
 
 
 async def all_settled(*work: Awaitable[T]) -> list[T]:
-    """The results, in order. Where one fails, the others end first: a call under way is paid for, so its reply is kept.
+    """The results, in order. If one fails, the others still finish: a call in flight is paid for, so its reply is kept.
+
+    Args:
+        work: awaitables, which run concurrently.
 
     Raises:
-        Exception: once all have ended, the first error of the kind that matters most: one that ends the run, then
-            `Unfinished`, then an unexpected one, then `CallFailed`.
+        Exception: after all have finished, the first error of the most severe kind. The kinds, most severe first:
+            errors that end the run, `Unfinished`, unexpected errors, `CallFailed`.
     """
-    tasks = [asyncio.ensure_future(one) for one in work]
+    tasks = [asyncio.ensure_future(awaitable) for awaitable in work]
     try:
         pending = set(tasks)
         while pending:
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_EXCEPTION)
             if any(isinstance(_error(task), _FAULTS) for task in done):
                 ON_FAULT.get()()
-    finally:  # where this call itself is cancelled
+    finally:  # also when this call itself is cancelled
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -41,8 +44,11 @@ async def all_settled(*work: Awaitable[T]) -> list[T]:
 
 
 def _rank(error: BaseException) -> int:
-    kinds = {_FAULTS: 0, Unfinished: 1, CallFailed: 3}
-    return next((rank for kind, rank in kinds.items() if isinstance(error, kind)), 2)
+    if isinstance(error, _FAULTS):
+        return 0
+    if isinstance(error, Unfinished):
+        return 1
+    return 3 if isinstance(error, CallFailed) else 2
 
 
 def _error(task: "asyncio.Future[Any]") -> BaseException | None:
@@ -50,48 +56,55 @@ def _error(task: "asyncio.Future[Any]") -> BaseException | None:
 
 
 @dataclass(slots=True)
-class _Begun(Generic[T]):
+class _SharedTask(Generic[T]):
     task: "asyncio.Task[T]"
     waiting: int = 0
 
 
 class Once(Generic[T]):
-    """Results by key, each made once for all who ask for it while it is made or remembered.
+    """Makes each key's result once and shares it among all callers.
 
     Args:
-        remembered: how many of the latest results are kept.
+        remembered: how many results are kept after their last caller has got them; the oldest are dropped first.
     """
 
     def __init__(self, remembered: int) -> None:
         self._remembered = remembered
-        self._begun: dict[Hashable, _Begun[T]] = {}
-        self._idle: dict[Hashable, None] = {}  # finished and waited for by nobody, the latest last
+        self._tasks: dict[Hashable, _SharedTask[T]] = {}
+        self._idle: dict[Hashable, None] = {}  # finished tasks without a waiting caller, oldest first
 
     async def get(self, key: Hashable, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """The result of `make()`, or of the one that was begun for this key before.
+        """The result of `make()`, or of the `make()` that an earlier caller started for this key.
 
-        A failure goes to all who wait and is not remembered. What nobody waits for any more is cancelled.
+        An error is raised in all waiting callers and is not remembered. A task without a waiting caller is cancelled.
+
+        Args:
+            key: what the result belongs to.
+            make: starts the work.
+
+        Raises:
+            Exception: what `make()` raised.
         """
-        begun = self._begun.get(key)
-        if begun is None:
-            begun = self._begun[key] = _Begun(asyncio.create_task(make()))
+        shared = self._tasks.get(key)
+        if shared is None:
+            shared = self._tasks[key] = _SharedTask(asyncio.create_task(make()))
         self._idle.pop(key, None)
-        begun.waiting += 1
+        shared.waiting += 1
         try:
-            return await asyncio.shield(begun.task)  # one who gives up must not take it from the others
+            return await asyncio.shield(shared.task)  # a cancelled caller must not cancel it for the others
         finally:
-            begun.waiting -= 1
-            if not begun.waiting:
-                self._settle(key, begun)
+            shared.waiting -= 1
+            if not shared.waiting:
+                self._settle(key, shared)
 
-    def _settle(self, key: Hashable, begun: _Begun[T]) -> None:
-        begun.task.cancel()  # no effect where it is done
-        if self._begun.get(key) is not begun:
+    def _settle(self, key: Hashable, shared: _SharedTask[T]) -> None:
+        shared.task.cancel()  # no effect on a finished task
+        if self._tasks.get(key) is not shared:
             return
-        if not begun.task.done() or _error(begun.task) is not None:
-            del self._begun[key]
+        if not shared.task.done() or _error(shared.task) is not None:
+            del self._tasks[key]
             return
         self._idle[key] = None
         if len(self._idle) > self._remembered:
             oldest = next(iter(self._idle))
-            del self._idle[oldest], self._begun[oldest]
+            del self._idle[oldest], self._tasks[oldest]

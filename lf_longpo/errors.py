@@ -1,20 +1,32 @@
-"""The errors that people are meant to read: one message each, no traceback.
+"""The errors of the package: what was wrong, and what it ends.
 
-A `UserError` is something the person who started the command can mend; the command line prints it and exits with 2.
-A `CallFailed` is one model call that failed for good; it costs its question, not the run. `Unfinished` ends a run that
-may not go on.
+    Exception
+      UserError             bad input or settings; the command line prints it without a traceback and exits with 2
+      CallFailed            a model call failed for good; it ends its question, not the run
+        Refused             the server refuses the request as it is
+        TryAgain            the same call may succeed later
+          NoServer          all servers must be skipped for some seconds; no call was made
+      Unfinished            the run makes no more calls
+        BudgetSpent         the next call could cost more than `max_cost` leaves
+        Interrupted         the user asked the run to end
+      TextTooLong           a prompt exceeds its token budget even without its context
+
+`OSError` (a full disk, for example) ends a run as `UserError` does. Any other error is a bug.
 """
 
-# The library `datasets` says this of every failure; the row is named in the cause.
-_EMPTY_WORDS = "An error occurred while generating the dataset"
-# What shells report of a command that Ctrl-C ended.
+# The library `datasets` gives this message for every failure; the cause of the error names the row.
+_GENERIC_MESSAGE = "An error occurred while generating the dataset"
 INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells report it."""
 
 
 class UserError(Exception):
     """Bad input or settings. The message names the file, line or field and says how to fix it.
 
-    It can always be written: half characters (lone surrogates), as input may hold them, stand in it as escapes.
+    The message can always be printed: half characters (lone surrogates) of the input are written as escapes.
+
+    Args:
+        message: what is wrong, where, and the fix in the imperative.
     """
 
     def __init__(self, message: str) -> None:
@@ -22,11 +34,11 @@ class UserError(Exception):
 
 
 class CallFailed(Exception):
-    """A model call that failed after all retries, or whose reply cannot be used.
+    """A model call that failed after all retries, or that returned an unusable reply.
 
     Args:
         message: what happened.
-        used: prompt and new tokens that were paid for all the same.
+        used: prompt tokens and new tokens of the failed call, which are paid for.
     """
 
     def __init__(self, message: str, used: tuple[int, int] = (0, 0)) -> None:
@@ -35,22 +47,23 @@ class CallFailed(Exception):
 
 
 class Refused(CallFailed):
-    """A call that the server refuses as it is; where every call is refused so, none can work.
+    """The server refuses the request as it is. If it refuses every call of a run so, the settings are wrong.
 
     Args:
         message: what happened, in the server's words.
+        used: as for `CallFailed`.
     """
 
 
 class TryAgain(CallFailed):
-    """A model call that may well work when it is made again.
+    """A model call that may succeed when it is repeated.
 
     Args:
         message: what happened.
         used: as for `CallFailed`.
-        after: seconds that the server asked to wait.
-        overloaded: whether it has too much to do.
-        unreachable: whether there was no server at all.
+        after: seconds to wait, as the server asked.
+        overloaded: whether the server has too many requests.
+        unreachable: whether no server answered.
     """
 
     def __init__(
@@ -68,11 +81,11 @@ class TryAgain(CallFailed):
 
 
 class NoServer(TryAgain):
-    """All servers are to be left alone for `after` seconds; nobody was asked, so it is no try."""
+    """All servers must be skipped for `after` seconds. No call was made, so this does not count as a try."""
 
 
 class Unfinished(Exception):
-    """The run makes no more calls; nothing is wrong with the one that was to be made."""
+    """The run makes no more calls; nothing is wrong with the call that was due."""
 
 
 class BudgetSpent(Unfinished):
@@ -80,18 +93,18 @@ class BudgetSpent(Unfinished):
 
 
 class Interrupted(Unfinished):
-    """Somebody asked the run to end."""
+    """The user asked the run to end."""
 
 
 class TextTooLong(Exception):
-    """The parts of a prompt that may not be cut already exceed the token budget."""
+    """The parts of a prompt that must not be cut exceed the token budget by themselves."""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line that says something in the message of an error or of what caused it, or the error's kind."""
-    told: BaseException | None = error
-    while told is not None:
-        if lines := [line for line in str(told).splitlines() if line.strip() and line != _EMPTY_WORDS]:
+    """The first informative line in the messages of an error and its causes; the error's type if there is none."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if lines := [line for line in str(cause).splitlines() if line.strip() and line != _GENERIC_MESSAGE]:
             return lines[0]
-        told = told.__cause__
+        cause = cause.__cause__
     return type(error).__name__

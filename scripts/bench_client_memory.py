@@ -52,13 +52,13 @@ def main() -> None:
     server = context.Process(target=serve, args=(port, 64, 0.0001), daemon=True)
     server.start()
 
-    from lf_longpo.config import GenerateConfig
+    from lf_longpo.config import LongMabGenerateConfig
     from lf_longpo.data import questions
     from lf_longpo.generation.generate import generate
 
     questions.places_and_rows = lambda *_: rows(options.questions)
     with tempfile.TemporaryDirectory() as name:
-        config = GenerateConfig(
+        config = LongMabGenerateConfig(
             method="longmab",
             input="made on the fly",
             output_dir=Path(name) / "run",

@@ -83,7 +83,7 @@ def serve(port: multiprocessing.Queue, slots: int, seconds_a_token: float) -> No
 
 def ours(url: str, folder: Path, questions: int, rounds: int, slots: int) -> None:
     """`longpo generate` from its beginning to the registered data set."""
-    from lf_longpo.config import GenerateConfig
+    from lf_longpo.config import LongMabGenerateConfig
     from lf_longpo.generation.generate import generate
 
     lines = []
@@ -92,7 +92,7 @@ def ours(url: str, folder: Path, questions: int, rounds: int, slots: int) -> Non
         context = f"The code is {code}. " + f"Lamp {number} hangs in the tower and shines over the river. " * 40
         lines.append(json.dumps({"id": f"q{number}", "question": "Which code?", "answer": code, "context": context}))
     (folder / "q.jsonl").write_text("\n".join(lines) + "\n")
-    config = GenerateConfig(
+    config = LongMabGenerateConfig(
         method="longmab",
         input=str(folder / "q.jsonl"),
         output_dir=folder / "run",

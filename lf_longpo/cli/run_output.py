@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lf_longpo.config import GenerateConfig, ScoreConfig
+from lf_longpo.config import GenerateConfig, LongMabGenerateConfig, ScoreConfig
 from lf_longpo.engine.progress import totals_line
 from lf_longpo.models.cache import StageTotals
 from lf_longpo.models.usage import Expected, Usage
@@ -77,7 +77,7 @@ def print_advice(console: Console, config: GenerateConfig | ScoreConfig, summary
     """Prints which settings to change, if the results show that they do not fit."""
     calls = {stage: (totals["calls"], totals["truncated"]) for stage, totals in summary["calls"].items()}
     advice = truncation_advice(config, calls)
-    if isinstance(config, GenerateConfig) and config.method == "longmab":
+    if isinstance(config, LongMabGenerateConfig):
         advice += answer_advice(config.longmab.answer_form, summary["rollouts"], summary["unread_answers"])
         advice += gold_advice(summary["gold_in_every_text"])
     for line in advice:

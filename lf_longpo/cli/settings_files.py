@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import lf_longpo.config as configs
-from lf_longpo.config.base import section_of
+from lf_longpo.config.base import fields_of, section_of
 from lf_longpo.config.loading import load_config, read_settings
 from lf_longpo.errors import UserError
 
@@ -52,7 +52,7 @@ def refuse_other_files(command: str, path: str | Path | None) -> None:
         UserError: the keys of the file are those of another command.
     """
     keys = _keys(path)
-    if command in _SETTINGS and keys <= set(_SETTINGS[command].model_fields):
+    if command in _SETTINGS and keys <= set(fields_of(_SETTINGS[command])):
         return
     fitting = _commands(keys)
     if fitting and command not in fitting:
@@ -73,9 +73,9 @@ def find_setting(command: str, name: str) -> str | None:
 
 def _all_keys(kind: type[configs.Config]) -> list[str]:
     """The keys of settings and of their sections, those of the settings first."""
-    sections = ((name, section_of(field)) for name, field in kind.model_fields.items())
+    sections = ((name, section_of(field)) for name, field in fields_of(kind).items())
     below = [f"{name}.{key}" for name, section in sections if section for key in _all_keys(section)]
-    return [*kind.model_fields, *below]
+    return [*fields_of(kind), *below]
 
 
 def _commands(keys: set[str]) -> list[str]:
@@ -84,7 +84,7 @@ def _commands(keys: set[str]) -> list[str]:
         if keys & _TRAINING:
             return ["longpo train", "longpo check"]
         return ["llamafactory-cli export" if "export_dir" in keys else "llamafactory-cli api", "longpo check"]
-    return [name for name, kind in _SETTINGS.items() if keys and _required(kind) <= keys <= set(kind.model_fields)]
+    return [name for name, kind in _SETTINGS.items() if keys and _required(kind) <= keys <= set(fields_of(kind))]
 
 
 def _required(kind: type[configs.Config]) -> set[str]:

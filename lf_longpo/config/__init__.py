@@ -13,7 +13,14 @@ from lf_longpo.config.evaluation import (
     LongQAConfig,
     WinRateConfig,
 )
-from lf_longpo.config.generation import GenerateConfig, LongMabConfig, LongRewardConfig, PairsConfig
+from lf_longpo.config.generation import (
+    GenerateConfig,
+    LongMabConfig,
+    LongMabGenerateConfig,
+    LongRewardConfig,
+    LongRewardGenerateConfig,
+    PairsConfig,
+)
 from lf_longpo.config.judging import JudgingConfig, VerdictConfig
 from lf_longpo.config.models import ChatConfig, EmbedderConfig, PriceConfig, ServedConfig, check_budget, check_engines
 from lf_longpo.config.sampling import GreedySampling, ResponseSampling, SamplingConfig
@@ -34,8 +41,10 @@ __all__ = [
     "LongBenchChatConfig",
     "LongBenchConfig",
     "LongMabConfig",
+    "LongMabGenerateConfig",
     "LongQAConfig",
     "LongRewardConfig",
+    "LongRewardGenerateConfig",
     "MixConfig",
     "MultiHopConfig",
     "NeedleConfig",

@@ -1,6 +1,6 @@
 """The base class of all settings."""
 
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
@@ -31,11 +31,21 @@ class Config(BaseModel):
         """The keys of a section with this default, where the user set the keys `given`."""
         return {name: getattr(self, name) for name in self.model_fields_set} | given
 
+    @classmethod
+    def variants(cls) -> list[type[Self]]:
+        """The classes that data of this kind are validated as: this one, unless a field chooses between several."""
+        return [cls]
+
 
 def _completed(field: FieldInfo, value: Any) -> Any:
     if value is None and isinstance(field.annotation, type) and issubclass(field.annotation, Config):
         value = {}
     return field.default.completed(value) if isinstance(field.default, Config) and isinstance(value, dict) else value
+
+
+def fields_of(kind: type[Config]) -> dict[str, FieldInfo]:
+    """The fields of all variants of a configuration, by name."""
+    return {name: field for variant in kind.variants() for name, field in variant.model_fields.items()}
 
 
 def section_of(field: FieldInfo) -> type[Config] | None:

@@ -1,9 +1,10 @@
 """`longpo generate`: the two methods, and how their pairs are made."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, TypeAdapter, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from lf_longpo.config.base import Config, Positive
 from lf_longpo.config.judging import JudgingConfig
@@ -15,34 +16,34 @@ class LongMabConfig(Config):
     """The bandit (LongMab-PO, arXiv 2508.13993); the defaults are the paper's."""
 
     chunk_size: Positive = 1500
-    """Most tokens a chunk (an arm) has. Smaller: more arms, finer credit, more rounds needed."""
+    """The most tokens of a chunk (an arm). Smaller: more arms, finer credit, more rounds needed."""
     chunk_overlap: Annotated[int, Field(ge=0)] = 2
-    """Sentences that a chunk repeats from the one before."""
+    """Sentences that a chunk repeats from the chunk before it."""
     rounds: Positive = 30
-    """Roll-outs a question. Calls and time grow with it."""
+    """Rollouts per question. Calls and time grow with it."""
     top_k: Positive = 4
-    """Chunks that make up the context of one roll-out."""
+    """Chunks that make up the context of one rollout."""
     init: Literal["probe_similarity", "query_similarity", "random"] = "probe_similarity"
     """An arm's first value: similarity of its chunk to the probe, to the question, or drawn from [0, 1)."""
     selection: Literal["ucb", "random"] = "ucb"
-    """How a round's chunks are picked: by the bandit, or drawn, which it has to beat. With a `top_k` that is no less
-    than the chunks, drawing is plain sampling over the whole context."""
+    """How the chunks of a round are selected: by the bandit (`ucb`), or at random as its baseline. With a `top_k` of
+    at least the number of chunks, `random` samples over the whole context."""
     prompt: str = "reasoning"
-    """Roll-out and training prompt: `reasoning` (the paper's form), `brief` (small models), or a text file's path."""
+    """Rollout and training prompt: `reasoning` (the paper's form), `brief` (small models), or a text file's path."""
     probe_prompt: str = "probe"
     """Probe prompt: `probe`, `brief_probe` (small models), or a text file's path."""
     answer_form: Literal["published", "tolerant"] = "published"
     """How the answer is found in an output. `published`: the paper's rule, after `Answer:`, `The answer is:` or `Final
-    answer is:`. `tolerant`: where that finds none, also after `**Answer**:`, `### Answer`, `Answer：` and `答案：`."""
+    answer is:`. `tolerant`: if that finds nothing, also after `**Answer**:`, `### Answer`, `Answer：` and `答案：`."""
     sampling: SamplingConfig = SamplingConfig()
-    """For probes and roll-outs."""
+    """For probes and rollouts."""
 
 
 class LongRewardConfig(JudgingConfig):
     """Sampling and pairing around the judge (LongReward, arXiv 2410.21252); the defaults are the paper's."""
 
     num_samples: Positive = 10
-    """Responses a question. Cost and time grow with it."""
+    """Responses per question. Cost and time grow with it."""
     sampling: ResponseSampling = ResponseSampling()
     """For the responses."""
     min_responses: Annotated[int, Field(ge=2, strict=True)] = 5
@@ -50,7 +51,7 @@ class LongRewardConfig(JudgingConfig):
 
 
 class PairsConfig(Config):
-    """How roll-outs become training pairs."""
+    """How rollouts and responses become training pairs."""
 
     template: str
     """LLaMA-Factory's template of the model to be trained (llama3, qwen, glm4, smollm2, ...)."""
@@ -62,7 +63,11 @@ class PairsConfig(Config):
 
 
 class GenerateConfig(Config):
-    """`longpo generate`: questions to preference pairs to a registered data set."""
+    """`longpo generate`: questions to preference pairs to a registered data set.
+
+    `GenerateConfig.model_validate` gives the configuration of the method that the data name: a `LongMabGenerateConfig`
+    or a `LongRewardGenerateConfig`.
+    """
 
     method: Literal["longmab", "longreward"]
     input: str
@@ -70,62 +75,133 @@ class GenerateConfig(Config):
     input_split: str = "train"
     """Split of a hub data set."""
     start: Annotated[int, Field(ge=0, strict=True)] = 0
-    """Questions of the input to work on: from this one on, counted from 0 ..."""
+    """The first question of the input to work on, counted from 0."""
     end: Positive | None = None
-    """... up to this one, which is left out. Default: to the last."""
-    responses: str | None = None
-    """Sampled responses, as {"idx": "<question's id>-<sample>", "query", "answer"} lines; none are sampled then
-    (longreward only)."""
+    """The question before which to stop. Default: after the last question."""
     output_dir: Path
-    """Everything the run makes and needs to carry on."""
+    """Everything that the run makes, and what it needs to resume."""
     dataset_dir: Path = Path("dataset_info")
     """LLaMA-Factory's data folder, where the pairs are registered."""
     dataset_name: str
     """The name that a training recipe's `dataset` uses."""
     policy: ChatConfig | None = None
-    """The model that writes probes, roll-outs and responses, best the one that will be trained. Needed unless
+    """The model that writes probes, rollouts and responses; best the model that will be trained. Required unless
     `responses` are given."""
-    judge: ChatConfig | None = None
-    """The model that scores responses (longreward only)."""
     embedder: EmbedderConfig = EmbedderConfig()
     tokenizer: str | None = None
     """Counts tokens for chunks and lengths: that of the model to be trained. Default: the policy's model."""
-    longmab: LongMabConfig = LongMabConfig()
-    longreward: LongRewardConfig = LongRewardConfig()
     pairs: PairsConfig
     seed: int = 42
     max_cost: Annotated[float, Field(gt=0)] | None = None
-    """The run stops before its calls cost more than this, at the models' `price`; it can be carried on."""
+    """The run stops before its calls cost more than this, at the models' `price`; it can be resumed."""
     max_failure_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
     """The run exits with 1 when a larger share of the questions failed."""
+
+    @classmethod
+    def variants(cls) -> list[type[Self]]:
+        """One class for each method."""
+        return cls.__subclasses__() or [cls]
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _of_its_method(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(data, dict):
+            return handler(data)
+        if cls is not GenerateConfig:
+            return handler(_without_other_sections(cls, data))
+        for kind in cls.variants():
+            if get_args(kind.model_fields["method"].annotation) == (data.get("method"),):
+                return kind.model_validate(data)
+        # The method is wrong or missing; that its sections are unknown would be said for nothing.
+        sections = _sections_of_others(cls)
+        return handler({name: value for name, value in data.items() if name not in sections})
 
     @model_validator(mode="after")
     def _range_holds_something(self) -> "GenerateConfig":
         if self.end is not None and self.end <= self.start:
-            raise ValueError(f"end {self.end} leaves no question behind start {self.start}; end itself is left out")
+            raise ValueError(f"end {self.end} leaves no question after start {self.start}; set a larger end")
+        return self
+
+
+class LongMabGenerateConfig(GenerateConfig):
+    """`longpo generate` with `method: longmab`."""
+
+    method: Literal["longmab"]
+    policy: ChatConfig
+    """The model that writes probes and rollouts; best the model that will be trained."""
+    longmab: LongMabConfig = LongMabConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_a_policy(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("policy") is None:
+            raise ValueError("method: longmab needs a policy; add the section policy")
+        return data
+
+    @model_validator(mode="after")
+    def _models_fit(self) -> "LongMabGenerateConfig":
+        if self.policy.batch:
+            raise ValueError("policy.batch: each rollout waits for the one before it, a day in a batch; remove it")
+        check_engines(self.policy)
+        check_budget(self.max_cost, self.policy, self.embedder)
+        return self
+
+
+class LongRewardGenerateConfig(GenerateConfig):
+    """`longpo generate` with `method: longreward`."""
+
+    method: Literal["longreward"]
+    judge: ChatConfig
+    """The model that scores responses."""
+    responses: str | None = None
+    """Sampled responses, as {"idx": "<question's id>-<sample>", "query", "answer"} lines. With them, the policy samples
+    nothing."""
+    longreward: LongRewardConfig = LongRewardConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_a_judge(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("judge") is None:
+            raise ValueError("method: longreward needs a judge; add the section judge")
+        return data
+
+    @model_validator(mode="after")
+    def _has_responses(self) -> "LongRewardGenerateConfig":
+        if self.policy is None and self.responses is None:
+            raise ValueError("a policy is needed to sample responses; add the section policy, or set responses")
+        if self.policy is None and self.tokenizer is None:
+            raise ValueError("without a policy, tokenizer must name the model to be trained")
+        if self.responses is None and self.longreward.num_samples < self.longreward.min_responses:
+            raise ValueError("longreward.num_samples is below longreward.min_responses: no question gives a pair")
         return self
 
     @model_validator(mode="after")
-    def _fields_of_the_method(self) -> "GenerateConfig":
-        others = {"longmab": ("longreward", "judge", "responses"), "longreward": ("longmab",)}[self.method]
-        strangers = [name for name in others if name in self.model_fields_set and getattr(self, name) is not None]
-        # A resolved config.yaml holds every section; only one that says something else than its defaults is a mistake.
-        defaults = {name: type(self).model_fields[name].default for name in strangers}
-        if wrong := [name for name in strangers if getattr(self, name) != defaults[name]]:
-            raise ValueError(f"{', '.join(wrong)}: not for method: {self.method}; remove it or change the method")
-        if self.method == "longreward":
-            if self.judge is None:
-                raise ValueError("method: longreward needs a judge; add the section judge")
-            if self.policy is None and self.responses is None:
-                raise ValueError("a policy is needed to sample responses; add the section policy, or set responses")
-            if self.policy is None and self.tokenizer is None:
-                raise ValueError("without a policy, tokenizer must name the model to be trained")
-            if self.responses is None and self.longreward.num_samples < self.longreward.min_responses:
-                raise ValueError("longreward.num_samples is below longreward.min_responses: no question gives a pair")
-        elif self.policy is None:
-            raise ValueError("method: longmab needs a policy; add the section policy")
-        elif self.policy.batch:
-            raise ValueError("policy.batch: each roll-out waits for the one before it, a day in a batch; remove it")
+    def _models_fit(self) -> "LongRewardGenerateConfig":
         check_engines(self.policy, self.judge)
         check_budget(self.max_cost, None if self.responses else self.policy, self.judge, self.embedder)
         return self
+
+
+def _sections_of_others(kind: type[GenerateConfig]) -> dict[str, FieldInfo]:
+    """The fields that only other methods have."""
+    others = [other.model_fields for other in GenerateConfig.variants()]
+    return {name: field for fields in others for name, field in fields.items() if name not in kind.model_fields}
+
+
+def _without_other_sections(kind: type[GenerateConfig], data: dict[str, Any]) -> dict[str, Any]:
+    """The data without the sections of other methods, which a resolved config.yaml of an earlier version has.
+
+    Raises:
+        ValueError: such a section sets something else than its defaults.
+    """
+    sections = {name: field for name, field in _sections_of_others(kind).items() if name in data}
+    if wrong := [name for name, field in sections.items() if not _is_default(data[name], field)]:
+        raise ValueError(f"{', '.join(wrong)}: not for method: {data['method']}; remove it or change the method")
+    return {name: value for name, value in data.items() if name not in sections}
+
+
+def _is_default(value: Any, field: FieldInfo) -> bool:
+    try:
+        return value is None or bool(TypeAdapter(field.annotation).validate_python(value) == field.default)
+    except ValidationError:
+        return False

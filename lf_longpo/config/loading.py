@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from lf_longpo.config.base import Config, section_of
+from lf_longpo.config.base import Config, fields_of, section_of
 from lf_longpo.config.overrides import apply_overrides
 from lf_longpo.config.shipped import resolve
 from lf_longpo.config.yaml_text import parse_yaml
@@ -82,8 +82,9 @@ def _explain(path: str | Path, kind: type[Config], fault: Any) -> str:
 
 def _nearest(kind: type[Config], location: tuple[Any, ...]) -> str | None:
     for part in location[:-1]:
-        section = section_of(kind.model_fields[part]) if part in kind.model_fields else None
+        fields = fields_of(kind)
+        section = section_of(fields[part]) if part in fields else None
         if section is None:
             return None
         kind = section
-    return next(iter(difflib.get_close_matches(str(location[-1]), kind.model_fields)), None)
+    return next(iter(difflib.get_close_matches(str(location[-1]), fields_of(kind))), None)

@@ -1,4 +1,5 @@
-"""The records that move through the project: questions, roll-outs, responses, pairs, review decisions.
+"""The data of a run: questions, probes, rollouts, scored responses, pairs, and review decisions about pairs.
 
-They are read and checked here; nothing here calls a model.
+This room reads records, checks them and keeps them in files. It must not call a model, and it must not depend on a
+method: the methods decide how a response gets its reward.
 """

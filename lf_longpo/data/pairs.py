@@ -1,13 +1,13 @@
-"""The pairs of a run: fitted to the trainer's cutoff length, kept in a journal, and at the end in the input's order."""
+"""The pairs of a run: fitted to the trainer's cutoff length, kept in a journal, and written in the input's order."""
 
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-from lf_longpo.data.records import PreferencePair, Question, names, record_of
+from lf_longpo.data.records import PreferencePair, Question, ScoredResponse, names, record_of
 from lf_longpo.errors import CallFailed, TextTooLong
 from lf_longpo.files.journal import Journal
 
@@ -18,74 +18,72 @@ class PairFitter(Protocol):
     """Cuts a context so that the rendered prompt and the longest response fit the trainer's cutoff length."""
 
     def fit(self, context: str, render: Callable[[str], str], responses: Sequence[str]) -> str:
-        """The context that fits; raises `TextTooLong` where even none would."""
+        """The context, cut in the middle if necessary.
+
+        Raises:
+            TextTooLong: the prompt does not fit even without a context.
+        """
         ...
 
 
-class Side(NamedTuple):
-    """One side of a pair: a response, its reward, and which of the question's responses it is."""
-
-    response: str
-    reward: float
-    index: int
-
-
 def may_train(text: str, truncated: bool, allow_truncated: bool) -> bool:
-    """Whether a response may become chosen or rejected: it has text, and it is whole unless cut-off ones may, too."""
+    """Whether a response may become chosen or rejected: it has text, and it is complete or `allow_truncated` is set."""
     return bool(text.strip()) and (allow_truncated or not truncated)
 
 
 class Pairs:
-    """Collects pairs. The pair that an earlier start made stays until its question gets another one, or none.
+    """Collects the pairs of a run. A pair from an earlier start stays until its question gets another pair or none.
 
     Args:
         output_dir: the run's folder.
-        fitter: fits training prompts.
+        fitter: fits training prompts into the cutoff length.
     """
 
     def __init__(self, output_dir: Path, fitter: PairFitter) -> None:
         self.unfit = 0
-        """Questions that have no pair because no training prompt fits the cutoff length."""
+        """The number of questions without a pair because no training prompt fits the cutoff length."""
         self._journal = Journal(output_dir / PAIRS, names(PreferencePair))
         self._fitter = fitter
         self._without: set[str] = set()
 
     @property
     def skipped(self) -> int:
-        """Lines of the journal that were no pairs."""
+        """The number of lines in the journal that are not pairs."""
         return self._journal.skipped
 
-    async def add(self, question: Question, render: Callable[[str], str], chosen: Side, rejected: Side) -> None:
-        """Makes the question's pair.
+    async def add(
+        self, question: Question, render: Callable[[str], str], chosen: ScoredResponse, rejected: ScoredResponse
+    ) -> None:
+        """Makes the question's pair, unless the journal already has the same one.
 
         Args:
             question: what both responses answer.
             render: puts a context into the training prompt.
             chosen: the better response.
-            rejected: the worse one.
+            rejected: the worse response.
 
         Raises:
             CallFailed: the responses do not fit the cutoff length.
         """
-        known = self._journal.rows(question.id)
-        if not known or any(
-            (known[-1][side], known[-1][f"{side}_reward"], known[-1][f"{side}_index"]) != tuple(told)
-            for side, told in (("chosen", chosen), ("rejected", rejected))
+        earlier = self._journal.rows(question.id)
+        if not earlier or any(
+            (earlier[-1][side], earlier[-1][f"{side}_reward"], earlier[-1][f"{side}_index"]) != astuple(response)
+            for side, response in (("chosen", chosen), ("rejected", rejected))
         ):
-            responses = (chosen.response, rejected.response)
+            responses = (chosen.text, rejected.text)
             try:
                 context = await asyncio.to_thread(self._fitter.fit, question.context, render, responses)
             except TextTooLong as error:
                 self.drop(question.id)
                 self.unfit += 1
-                raise CallFailed(f"no training prompt fits pairs.cutoff_len: {error}") from None
+                raise CallFailed(f"the training prompt does not fit pairs.cutoff_len: {error}") from None
             pair = PreferencePair(
                 id=question.id,
                 input=question.question,
                 answer=list(question.answers),
                 prompt=render(context),
-                chosen=chosen.response,
-                rejected=rejected.response,
+                chosen=chosen.text,
+                rejected=rejected.text,
                 chosen_reward=chosen.reward,
                 rejected_reward=rejected.reward,
                 chosen_index=chosen.index,
@@ -95,18 +93,18 @@ class Pairs:
         self._without.discard(question.id)
 
     def drop(self, id: str) -> None:
-        """Notes that a question has no pair, whatever an earlier start made."""
+        """Removes a question's pair, also one from an earlier start."""
         self._without.add(id)
 
     def ids(self, question_ids: Iterable[str]) -> list[str]:
-        """Those of the questions that have a pair, in order."""
+        """The ids of those questions that have a pair, in the given order."""
         return [id for id in question_ids if id in self._journal and id not in self._without]
 
     def lines(self, question_ids: Sequence[str]) -> Iterator[str]:
         """The pairs in the order of `question_ids`, as JSON lines.
 
-        `answer` is a text throughout, or a list throughout where any question has several: Arrow, which LLaMA-Factory
-        loads files with, wants one type a column.
+        `answer` is a text in all lines, or a list in all lines if any question has several answers: LLaMA-Factory
+        loads files with Arrow, which needs one type per column.
         """
         ids = self.ids(question_ids)
         single = all(len(self._pair(id)["answer"]) <= 1 for id in ids)

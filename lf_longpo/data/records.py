@@ -1,12 +1,15 @@
-"""The rows that flow between the stages of a run, as they stand in its journals."""
+"""The records that pass between the stages of a run; a journal holds one per line."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-R = TypeVar("R")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+R = TypeVar("R", bound="DataclassInstance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,32 +19,36 @@ class Question:
     id: str
     question: str
     answers: tuple[str, ...]
-    """Accepted answers; none where the method needs none and the input has none."""
+    """Accepted gold answers; empty if the input has none and the method needs none."""
     context: str
 
     @property
     def key(self) -> str:
-        """Tells it from all others of a run."""
+        """Identifies the question in a run."""
         return self.id
 
-    def digest(self, *asked: str) -> str:
-        """A hash of all but the id, and of what else determines what is asked (prompt templates, an adapter)."""
-        parts = json.dumps([self.question, self.answers, self.context, asked])
+    def digest(self, *settings: str) -> str:
+        """A hash of everything except the id: it changes when the question or what is asked about it changes.
+
+        Args:
+            settings: what else determines the requests, such as prompt templates and the adapter.
+        """
+        parts = json.dumps([self.question, self.answers, self.context, settings])
         return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What the policy wrote when it was shown the answer (LongMab-PO's first stage)."""
+    """The policy's answer to a question together with its gold answer (LongMab-PO's first stage)."""
 
     id: str
     digest: str
-    """Of the question and its prompts: tells whether it is still what was worked on before."""
+    """`Question.digest` when the probe was made; another digest now means that the question has changed."""
     kept: bool
-    """Whether it arrived at the gold answer; the question is left out otherwise."""
+    """Whether the output has the gold answer; if not, the question is skipped (probe failed)."""
     probe: str
     initial_values: list[float]
-    """One value an arm; empty where the probe was not kept."""
+    """One value per arm; empty if the probe failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +59,28 @@ class Rollout:
     round: int
     """From 0."""
     arms: list[int]
-    """Chunks that were shown, in document order."""
+    """Indices of the chunks in the prompt, in document order."""
     output: str
     reward: float
     values: list[float]
-    """All arm values after this round."""
+    """The values of all arms after this round."""
     truncated: bool = False
-    """Whether the output was cut off at the most tokens it may have."""
+    """Whether the output was cut off at `max_new_tokens`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredResponse:
+    """A response and its reward."""
+
+    text: str
+    reward: float
+    index: int
+    """Which of the question's responses it is: its round, or the number of its sample."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreferencePair:
-    """A training example of LLaMA-Factory's ranking format, with where it came from."""
+    """A training example in LLaMA-Factory's ranking format, with its origin."""
 
     id: str
     input: str
@@ -74,15 +91,15 @@ class PreferencePair:
     chosen_reward: float
     rejected_reward: float
     chosen_index: int
-    """Round of the chosen roll-out, or number of the chosen sample."""
+    """See `ScoredResponse.index`."""
     rejected_index: int
 
 
 def record_of(kind: type[R], row: Mapping[str, Any]) -> R:
-    """The record in a row of a journal, without the fields that a later version has added to it."""
+    """The record in a journal's row; fields that only a later version knows are ignored."""
     return kind(**{field.name: row[field.name] for field in fields(kind) if field.name in row})
 
 
-def names(row: type) -> list[str]:
-    """The fields that a kind of row must have: those that came later have a default."""
+def names(row: "type[DataclassInstance]") -> list[str]:
+    """The fields that a row must have: those without a default. Fields that were added later have one."""
     return [field.name for field in fields(row) if field.default is MISSING]

@@ -1,6 +1,7 @@
-"""What people decided about the pairs of a data set: in a file beside it, so that the data set stays as it was made.
+"""Review decisions about the pairs of a data set. A file next to the data set holds them; the data set is not changed.
 
-A decision belongs to a pair's texts, whatever its place and id: made anew with other texts, it is undecided again.
+A decision belongs to the texts of a pair, not to its id or its line. A pair that is recreated with other texts is
+undecided again.
 """
 
 import hashlib
@@ -19,12 +20,12 @@ Verdict = Literal["accept", "reject", "edit"]
 
 SIDES = "chosen", "rejected"
 PAIR = ("prompt", *SIDES)
-"""The columns that make a pair, as LLaMA-Factory calls them."""
+"""The columns of a pair, by LLaMA-Factory's names."""
 _FIELDS = ("digest", "decision")
 
 
 class Decision(NamedTuple):
-    """What somebody decided, and the texts if they were edited."""
+    """A review decision; `chosen` and `rejected` are the new texts of an edited pair."""
 
     verdict: Verdict
     chosen: str | None = None
@@ -32,15 +33,20 @@ class Decision(NamedTuple):
 
 
 def pair_digest(row: Row, columns: Mapping[str, str]) -> str:
-    """Tells a pair from all others by its texts, or by the messages that they are in."""
+    """Identifies a pair by its texts (or messages).
+
+    Args:
+        row: the pair.
+        columns: the data set's names of the columns `PAIR`.
+    """
     return hashlib.sha256(json.dumps([row.get(columns[name]) for name in PAIR]).encode()).hexdigest()[:24]
 
 
 class Reviews:
-    """The decisions about a data set; its file is made with the first one.
+    """The decisions about a data set. The first decision creates the file.
 
     Args:
-        path: its file.
+        path: the file of decisions, see `decisions_of`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,23 +55,28 @@ class Reviews:
         self._decisions = {row["digest"]: _decision(row) for row in read_rows(self.path, _FIELDS, _key)}
 
     def of(self, digest: str) -> Decision | None:
-        """What was decided last about a pair."""
+        """The last decision about a pair; None if it is undecided."""
         return self._decisions.get(digest)
 
     def all(self) -> dict[str, Decision]:
-        """The decisions that stand, by the pair's digest."""
+        """The current decisions, by the pair's digest."""
         return {digest: decision for digest, decision in self._decisions.items() if decision}
 
     def decide(self, digest: str, id: str, decision: Decision | None) -> None:
-        """Writes a decision down; None takes it back.
+        """Records a decision.
+
+        Args:
+            digest: of the pair, see `pair_digest`.
+            id: of the pair, for readers of the file.
+            decision: None undoes an earlier decision.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the decision cannot be written.
         """
         if self._journal is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._journal = Journal(self.path, _FIELDS, _key)
-        row = {"digest": digest, "id": id, "decision": decision.verdict if decision else "undecided"}
+        row: Row = {"digest": digest, "id": id, "decision": decision.verdict if decision else "undecided"}
         if decision and decision.verdict == "edit":
             row |= {"chosen": decision.chosen, "rejected": decision.rejected}
         self._journal.append(row)
@@ -78,67 +89,67 @@ class Reviews:
 
 
 def decisions_of(dataset: Path) -> Path:
-    """Where the decisions about a data set's file are: beside it."""
+    """The file of the decisions about a data set: it is next to the data set's file."""
     return dataset.with_suffix(".review.jsonl")
 
 
 def placed_pairs(dataset: Path, columns: Mapping[str, str], faults: Faults) -> Iterator[tuple[str, Row]]:
-    """Streams the rows of a file of pairs, each after its place; they may hold half characters.
+    """Streams the rows of a file of pairs, each with its location; their texts may hold half characters.
 
     Args:
         dataset: the file.
-        columns: LLaMA-Factory's names of the columns prompt, chosen and rejected to the data set's.
-        faults: takes the rows that are no pairs.
+        columns: the data set's names of the columns `PAIR`.
+        faults: collects the errors of rows that are not pairs.
     """
 
-    def pair(row: Any, place: str) -> Row:
+    def pair(row: Any, location: str) -> Row:
         missing = [columns[name] for name in PAIR if not isinstance(row, dict) or columns[name] not in row]
         if missing:
-            raise UserError(f"{place}: the field {missing[0]} is missing; add it or remove the pair")
-        return row
+            raise UserError(f"{location}: the field {missing[0]} is missing; add it or remove the pair")
+        return dict(row)
 
     return parsed(places_and_rows(str(dataset), faults=faults, halves=True), pair, faults)
 
 
 def reviewed_rows(
-    dataset: Path, reviews: Reviews, columns: Mapping[str, str], told: Counter[str], faults: Faults
+    dataset: Path, reviews: Reviews, columns: Mapping[str, str], counts: Counter[str], faults: Faults
 ) -> Iterator[tuple[str, Row]]:
-    """Streams a data set without the pairs that were rejected, and with the texts that were edited.
+    """Streams a data set without its rejected pairs, and with the texts of its edited pairs.
 
     Args:
         dataset: a file of pairs.
-        reviews: what was decided about them.
-        columns: LLaMA-Factory's names of the columns prompt, chosen and rejected to the data set's.
-        told: counts pairs by what was decided about them; `undecided` ones stay in, `gone` are decisions about pairs
-            that are not there any more.
-        faults: takes the rows that are no pairs.
+        reviews: the decisions about them.
+        columns: the data set's names of the columns `PAIR`.
+        counts: gets the number of pairs by decision. `undecided` pairs stay in the data set; `gone` are decisions
+            about pairs that the data set no longer has.
+        faults: collects the errors of rows that are not pairs.
 
     Raises:
-        UserError: nothing was decided, nothing stays, or the data set cannot be read.
+        UserError: there are no decisions, all pairs were rejected, or the data set cannot be read.
     """
     decisions = reviews.all()
     if not decisions:
-        raise UserError(f"{reviews.path} holds no decision; review the pairs with longpo view first")
-    met, stay = set[str](), 0
-    for place, row in placed_pairs(dataset, columns, faults):
+        raise UserError(f"{reviews.path} holds no decisions; review the pairs with longpo view first")
+    seen, kept = set[str](), 0
+    for location, row in placed_pairs(dataset, columns, faults):
         digest = pair_digest(row, columns)
         decision = decisions.get(digest)
-        met.add(digest)
-        told[decision.verdict if decision else "undecided"] += 1
+        seen.add(digest)
+        counts[decision.verdict if decision else "undecided"] += 1
         if decision and decision.verdict == "reject":
             continue
         if decision and decision.verdict == "edit":
             for side, text in (("chosen", decision.chosen), ("rejected", decision.rejected)):
-                row[columns[side]] = _put(row[columns[side]], text)
-        stay += 1
-        yield place, row
-    told["gone"] = len(decisions.keys() - met)
-    if not (stay or faults):
-        raise UserError(f"all pairs of {dataset} were rejected; nothing was written")
+                row[columns[side]] = _with_text(row[columns[side]], text)
+        kept += 1
+        yield location, row
+    counts["gone"] = len(decisions.keys() - seen)
+    if not (kept or faults):
+        raise UserError(f"all pairs of {dataset} are rejected, so nothing was written; accept some with longpo view")
 
 
 def text_of(value: Any) -> str:
-    """The text of a response or prompt, which may be a message or a list of messages."""
+    """The text of a prompt or response: a text, a message, or a list of messages."""
     if isinstance(value, dict):
         return text_of(value.get("content", value.get("value", "")))
     if isinstance(value, list):
@@ -147,16 +158,16 @@ def text_of(value: Any) -> str:
 
 
 def response_of(value: Any) -> str:
-    """The text of a response: of several messages the last one."""
+    """The text of a response; if it is a list of messages, the text of the last one."""
     return text_of(value[-1:] if isinstance(value, list) else value)
 
 
-def _put(value: Any, text: str) -> Any:
-    """A response with another text, in the form that it had."""
+def _with_text(value: Any, text: str | None) -> Any:
+    """A response with another text, in the same form (text, message or messages)."""
     if isinstance(value, dict):
         return value | {"content" if "content" in value else "value": text}
     if isinstance(value, list):
-        return [*value[:-1], _put(value[-1], text)]
+        return [*value[:-1], _with_text(value[-1], text)]
     return text
 
 

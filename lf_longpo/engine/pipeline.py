@@ -1,49 +1,69 @@
-"""Runs one piece of async work for each question: many at once, none waiting for another, failures set aside.
+"""Runs async work for many questions at once. No question waits for another, and a failure costs its own question only.
 
-Knows no method. Work that finished before is the method's to recognise (its journals); what this module owns is the
-bound on questions in flight, which is also the bound on memory, what becomes of a question that fails, and how a run
-ends that somebody interrupts.
+The pipeline knows no method. A method finds in its journals what an earlier start finished. The pipeline limits the
+questions in flight (and with them the memory), records failures, and ends a run that is interrupted.
 """
 
 import asyncio
 import signal
 import threading
-import traceback
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
+from typing import Any, Generic, Protocol, TypeVar
 
 from lf_longpo.aio import ON_FAULT
-from lf_longpo.data.records import Question
+from lf_longpo.engine.failures import Failures
 from lf_longpo.engine.progress import Progress
-from lf_longpo.errors import INTERRUPTED, CallFailed, Interrupted, Unfinished, UserError
-from lf_longpo.files.journal import Journal, Row
+from lf_longpo.errors import INTERRUPTED, Interrupted, Unfinished, UserError
 from lf_longpo.models.ledger import Ledger
-from lf_longpo.models.turns import PLACE
+from lf_longpo.models.turns import QuestionOrder
 
-FAILURES = "failures.jsonl"
+
+class Identified(Protocol):
+    """What the pipeline needs of a question, or of what stands for one."""
+
+    @property
+    def id(self) -> str:
+        """Names its calls."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """Unique in the run; names its failure."""
+        ...
+
+
+Q = TypeVar("Q", bound=Identified)
 
 
 @dataclass(slots=True)
 class Tally:
-    """How many questions came out of a run and how many did not."""
+    """How many questions of a run are done and how many are not."""
 
     done: int = 0
     failed: int = 0
     unfinished: int = 0
-    """Stopped, or not begun, because the budget is spent or the run ended early."""
+    """Stopped or not begun, because the budget is spent or the run ended early."""
     interrupted: bool = False
-    """Whether the run was to end early: somebody interrupted it, or there is a fault."""
+    """Whether the run ended early: a signal interrupted it, or there is a fault."""
     fault: UserError | OSError | None = None
-    """What ended the run early: no further call could work, or no journal be written."""
+    """The error that ended the run early: no further call could work, or a journal could not be written."""
+
+    def counts(self) -> dict[str, Any]:
+        """What a summary says about it."""
+        return {"failed": self.failed, "unfinished": self.unfinished, "interrupted": self.interrupted}
 
     def exit_code(self, made: int, max_failure_rate: float) -> int:
-        """How the run came out, once its results are written.
+        """The exit code of the run, once its results are written.
 
-        130 where it was interrupted; 1 where nothing was made, the budget ended it, or too large a share of the
-        questions failed; else 0.
+        Args:
+            made: how many results there are.
+            max_failure_rate: the largest share of failed questions that counts as success.
+
+        Returns:
+            130 where the run was interrupted; 1 where nothing was made, the budget ended the run, or too many
+            questions failed; else 0.
 
         Raises:
             UserError: the fault that ended the run early.
@@ -57,143 +77,124 @@ class Tally:
         return int(made == 0 or self.unfinished > 0 or self.failed > max_failure_rate * total)
 
 
-class Failures:
-    """What could not be done this time and why, as JSONL; begun anew, since failed work is tried again.
-
-    Args:
-        path: the file; removed again where nothing failed.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        path.unlink(missing_ok=True)
-        self._journal = Journal(path)
-
-    def record(self, id: str, error: Exception) -> None:
-        """Writes one failure down, with where it came from if it is nobody's known failure."""
-        row = {"id": id, "reason": str(error) or type(error).__name__}
-        if (last_words := getattr(error, "last_words", None)) is not None:
-            row["last_words"] = last_words
-        if not isinstance(error, CallFailed):
-            row |= {"kind": type(error).__name__, "traceback": "".join(traceback.format_exception(error))}
-        self._journal.append(row)
-
-    def carry_over(self, rows: Iterable[Row]) -> None:
-        """Takes failures that were written down elsewhere."""
-        for row in rows:
-            self._journal.append(row)
-
-    def __enter__(self) -> "Failures":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._journal.close()
-        if not len(self._journal):
-            self._path.unlink()
-
-
-async def run_questions(
-    questions: Iterable[Question],
-    number: int,
-    work: Callable[[Question], Awaitable[None]],
-    in_flight: int,
-    failures: Failures,
-    progress: Progress,
-    ledger: Ledger,
-) -> Tally:
+class Pipeline(Generic[Q]):
     """Runs `work` for every question, at most `in_flight` at once.
 
-    Ctrl-C, or the end of a job's time (SIGTERM), lets calls under way come back and makes no others; a second one stops
-    at once. An error after which no call can work (no credit, a full disk) ends the run in the same way.
+    Ctrl-C, or the end of a job's time (SIGTERM), stops new calls and lets the calls under way come back; a second
+    signal stops at once. An error after which no call can work (no credit, a full disk) ends the run in the same way.
 
     Args:
-        questions: read only as fast as they are taken up.
-        number: how many they are.
-        work: raises `CallFailed` where a question cannot be done; its failure is written down and the others go on.
-            `Unfinished` leaves one unfinished; the others go on, since what they need may be there already.
-        in_flight: bound on questions at once.
-        failures: told of every question that cannot be done.
-        progress: told of every question that ends.
-        ledger: told of an interruption.
-
-    Returns:
-        What came of them; the first `UserError` or `OSError` of the work or the reading is its `fault`.
+        number: how many questions there are.
+        work: raises `CallFailed` where its question fails; the failure is recorded and the other questions go on.
+            `Unfinished` leaves its question unfinished; the others go on, since their calls may be in the cache.
+        in_flight: the most questions at once.
+        failures: records each question that fails.
+        progress: shows each question that ends.
+        ledger: is interrupted with the run.
+        order: ranks the questions in flight.
     """
-    tally = Tally()
-    slots = asyncio.Semaphore(in_flight)
-    source = enumerate(questions)
 
-    def end(fault: UserError | OSError) -> None:
-        if tally.fault is None:
-            progress.note("an error ends the run: calls under way come back first; Ctrl-C stops at once")
-            tally.fault = fault
-        tally.interrupted = True
-        ledger.interrupt()
+    def __init__(
+        self,
+        number: int,
+        work: Callable[[Q], Awaitable[None]],
+        in_flight: int,
+        failures: Failures,
+        progress: Progress,
+        ledger: Ledger,
+        order: QuestionOrder,
+    ) -> None:
+        self._number = number
+        self._work = work
+        self._in_flight = in_flight
+        self._failures = failures
+        self._progress = progress
+        self._ledger = ledger
+        self._order = order
+        self._slots = asyncio.Semaphore(in_flight)
+        self._tally = Tally()
 
-    async def read() -> tuple[int, Question] | None:
+    async def run(self, questions: Iterable[Q]) -> Tally:
+        """Runs all questions, once.
+
+        Args:
+            questions: read only as fast as they are begun.
+
+        Returns:
+            How they ended. Its `fault` is the first `UserError` or `OSError` of the work or of the reading.
+        """
+        source = enumerate(questions)
+        try:
+            with _interruptible(self._ledger, self._progress):
+                async with asyncio.TaskGroup() as group:
+                    while (numbered := await self._next(source)) is not None:
+                        number, question = numbered
+                        await self._slots.acquire()
+                        if self._tally.interrupted:
+                            break
+                        # The last questions share a rank: among them, the longest chain of calls goes first.
+                        rank = min(number, self._number - self._in_flight)
+                        group.create_task(self._in_slot(question, rank))
+        except* Exception as errors:
+            raise _first(errors) from None
+        if self._tally.interrupted:
+            self._tally.unfinished = self._number - self._tally.done - self._tally.failed
+        return self._tally
+
+    async def _next(self, source: Iterator[tuple[int, Q]]) -> tuple[int, Q] | None:
         try:  # in a thread, since reading may wait for a disk or a hub
             return await asyncio.to_thread(next, source, None)
         except (UserError, OSError) as error:
-            end(error)
+            self._end(error)
             return None
 
-    async def one(question: Question, place: int) -> None:
-        PLACE.set(min(place, number - in_flight))
-        ON_FAULT.set(ledger.interrupt)
+    async def _in_slot(self, question: Q, rank: int) -> None:
+        ON_FAULT.set(self._ledger.interrupt)
         try:
-            await settle(question)
+            with self._order.ranked(question.id, rank):
+                await self._settle(question)
         except (UserError, OSError) as error:  # OSError: a journal cannot be written; going on would lose work
-            end(error)
+            self._end(error)
         finally:
-            slots.release()
-        progress.question_ended(failed=tally.failed)
+            self._slots.release()
+        self._progress.question_ended(failed=self._tally.failed)
 
-    async def settle(question: Question) -> None:
+    async def _settle(self, question: Q) -> None:
         try:
-            await work(question)
-            tally.done += 1
+            await self._work(question)
+            self._tally.done += 1
         except (UserError, OSError):
             raise
         except Unfinished as error:
-            tally.unfinished += 1
-            tally.interrupted = tally.interrupted or isinstance(error, Interrupted)
+            self._tally.unfinished += 1
+            self._tally.interrupted = self._tally.interrupted or isinstance(error, Interrupted)
         except Exception as error:
-            tally.failed += 1
-            failures.record(question.key, error)
+            self._tally.failed += 1
+            self._failures.record(question.key, error)
 
-    try:
-        with _interruptible(ledger, progress):
-            async with asyncio.TaskGroup() as group:
-                while (numbered := await read()) is not None:
-                    place, question = numbered
-                    await slots.acquire()
-                    if tally.interrupted:
-                        break
-                    group.create_task(one(question, place))
-    except* Exception as errors:
-        raise _first(errors) from None
-    if tally.interrupted:
-        tally.unfinished = number - tally.done - tally.failed
-    return tally
+    def _end(self, fault: UserError | OSError) -> None:
+        if self._tally.fault is None:
+            self._progress.note("an error ends the run: waiting for the calls under way; Ctrl-C stops at once")
+            self._tally.fault = fault
+        self._tally.interrupted = True
+        self._ledger.interrupt()
 
 
 @contextmanager
 def _interruptible(ledger: Ledger, progress: Progress) -> Iterator[None]:
-    """While the block lasts, the first signal lets the run end and the second cancels the block."""
+    """While the block lasts, the first signal ends the run and the second cancels the block."""
     loop, block = asyncio.get_running_loop(), asyncio.current_task()
     signals: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
 
     def interrupt() -> None:
-        if ledger.interrupted:
-            block.cancel()
-        else:
+        if not ledger.interrupted:
             ledger.interrupt()
-            progress.note("interrupted: calls under way come back first; once more stops at once")
+            progress.note("interrupted: waiting for the calls under way; a second Ctrl-C stops at once")
+        elif block:
+            block.cancel()
 
     if threading.current_thread() is not threading.main_thread():
-        signals = ()  # only the main thread may handle them
+        signals = ()  # only the main thread can handle them
     for number in signals:
         loop.add_signal_handler(number, interrupt)
     try:
@@ -205,7 +206,7 @@ def _interruptible(ledger: Ledger, progress: Progress) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-def _first(errors: BaseExceptionGroup) -> BaseException:
-    while isinstance(errors, BaseExceptionGroup):
-        errors = errors.exceptions[0]
-    return errors
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,7 +1,7 @@
-"""What a person sees while a run goes on: a live display in a terminal, plain lines elsewhere.
+"""The progress of a run: a live display in a terminal, plain lines elsewhere.
 
-Progress is measured in steps (calls or rounds), not in questions: with many questions in flight the first one ends
-late, and a bar of questions would stand still for hours.
+Progress is measured in steps (calls or rounds), not in questions: with many questions in flight, the first question
+ends late, and a bar of questions would not move for hours.
 """
 
 import sys
@@ -26,18 +26,18 @@ T = TypeVar("T")
 
 
 class Progress:
-    """Counts of a run and their display. Writes to stderr, so that stdout stays for results.
+    """Shows the progress of a run on stderr, so that stdout holds results only.
 
     Args:
-        title: what is being done.
-        questions: how many there are.
-        steps: steps that all questions have together.
-        ledger: what calls have taken.
-        name: what the questions are, where they are something else.
+        title: the name of the work.
+        questions: how many questions there are.
+        steps: the steps of all questions together.
+        ledger: holds the calls so far.
+        name: the noun for questions.
     """
 
     def __init__(self, title: str, questions: int, steps: int, ledger: Ledger, name: str = "questions") -> None:
-        self.counts: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
         self._title = title
         self._questions = questions
         self._name = name
@@ -66,7 +66,7 @@ class Progress:
             self._live = Live(self, console=console, refresh_per_second=4)
 
     def __enter__(self) -> "Progress":
-        self._carried = self._new_tokens()  # of earlier starts, which say nothing about this one's speed
+        self._carried = self._new_tokens()  # of earlier starts; they do not count for the speed
         if self._live:
             self._live.start()
         else:
@@ -83,31 +83,31 @@ class Progress:
             self._print_line()
 
     def step(self) -> None:
-        """One more step is done."""
+        """Counts one more finished step."""
         self._steps += 1
         self._show()
 
     def skip(self, steps: int) -> None:
-        """Some steps were done by an earlier start, or never have to be; they do not count for the time left."""
+        """Removes steps that an earlier start did or that are not needed; they do not count for the time left."""
         self._total -= steps
         self._show()
 
     def __rich__(self) -> Group:
-        """The live display: the bar, and a line a stage."""
+        """The live display: the bar and one line for each stage."""
         return Group(self._bar, *(Text(f"  {line}", style="dim") for line in self._stages()))
 
     def count(self, name: str) -> None:
-        """One more of something worth showing, such as a pair."""
-        self.counts[name] += 1
+        """Shows one more of something, such as pairs."""
+        self._counts[name] += 1
 
     def question_ended(self, failed: int) -> None:
-        """One more question is finished or failed; `failed` of them so far."""
+        """Counts one more question that ended; `failed` is how many have failed so far."""
         self._ended += 1
         self._failed = failed
         self._show()
 
     def note(self, text: str) -> None:
-        """A line of its own."""
+        """Prints a line."""
         if self._live:
             self._live.console.print(text, highlight=False, markup=False)
         else:
@@ -118,7 +118,7 @@ class Progress:
             self._bar.update(self._task, total=self._total, completed=self._steps, state=self._state())
 
     def _print_lines(self) -> None:
-        """From a thread, since a small machine may work on one call for minutes."""
+        """Runs in a thread: a local model may block the event loop for minutes."""
         while not self._ended_all.wait(_SECONDS_BETWEEN_LINES):
             self._print_line()
 
@@ -136,7 +136,7 @@ class Progress:
 
     def _state(self) -> str:
         rate = (self._new_tokens() - self._carried) / max(time.monotonic() - self._began, 1e-9)
-        named = [f"{number} {name}" for name, number in sorted(self.counts.items())]
+        named = [f"{number} {name}" for name, number in sorted(self._counts.items())]
         ended = f"{self._ended}/{self._questions} {self._name}"
         return ", ".join([ended, *named, f"{rate:.0f} tokens/s", f"{self._failed} failed"])
 
@@ -144,26 +144,26 @@ class Progress:
         return sum(totals.completion_tokens for totals in list(self._ledger.stages.values()))
 
     def _stages(self) -> list[str]:
-        """Calls, tokens and cost of each stage; and what is under way in batches."""
+        """Calls, tokens and cost of each stage, and the batches under way."""
         stages = [f"{stage}: {totals_line(totals)}" for stage, totals in list(self._ledger.stages.items())]
         return [*stages, *list(self._ledger.batches.values())]
 
 
 def counted(things: Iterator[T], done: str) -> Iterator[T]:
-    """Hands things on, and tells from time to time how many there were."""
-    told = time.monotonic()
+    """Yields `things`, and prints their number from time to time; `done` says what they are."""
+    printed = time.monotonic()
     for number, thing in enumerate(things, 1):
         yield thing
-        if time.monotonic() - told > _SECONDS_BETWEEN_LINES:
-            told = time.monotonic()
+        if time.monotonic() - printed > _SECONDS_BETWEEN_LINES:
+            printed = time.monotonic()
             print(f"{number:,} {done}", file=sys.stderr, flush=True)
 
 
 def totals_line(totals: StageTotals) -> str:
-    """A stage's calls, tokens and, where they are known, its prefix cache's share and cost, for people."""
+    """A stage's calls and tokens as text, with cached and truncated shares and the cost where they are known."""
     line = f"{totals.calls:,} calls, {totals.prompt_tokens:,} prompt + {totals.completion_tokens:,} new tokens"
     if totals.cached_tokens:
         line += f", {totals.cached_tokens / totals.prompt_tokens:.0%} of the prompt cached"
     if totals.truncated:
-        line += f", {totals.truncated:,} replies cut off at their most tokens"
+        line += f", {totals.truncated:,} replies truncated at max_new_tokens"
     return line + (f", cost {totals.cost:,.4f}" if totals.cost else "")

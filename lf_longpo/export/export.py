@@ -1,4 +1,4 @@
-"""`longpo export`: a data set of pairs, or all responses of a run, for other trainers and for the hub."""
+"""`longpo export` and `longpo register --reviewed`: writes pairs, or all responses of a run, in another format."""
 
 import os
 import tempfile
@@ -10,108 +10,118 @@ from lf_longpo.data.review import Reviews, placed_pairs, reviewed_rows
 from lf_longpo.errors import UserError, first_line
 from lf_longpo.export.formats import KTO_ENTRY, both_labels, kto_rows, preference_rows, sharegpt_rows
 from lf_longpo.export.hub_card import data_card
-from lf_longpo.export.row_files import write_rows
-from lf_longpo.export.scored_responses import answered
+from lf_longpo.export.row_writer import write_rows
+from lf_longpo.export.run_responses import answered_questions
 from lf_longpo.files.faults import Faults, parsed, together
 from lf_longpo.files.journal import Row
 from lf_longpo.plugin.dataset_files import first_rows
 from lf_longpo.plugin.entries import check_loadable
 from lf_longpo.plugin.registry import check_registration, register_dataset
 from lf_longpo.plugin.row_shape import shape_of
-from lf_longpo.run_folder.pair_sets import Viewed, find_viewed
+from lf_longpo.run_folder.pair_sets import PairSet, find_pair_set
 from lf_longpo.text.halves import refuse_halves
 
 FORMS = {
-    "pairs": "pairs as they are",
-    "trl-dpo": "pairs in TRL's preference form (prompt, chosen, rejected as messages)",
-    "sharegpt": "pairs in LLaMA-Factory's sharegpt form (conversations, chosen, rejected as messages)",
-    "trl-kto": "all scored responses in TRL's unpaired form (prompt and completion as messages, label)",
-    "kto": "all scored responses for LLaMA-Factory's KTO (prompt, completion, label)",
+    "pairs": "pairs with the columns of the data set",
+    "trl-dpo": "pairs in TRL's preference format (prompt, chosen, rejected as messages)",
+    "sharegpt": "pairs in LLaMA-Factory's sharegpt format (conversations, chosen, rejected as messages)",
+    "trl-kto": "all scored responses in TRL's unpaired preference format (prompt and completion as messages, label)",
+    "kto": "all scored responses in LLaMA-Factory's KTO format (prompt, completion, label)",
 }
-"""What rows can be made, and what they are."""
+"""The formats of an export, with their descriptions."""
 
 
 def export(
     name: str, form: str, target: Path, dataset_dir: Path, threshold: float | None = None, reviewed: bool = False
-) -> tuple[int, Viewed]:
-    """Writes a data set in another form; gives the number of rows and what they were made of.
+) -> tuple[int, PairSet]:
+    """Writes a data set in another format.
 
     Args:
         name: a run's folder, a file of pairs, or a registered data set.
         form: one of `FORMS`.
         target: the .jsonl or .parquet file to write.
-        dataset_dir: where data sets are registered.
+        dataset_dir: the folder with the dataset_info.json of registered data sets.
         threshold: for KTO, see `kto_rows`.
-        reviewed: whether decisions about pairs are followed.
+        reviewed: whether to apply the review decisions.
+
+    Returns:
+        The number of rows, and the set of pairs that was read.
 
     Raises:
-        UserError: there is no such data set, or the form needs a run; nothing was written.
+        UserError: there is no such data set, or it does not fit the format; nothing was written.
     """
-    viewed = find_viewed(name, dataset_dir)
-    if target.resolve() == viewed.path.resolve():
+    pairs = find_pair_set(name, dataset_dir)
+    if target.resolve() == pairs.path.resolve():
         raise UserError(f"{target} is the data set itself; name another file")
-    return write_rows(target, _rows(viewed, form, threshold, reviewed)), viewed
+    return write_rows(target, _rows(pairs, form, threshold, reviewed)), pairs
 
 
 def register_reviewed(source: str, dataset_dir: Path, name: str, overwrite: bool) -> tuple[Path, Counter[str]]:
-    """Writes a data set as it was decided about, and registers it in the shape of the one that it is made of.
+    """Applies the review decisions to a data set, and registers the result with the same columns and format.
 
     Args:
         source: a run's folder, a file of pairs, or a registered data set.
-        dataset_dir: where data sets are registered; the file is written there.
-        name: of the reviewed one.
-        overwrite: whether a file or an entry of that name may be replaced.
+        dataset_dir: the folder with the dataset_info.json; the new file is written there.
+        name: the name of the new data set.
+        overwrite: whether an existing file or entry of that name may be replaced.
 
     Returns:
-        The file, and its pairs by decision, see `reviewed_rows`.
+        The file, and the number of pairs by decision, see `reviewed_rows`.
 
     Raises:
-        UserError: there is no such data set, nothing was decided about it, or the name is taken; nothing was written.
+        UserError: there is no such data set, it has no decisions, or the name is taken; nothing was written.
     """
-    viewed = find_viewed(source, dataset_dir)
+    pairs = find_pair_set(source, dataset_dir)
     target = dataset_dir / f"{name}.jsonl"
-    entry = {**{key: value for key, value in viewed.entry.items() if key != "folder"}, "file_name": target.name}
-    if target.resolve() == viewed.path.resolve():
+    entry = {**{key: value for key, value in pairs.entry.items() if key != "folder"}, "file_name": target.name}
+    if target.resolve() == pairs.path.resolve():
         raise UserError(f"--name: {target} is the data set itself; choose another name")
     if target.exists() and not overwrite:
-        raise UserError(f"--name: {target} is there already; choose another name or pass --overwrite")
-    check_loadable(first_rows(viewed.path), entry)
+        raise UserError(f"--name: {target} already exists; choose another name or pass --overwrite")
+    check_loadable(first_rows(pairs.path), entry)
     check_registration(dataset_dir, name, entry, overwrite)
-    told: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     faults = Faults("pairs")
-    rows = reviewed_rows(viewed.path, Reviews(viewed.decisions), viewed.columns, told, faults)
+    rows = reviewed_rows(pairs.path, Reviews(pairs.decisions), pairs.columns, counts, faults)
     write_rows(target, _writable(rows, faults))
     register_dataset(dataset_dir, name, entry, overwrite)
-    return target, told
+    return target, counts
 
 
-def _rows(viewed: Viewed, form: str, threshold: float | None, reviewed: bool) -> Iterator[Row]:
+def _rows(pairs: PairSet, form: str, threshold: float | None, reviewed: bool) -> Iterator[Row]:
     if form in ("kto", "trl-kto"):
-        if viewed.run is None:
-            raise UserError(f"{form} takes all responses of a run: name the run's folder in the place of {viewed.name}")
+        if pairs.run is None:
+            raise UserError(
+                f"--to {form} exports all responses of a run; name the run's folder instead of {pairs.name}"
+            )
         if reviewed:
-            raise UserError(f"--reviewed: decisions are about pairs, and {form} takes all responses; leave it out")
-        return both_labels(kto_rows(answered(viewed.run), threshold, form == "trl-kto"))
+            raise UserError(f"--reviewed applies to pairs, but --to {form} exports all responses; remove --reviewed")
+        return both_labels(kto_rows(answered_questions(pairs.run), threshold, form == "trl-kto"))
     if threshold is not None:
-        raise UserError("--threshold goes with kto and trl-kto")
+        raise UserError("--threshold applies to --to kto and trl-kto only; remove it")
     faults = Faults("pairs")
     if reviewed:
-        placed = reviewed_rows(viewed.path, Reviews(viewed.decisions), viewed.columns, Counter(), faults)
+        placed = reviewed_rows(pairs.path, Reviews(pairs.decisions), pairs.columns, Counter(), faults)
     else:
-        placed = placed_pairs(viewed.path, viewed.columns, faults)
+        placed = placed_pairs(pairs.path, pairs.columns, faults)
     makers = {"trl-dpo": preference_rows, "sharegpt": sharegpt_rows}
     if form in makers:
-        placed = makers[form](placed, viewed.columns, shape_of(viewed.entry).tags, faults)
+        placed = makers[form](placed, pairs.columns, shape_of(pairs.entry).tags, faults)
     return _writable(placed, faults)
 
 
 def _writable(placed: Iterable[tuple[str, Row]], faults: Faults) -> Iterator[Row]:
-    """The rows; in the end one error for all pairs that cannot be used."""
+    """The rows; after the last row, one error for all pairs that cannot be used."""
     return together(parsed(placed, refuse_halves, faults), faults)
 
 
 def register_kto(dataset_dir: Path, name: str, target: Path) -> None:
-    """Registers a file of the form `kto` with LLaMA-Factory.
+    """Registers a file in the format `kto` with LLaMA-Factory.
+
+    Args:
+        dataset_dir: the folder with the dataset_info.json.
+        name: the name of the data set.
+        target: the file.
 
     Raises:
         UserError: see `register_dataset`.
@@ -120,11 +130,22 @@ def register_kto(dataset_dir: Path, name: str, target: Path) -> None:
     register_dataset(dataset_dir, name, {"file_name": file_name, "columns": dict(KTO_ENTRY)})
 
 
-def push(repository: str, target: Path, rows: int, form: str, viewed: Viewed, private: bool) -> str:
-    """Uploads an exported file with a data card to a hub repository; the token is the hub's own (HF_TOKEN).
+def push(repository: str, target: Path, rows: int, form: str, pairs: PairSet, private: bool) -> str:
+    """Uploads an exported file and a data card to a repository on the hub, with the token in HF_TOKEN.
+
+    Args:
+        repository: its name, such as `org/name`; created if it is missing.
+        target: the exported file.
+        rows: the number of rows in it.
+        form: one of `FORMS`.
+        pairs: the set of pairs that it was made from.
+        private: whether a new repository is private.
+
+    Returns:
+        The address of the repository.
 
     Raises:
-        UserError: the hub refused, or is not to be reached.
+        UserError: the upload failed; the exported file stays.
     """
     from huggingface_hub import HfApi
 
@@ -133,9 +154,10 @@ def push(repository: str, target: Path, rows: int, form: str, viewed: Viewed, pr
         url = api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             card = Path(folder) / "README.md"
-            card.write_text(data_card(repository, target, rows, FORMS[form], viewed.run), encoding="utf-8")
-            for path, place in ((target, target.name), (card, card.name)):
-                api.upload_file(path_or_fileobj=path, path_in_repo=place, repo_id=repository, repo_type="dataset")
-    except Exception as error:  # of many kinds, all meaning that it is not there
-        raise UserError(f"--push-to-hub {repository}: {first_line(error)}; {target} is written") from None
+            card.write_text(data_card(repository, target, rows, FORMS[form], pairs.run), encoding="utf-8")
+            for path in (target, card):
+                api.upload_file(path_or_fileobj=path, path_in_repo=path.name, repo_id=repository, repo_type="dataset")
+    except Exception as error:  # the library raises errors of many types
+        fix = f"{target} is written; check HF_TOKEN and the name, then export again"
+        raise UserError(f"--push-to-hub {repository}: {first_line(error)}; {fix}") from None
     return str(url)

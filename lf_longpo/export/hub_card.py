@@ -1,4 +1,4 @@
-"""The data card of an exported data set, for the hub: what the rows are, and how the run made them."""
+"""The data card of an exported data set on the hub: what the rows are, and how the run made them."""
 
 from pathlib import Path
 
@@ -8,19 +8,19 @@ from lf_longpo import __version__
 from lf_longpo.run_folder.contents import RunFolder
 
 _METHODS = {"longmab": ("LongMab-PO", "2508.13993"), "longreward": ("LongReward", "2410.21252")}
-# Settings that make the data what they are; none of them names a machine, a folder or a key.
-_TOLD = ("method", "longmab", "longreward", "pairs", "seed")
+# Settings that determine the data; none of them contains a machine, a folder or a key.
+_SETTINGS = ("method", "longmab", "longreward", "pairs", "seed")
 
 
 def data_card(name: str, file: Path, rows: int, form: str, run: RunFolder | None) -> str:
-    """A README.md for a hub repository.
+    """The README.md of a repository on the hub.
 
     Args:
-        name: of the data set.
-        file: the exported one.
-        rows: in it.
-        form: what they are.
-        run: that made them, if it is known.
+        name: the name of the repository.
+        file: the exported file.
+        rows: the number of rows in it.
+        form: the description of its format.
+        run: the run that made the rows; None if it is unknown.
     """
     head = {
         "tags": ["preference", "long-context", "lf-longpo"],
@@ -31,16 +31,16 @@ def data_card(name: str, file: Path, rows: int, form: str, run: RunFolder | None
     if run:
         config = run.config
         method, paper = _METHODS[config.method]
-        models = {"policy": config.policy, "judge": config.judge}
-        told = ", ".join(f"{role} {Path(model.model).name}" for role, model in models.items() if model)
-        parts.append(f"Made by {method} ([arXiv {paper}](https://arxiv.org/abs/{paper})): {told}.\n")
+        models = {"policy": config.policy, "judge": getattr(config, "judge", None)}
+        used = ", ".join(f"{role} {Path(model.model).name}" for role, model in models.items() if model)
+        parts.append(f"Made with {method} ([arXiv {paper}](https://arxiv.org/abs/{paper})); models: {used}.\n")
         if summary := run.summary():
-            parts.append(f"{summary['pairs']:,} pairs came of {summary['questions']:,} questions.\n")
-        keep = [one for one in _TOLD if one not in _METHODS or one == config.method]
-        settings = {one: value for one, value in config.model_dump(mode="json").items() if one in keep}
+            parts.append(f"The run made {summary['pairs']:,} pairs from {summary['questions']:,} questions.\n")
+        keep = [name for name in _SETTINGS if name not in _METHODS or name == config.method]
+        settings = {name: value for name, value in config.model_dump(mode="json").items() if name in keep}
         for name in ("prompt", "probe_prompt", "prompts"):
             if (section := settings[config.method]).get(name):
-                section[name] = Path(section[name]).name  # may be somebody's folder
+                section[name] = Path(section[name]).name  # the path can name a private folder
         parts.append(f"Settings:\n\n```yaml\n{yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)}```\n")
-    parts.append("Licence and origin of the documents: to be told by who publishes this.\n")
+    parts.append("Before you publish this data set, add the licence and the origin of its documents.\n")
     return "\n".join(parts)

@@ -1,4 +1,6 @@
-"""Files that survive a kill: journals, atomic writes, tables of rows, a run folder's lock and saved settings.
+"""Reading and writing files: journals that survive a kill, atomic writes, tables of rows, and a run folder's lock and
+saved settings.
 
-Nothing here knows what a row means. Every fault names its file, and the line or field where there is one.
+Every error names its file, and the line and field if there is one; no write leaves a partial file. This room must not
+know what a row means.
 """

@@ -1,4 +1,4 @@
-"""The user's cache folder, which holds nothing that cannot be made again."""
+"""The user's cache folder. Everything in it can be deleted and is recreated."""
 
 from pathlib import Path
 
@@ -6,10 +6,13 @@ from lf_longpo.errors import UserError
 
 
 def cache_folder(part: str = "") -> Path:
-    """The folder of lf-longpo, or a part of it, in the user's cache; it is made where it is missing.
+    """lf-longpo's folder in the user's cache; created if it is missing.
+
+    Args:
+        part: a subfolder of it.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: the folder cannot be created.
     """
     from platformdirs import user_cache_path
 
@@ -18,6 +21,6 @@ def cache_folder(part: str = "") -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"the cache folder {folder} cannot be made: {error.strerror}; set XDG_CACHE_HOME to another folder"
+            f"the cache folder {folder} cannot be created: {error.strerror}; set XDG_CACHE_HOME to another folder"
         ) from None
     return folder

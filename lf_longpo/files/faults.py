@@ -1,4 +1,4 @@
-"""All bad rows of an input in one error, so that they can be fixed together."""
+"""One error for all bad rows of an input, so that you can fix them together."""
 
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
@@ -8,15 +8,15 @@ from lf_longpo.errors import UserError
 
 T = TypeVar("T")
 
-# Faults that are listed; the others are counted.
-_SHOWN = 10
+# How many errors are listed; the rest are counted.
+_LISTED = 10
 
 
 class Faults:
-    """Collects errors about rows; where its `with` block ends, one error lists the first ten and counts all.
+    """Collects errors about rows. At the end of its `with` block, one error lists the first ten and counts all.
 
     Args:
-        things: what is counted, in the plural.
+        things: what the rows are, in the plural.
     """
 
     def __init__(self, things: str = "rows") -> None:
@@ -28,20 +28,20 @@ class Faults:
         return self._number > 0
 
     def add(self, fault: Exception) -> None:
-        """Takes one more."""
+        """Adds the error of one row."""
         self._number += 1
-        if len(self._first) < _SHOWN:
+        if len(self._first) < _LISTED:
             self._first.append(str(fault))
 
     def refusal(self) -> str:
-        """What an error says that refuses them."""
+        """The message of an error about the collected rows."""
         if self._number == 1:
             return self._first[0]
         return f"{self._number:,} {self._things} cannot be used:\n{self._listed()}"
 
-    def passed_over(self) -> str:
-        """What a remark says about them where the work goes on without them."""
-        return f"{self._things} that were passed over: {self._number:,}\n{self._listed()}"
+    def warning(self) -> str:
+        """The text of a warning about the collected rows, if the work continues without them."""
+        return f"skipped {self._things}: {self._number:,}\n{self._listed()}"
 
     def _listed(self) -> str:
         rest = self._number - len(self._first)
@@ -63,31 +63,35 @@ class _AtOnce(Faults):
 
 
 AT_ONCE = _AtOnce()
-"""Raises the first fault where it is found: for input that was checked before."""
+"""Raises the first error at once: for input that was checked before."""
 
 
 def parsed(
     rows: Iterable[tuple[str, Any]], parse: Callable[[Any, str], T | None], faults: Faults
 ) -> Iterator[tuple[str, T]]:
-    """Streams what `parse` makes of each row, after the row's place.
+    """Streams the results of `parse`, each with its row's location.
 
     Args:
-        rows: each after its place.
-        parse: takes a row and its place; None passes the row over, a `UserError` refuses it.
-        faults: takes the refused rows.
+        rows: rows, each with its location.
+        parse: gets a row and its location; returns None to skip the row, or raises `UserError` to refuse it.
+        faults: collects the errors of the refused rows.
     """
-    for place, row in rows:
+    for location, row in rows:
         try:
-            made = parse(row, place)
+            result = parse(row, location)
         except UserError as fault:
             faults.add(fault)
         else:
-            if made is not None:
-                yield place, made
+            if result is not None:
+                yield location, result
 
 
 def together(placed: Iterable[tuple[str, T]], faults: Faults) -> Iterator[T]:
-    """Streams rows without their places, and in the end raises what `faults` took meanwhile."""
+    """Streams rows without their locations; after the last row, raises what `faults` has collected.
+
+    Raises:
+        UserError: there are collected errors.
+    """
     with faults:
         for _, row in placed:
             yield row

@@ -1,6 +1,6 @@
-"""Files that survive a kill: append-only JSONL with an index by id, and whole files that appear at once.
+"""Files that survive a kill: append-only JSONL with an index by id, and files that are replaced as a whole.
 
-A line that was cut off by a kill is work owed again, never a crash.
+If a kill cuts off a journal's last line, that line's work is done again; it is never an error.
 """
 
 import json
@@ -19,58 +19,59 @@ Row = dict[str, Any]
 
 
 def row_id(row: Row) -> str | None:
-    """The `id` of a row; None where it is no text."""
+    """The `id` of a row; None if it is not a text."""
     id = row.get("id")
     return id if isinstance(id, str) else None
 
 
 class Journal:
-    """An append-only JSONL file whose rows are found by the id they belong to.
+    """An append-only JSONL file with an index by id. Memory holds only the byte offset of each row.
 
-    Only each row's place in the file is held in memory. A torn last line is cut off on opening; other lines that are
-    no rows are passed over (`skipped` counts them): their work is owed again.
+    Opening the file removes an incomplete last line and skips other lines that are not rows; the work of these lines
+    is done again.
 
     Args:
-        path: the file; made where it is missing.
-        fields: what a row must have.
-        key: the id that a row belongs to, or None where it is no row after all.
+        path: the file; created if it is missing.
+        fields: the fields that a row must have.
+        key: returns the id that a row belongs to, or None if the row is not valid.
     """
 
     def __init__(self, path: Path, fields: Collection[str] = (), key: Callable[[Row], str | None] = row_id) -> None:
         self.skipped = 0
+        """The number of lines that are not rows."""
         self._broken = False
         self._fields = set(fields)
         self._key = key
-        self._places: dict[str, list[int]] = {}
+        self._offsets: dict[str, list[int]] = {}
         self._file = path.open("a+b")
         self._index()
 
     def __contains__(self, id: str) -> bool:
-        return id in self._places
+        return id in self._offsets
 
     def __len__(self) -> int:
-        return sum(map(len, self._places.values()))
+        return sum(map(len, self._offsets.values()))
 
     def ids(self) -> Collection[str]:
-        """The ids that have rows."""
-        return self._places.keys()
+        """The ids with at least one row."""
+        return self._offsets.keys()
 
     def rows(self, id: str) -> list[Row]:
         """The rows of one id, in the order they were written."""
         found = []
-        for place in self._places.get(id, ()):
-            self._file.seek(place)
+        for offset in self._offsets.get(id, ()):
+            self._file.seek(offset)
             found.append(json.loads(self._file.readline()))
         return found
 
     def append(self, row: Row) -> None:
-        """Writes one row; when this returns, a kill of the process cannot lose it. Lone surrogates become U+FFFD.
+        """Writes one row. After this returns, a kill of the process cannot lose the row. Lone surrogates become U+FFFD.
 
         Raises:
-            OSError: it cannot be written; the next opening cuts off what is there of it.
+            OSError: the row cannot be written. The next opening removes what was written of it.
         """
         self._file.seek(0, os.SEEK_END)
-        place = self._file.tell()
+        offset = self._file.tell()
         try:
             self._file.write(whole_letters(json.dumps(row, ensure_ascii=False)).encode() + b"\n")
             self._file.flush()
@@ -78,13 +79,14 @@ class Journal:
             self._broken = True
             error.filename = self._file.name
             raise
-        self._places.setdefault(self._key(row), []).append(place)
+        if (id := self._key(row)) is not None:
+            self._offsets.setdefault(id, []).append(offset)
 
     def close(self) -> None:
-        """Makes the rows safe from a power cut too, and closes the file."""
+        """Syncs the file to disk, so that a power cut cannot lose rows, and closes it."""
         if self._file.closed:
             return
-        # What a failed append left in the buffer would fail again; that was told.
+        # What a failed append left in the buffer fails again; `append` has reported it.
         with suppress(OSError) if self._broken else nullcontext():
             try:
                 os.fsync(self._file.fileno())
@@ -101,102 +103,107 @@ class Journal:
 
     def _index(self) -> None:
         self._file.seek(0)
-        place = 0
+        offset = 0
         torn = False
         for line in self._file:
-            row = parsed(line, self._fields)
+            row = row_of_line(line, self._fields)
             id = None if row is None else self._key(row)
             if id is not None:
-                self._places.setdefault(id, []).append(place)
+                self._offsets.setdefault(id, []).append(offset)
             elif not line.endswith(b"\n"):
-                self._file.truncate(place)
+                self._file.truncate(offset)
                 return
             elif line.strip():
                 self.skipped += 1
-            place += len(line)
+            offset += len(line)
             torn = not line.endswith(b"\n")
-        if torn:  # a whole row without its line break, as other programs may leave it
+        if torn:  # a complete row without a line break, as other programs may write it
             self._file.seek(0, os.SEEK_END)
             self._file.write(b"\n")
             self._file.flush()
 
 
 def read_rows(path: Path, fields: Collection[str] = (), key: Callable[[Row], str | None] = row_id) -> Iterator[Row]:
-    """The rows of a journal that another process may be writing; changes nothing, passes over what is no row."""
+    """The rows of a journal that another process may be writing. Changes nothing; skips lines that are not rows."""
     if path.is_file():
         with path.open("rb") as lines:
             for line in lines:
-                row = parsed(line, set(fields))
+                row = row_of_line(line, set(fields))
                 if row is not None and key(row) is not None:
                     yield row
 
 
-def placed_rows(lines: Iterable[bytes], fields: Collection[str]) -> Iterator[tuple[int, Row]]:
-    """The rows of an open file, each behind the byte at which it begins; passes over what is no row."""
-    place, wanted = 0, set(fields)
+def rows_with_offsets(lines: Iterable[bytes], fields: Collection[str]) -> Iterator[tuple[int, Row]]:
+    """The rows of an open file, each with the byte offset of its line; skips lines that are not rows."""
+    offset, wanted = 0, set(fields)
     for line in lines:
-        if (row := parsed(line, wanted)) is not None:
-            yield place, row
-        place += len(line)
+        if (row := row_of_line(line, wanted)) is not None:
+            yield offset, row
+        offset += len(line)
 
 
 class RowsById:
-    """The rows of a journal that another process may be writing, found by id; only their places are held in memory.
+    """The rows of a journal by id, read only; another process may be writing the journal.
+
+    Memory holds only the byte offset of each row.
 
     Args:
-        path: the journal; one that is missing has no rows.
-        fields: what a row must have.
-        key: the id that a row belongs to, or None where it is no row after all.
+        path: the journal; a missing file has no rows.
+        fields: the fields that a row must have.
+        key: returns the id that a row belongs to, or None if the row is not valid.
     """
 
     def __init__(self, path: Path, fields: Collection[str], key: Callable[[Row], str | None] = row_id) -> None:
         self._path = path
-        self._places: dict[str, list[int]] = {}
+        self._offsets: dict[str, list[int]] = {}
         if path.is_file():
             with path.open("rb") as lines:
-                for place, row in placed_rows(lines, fields):
+                for offset, row in rows_with_offsets(lines, fields):
                     if (id := key(row)) is not None:
-                        self._places.setdefault(id, []).append(place)
+                        self._offsets.setdefault(id, []).append(offset)
 
     def rows(self, id: str) -> list[Row]:
         """The rows of one id, in the order they were written."""
         found = []
-        if places := self._places.get(id):
+        if offsets := self._offsets.get(id):
             with self._path.open("rb") as file:
-                for place in places:
-                    file.seek(place)
+                for offset in offsets:
+                    file.seek(offset)
                     found.append(json.loads(file.readline()))
         return found
 
 
 def check_folder(folder: Path, what: str) -> None:
-    """Tells whether files can be written in `folder`, which need not be there yet; makes nothing.
+    """Checks that files can be written in `folder`, which may not exist yet; creates nothing.
+
+    Args:
+        folder: the folder to check.
+        what: the folder's role ("output", or the name of a setting), for the error.
 
     Raises:
-        UserError: a file is in the way, or the folder cannot be written.
+        UserError: a file has the folder's name, or the folder is not writable.
     """
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not nearest.is_dir():
-        raise UserError(f"{what} {folder} cannot be made: {nearest} is a file; name another folder")
+        raise UserError(f"{what} {folder} cannot be created: {nearest} is a file; name another folder")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise UserError(f"{what} {folder} cannot be written; name another folder or change its permissions")
 
 
 def write_whole(path: Path, parts: Iterator[str] | list[str]) -> None:
-    """Writes a text file that appears complete or not at all, see `replacing`."""
+    """Writes a text file completely or not at all, see `replacing`."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(parts)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives an empty file to write; it replaces `path` at once when the block ends, and is removed where it fails.
+    """Yields an empty file to write. It replaces `path` atomically at the end of the block; an error removes it.
 
-    Where `path` is a symbolic link, the file that it points to is replaced and the link stays. A file that was there
-    keeps its permissions.
+    If `path` is a symbolic link, the link stays and its target is replaced. An existing file keeps its permissions.
 
     Raises:
-        OSError: the file cannot be written; it names `path`.
+        OSError: the file cannot be written; the error names `path`.
     """
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -222,8 +229,8 @@ def _umask() -> int:
     return mask
 
 
-def parsed(line: bytes, fields: set[str]) -> Row | None:
-    """The row in a line; None where it is none, or lacks one of the fields."""
+def row_of_line(line: bytes, fields: set[str]) -> Row | None:
+    """The row in a line; None if the line is not a JSON object with these fields."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""A run's folder: one run at a time works in it, and only ever with the settings it was begun with."""
+"""A run's folder: only one run at a time works in it, and its settings cannot change between two starts."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -16,11 +16,11 @@ from lf_longpo.files.journal import Row, read_rows, row_id, write_whole
 
 CONFIG, SUMMARY = "config.yaml", "summary.json"
 
-# Settings whose keys the user names; they are compared as a whole.
+# Settings with keys of the user's choice; they are compared as a whole.
 _OPEN = {"extra_body", "extra_headers"}
-# What may change between two starts of one run: where models are reached and how fast, not what they are asked.
-# Input and responses may be other files: each row tells whether it is still the same.
-_FREE = {
+# Settings that may change between two starts: where and how fast models are called, but not what they are asked. The
+# input files may also change, because the digest in each row shows whether its question is still the same.
+_CHANGEABLE = {
     "input",
     "input_split",
     "start",
@@ -57,7 +57,10 @@ _FREE = {
 
 
 def changed_settings(config: Config, output_dir: Path) -> dict[str, tuple[Any, Any]]:
-    """Settings that determine results and differ from those that `output_dir` was begun with: (then, now) by name.
+    """The settings that determine results and differ from those of the run in `output_dir`.
+
+    Returns:
+        By name, the value in `output_dir` and the value in `config`.
 
     Raises:
         UserError: the folder's config.yaml cannot be read.
@@ -68,13 +71,15 @@ def changed_settings(config: Config, output_dir: Path) -> dict[str, tuple[Any, A
     try:
         data = parse_yaml(saved.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{saved} is not YAML ({first_line(error)}); set another output_dir or mend it") from None
+        raise UserError(f"{saved} is not YAML ({first_line(error)}); fix the file or set another output_dir") from None
     if not isinstance(data, dict):
-        raise UserError(f"{saved} holds no settings; set another output_dir or mend it")
-    with suppress(ValidationError):  # by a version that had other settings; those that it lacked were as by default
+        raise UserError(f"{saved} holds no settings; fix the file or set another output_dir")
+    with suppress(ValidationError):  # written by another version; settings that it did not have were at their defaults
         data = type(config).model_validate(data).model_dump(mode="json")
     then, now = _flat(data), _flat(config.model_dump(mode="json"))
-    names = [name for name in {**then, **now} if not _FREE & set(name.split("."))]
+    if then.get("method") != now.get("method"):  # its sections differ for that reason
+        return {"method": (then.get("method"), now.get("method"))}
+    names = [name for name in {**then, **now} if not _CHANGEABLE & set(name.split("."))]
     return {name: (then.get(name), now.get(name)) for name in names if then.get(name) != now.get(name)}
 
 
@@ -82,31 +87,31 @@ def refuse_changes(changed: dict[str, tuple[Any, Any]], output_dir: Path) -> Non
     """Refuses to mix results of two configurations in one folder.
 
     Raises:
-        UserError: something changed; the message names what.
+        UserError: settings changed; the message names them.
     """
     if changed:
-        faults = "; ".join(f"{name} was {then!r} and is now {now!r}" for name, (then, now) in changed.items())
+        changes = "; ".join(f"{name} was {then!r} and is now {now!r}" for name, (then, now) in changed.items())
         raise UserError(
-            f"{output_dir} holds a run with other settings: {faults}; set another output_dir or put it back"
+            f"{output_dir} holds a run with other settings: {changes}; set another output_dir or undo the change"
         )
 
 
 def refuse_changed_questions(
     digests: Mapping[str, str], journal: Path, key: Callable[[Row], str | None] = row_id
 ) -> None:
-    """Refuses to carry on with a question that is not the one worked on before.
+    """Refuses to resume with questions that have changed since the run began.
 
     Args:
-        digests: of the questions and all that is asked about them, by id.
-        journal: the journal whose rows carry the `digest` of that time.
+        digests: the questions' digests by id, see `Question.digest`.
+        journal: a journal with rows that hold the `digest` from the time of the work.
         key: as for `Journal`.
 
     Raises:
-        UserError: a question, its prompt or the adapter is another.
+        UserError: a question, its prompt or the adapter has changed.
     """
     for row in read_rows(journal, ["digest"], key):
         id = key(row)
-        if digests.get(id, row["digest"]) != row["digest"]:
+        if id is not None and digests.get(id, row["digest"]) != row["digest"]:
             raise UserError(
                 f"question {id!r}, its prompt or its adapter has changed since the run in {journal.parent} "
                 "began; set another output_dir"
@@ -115,14 +120,14 @@ def refuse_changed_questions(
 
 @contextmanager
 def locked(output_dir: Path, patience: float = 0.0) -> Iterator[None]:
-    """Makes the folder and keeps other runs out while the block lasts.
+    """Creates the folder and locks it against other runs for the length of the block.
 
     Args:
         output_dir: the folder.
         patience: seconds to wait for another run to end.
 
     Raises:
-        UserError: another process works in the folder.
+        UserError: another process has locked the folder.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
     try:
@@ -133,9 +138,9 @@ def locked(output_dir: Path, patience: float = 0.0) -> Iterator[None]:
 
 
 def save_settings(config: Config, output_dir: Path) -> None:
-    """Writes the resolved configuration, from now on the one that the folder was begun with.
+    """Writes the resolved configuration to the folder's config.yaml.
 
-    Where the folder's own place does not show where the run was started (see `started_in`), paths are written in full.
+    If the folder's path does not show where the run was started (see `started_in`), paths are written as absolute.
     """
     data = config.model_dump(mode="json")
     if started_in(Path(data["output_dir"]), output_dir) is None:
@@ -147,14 +152,14 @@ def save_settings(config: Config, output_dir: Path) -> None:
 
 
 def started_in(saved: Path, folder: Path) -> Path | None:
-    """The directory that a run was started in, from which the relative paths of its configuration count.
+    """The directory that a run was started in. Relative paths of its configuration start there.
 
     Args:
         saved: the `output_dir` of the configuration.
-        folder: where that is now.
+        folder: the current path of that folder.
 
     Returns:
-        None where `saved` is an absolute path, or leads out of the directory.
+        The directory; None if `saved` is absolute or holds "..".
     """
     if saved.is_absolute() or ".." in saved.parts:
         return None

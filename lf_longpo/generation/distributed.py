@@ -1,9 +1,9 @@
-"""`longpo generate --ray`: a run in shards on a Ray cluster, each of them an ordinary run in a folder of its own.
+"""`longpo generate --ray`: a run in shards on a Ray cluster. Each shard is an ordinary run in a folder of its own.
 
-Ray Data hands the shards to the nodes, and those of a lost node to others, where they carry on from their journals:
-what a lost node costs is its calls under way. In the end the shards' journals become those of the run, and its data set
-is made of them here. Nodes need this package, the same file system, and the API keys in the environment that Ray was
-started in.
+Ray Data gives the shards to the nodes. It gives the shards of a lost node to other nodes, where they resume from their
+journals: a lost node costs its calls under way. At the end, the shards' journals become those of the run, and its data
+set is made from them here. Nodes need this package, the same file system, and the API keys in the environment that Ray
+was started in.
 """
 
 import asyncio
@@ -18,30 +18,30 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
-from lf_longpo.config import ChatConfig, GenerateConfig
-from lf_longpo.engine.pipeline import FAILURES
+from lf_longpo.config import ChatConfig, GenerateConfig, LongRewardGenerateConfig
+from lf_longpo.engine.failures import FAILURES
 from lf_longpo.errors import UserError
 from lf_longpo.files.journal import Row, read_rows, write_whole
 from lf_longpo.files.run_dir import SUMMARY, changed_settings, locked, save_settings
 from lf_longpo.generation.generate import SHARDS, Result, check, collect, generate
 from lf_longpo.models.cache import CALLS, CallCache
 
-# Shards a worker, so that all end at about the same time; one where each has to load a model.
+# Shards per worker, so that all workers end at about the same time; one where each shard has to load a model.
 _SHARDS_A_WORKER = 4
-# Seconds that a shard of a lost node waits for the file system to notice.
+# Seconds that a shard of a lost node waits until the file system releases its lock.
 _PATIENCE = 300.0
-# Holds where the shards begin and end; written before any of them is begun.
+# Holds the questions at which the shards begin and end; written before the first shard begins.
 _MANIFEST = "shards.json"
 _SHARD = re.compile(r"\d+-\d+")
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 def generate_on_ray(config: GenerateConfig, address: str, until: str = "pairs") -> Result:
-    """Runs or carries on one generation on a cluster, and registers its pairs.
+    """Starts or resumes one generation on a cluster, and registers its pairs.
 
     Args:
         config: the run's; `output_dir` on a file system that all nodes share.
-        address: the cluster's, as for `ray.init`; `local` makes one of this machine.
+        address: the cluster's, as for `ray.init`; `local` starts a cluster on this machine.
         until: the stage after which to stop.
 
     Raises:
@@ -52,20 +52,20 @@ def generate_on_ray(config: GenerateConfig, address: str, until: str = "pairs") 
     except ImportError:
         raise UserError("--ray needs Ray: pip install -e '.[ray]'") from None
     if config.max_cost is not None:
-        raise UserError("max_cost: nobody keeps one budget over a cluster; leave it out, or run without --ray")
-    if config.responses is not None:
-        raise UserError("responses: a run on a cluster samples its own; leave it out, or run without --ray")
-    if any(model and model.batch for model in (config.policy, config.judge)):
+        raise UserError("max_cost: a cluster has no common budget; remove it, or run without --ray")
+    if isinstance(config, LongRewardGenerateConfig) and config.responses is not None:
+        raise UserError("responses: a run on a cluster samples its own responses; remove it, or run without --ray")
+    if any(model.batch for model in _models(config)):
         raise UserError("batch: a provider's batches need no cluster; run without --ray")
     began = time.monotonic()
     folder = config.output_dir / SHARDS
-    if folder.is_dir():  # so that the check sees what an earlier start came to
+    if folder.is_dir():  # so that the check reads the journals of earlier starts
         with locked(folder):
             _merge(config.output_dir, _shard_folders(folder))
     questions = asyncio.run(check(config, until))
     if not folder.is_dir() and any(config.output_dir.glob("*.jsonl")):
         raise UserError(
-            f"{config.output_dir} holds a run begun without --ray; set another output_dir, or carry on without"
+            f"{config.output_dir} holds a run that began without --ray; set another output_dir, or resume without --ray"
         )
     ray.init(address=address, log_to_driver=True)
     try:
@@ -73,7 +73,7 @@ def generate_on_ray(config: GenerateConfig, address: str, until: str = "pairs") 
         with locked(folder):
             shards = _shards(config, folder, questions, workers)
             save_settings(config, config.output_dir)
-            (config.output_dir / SUMMARY).unlink(missing_ok=True)  # tells that the run has ended
+            (config.output_dir / SUMMARY).unlink(missing_ok=True)  # a summary means that the run has ended
             try:
                 _run([shard for shard in shards if not _is_done(shard, until)], until, workers)
             finally:
@@ -86,10 +86,10 @@ def generate_on_ray(config: GenerateConfig, address: str, until: str = "pairs") 
 
 
 def _workers(config: GenerateConfig) -> int:
-    """One a node, or as many as the GPUs hold of what a worker loads itself."""
+    """How many workers: one per node, or, where workers load models, as many as the GPUs hold."""
     import ray
 
-    nodes = [node for node in ray.nodes() if node["Alive"]]
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     if gpus := _gpus(config):
         workers = sum(int(node["Resources"].get("GPU", 0)) // gpus for node in nodes)
         if not workers:
@@ -99,23 +99,27 @@ def _workers(config: GenerateConfig) -> int:
 
 
 def _gpus(config: GenerateConfig) -> int:
-    engine = next((model for model in (config.policy, config.judge) if model and model.backend == "vllm"), None)
+    """GPUs that a worker needs for the model that it loads; 0 without one."""
+    engine = next((model for model in _models(config) if model.backend == "vllm"), None)
     return engine.tensor_parallel_size * engine.data_parallel_size if engine else 0
 
 
+def _models(config: GenerateConfig) -> list[ChatConfig]:
+    models = [config.policy, config.judge if isinstance(config, LongRewardGenerateConfig) else None]
+    return [model for model in models if model]
+
+
 def _shards(config: GenerateConfig, folder: Path, questions: int, workers: int) -> list[GenerateConfig]:
-    """The runs that make up this one: those that were begun, or new ones."""
+    """The configurations of the shards: those of an earlier start, or new ones."""
     span = [config.start, config.start + questions]
     edges = _begun(folder)
     if edges and [edges[0], edges[-1]] != span:
-        raise UserError(f"{folder} was begun for other questions; set another output_dir or put start and end back")
+        raise UserError(f"{folder} began with other questions; set another output_dir, or the earlier start and end")
     if not edges:
         number = min(questions, workers * (1 if _gpus(config) else _SHARDS_A_WORKER))
-        edges = [config.start + questions * place // number for place in range(number + 1)]
+        edges = [config.start + questions * i // number for i in range(number + 1)]
     write_whole(folder / _MANIFEST, [json.dumps({"edges": edges}), "\n"])
-    shares = {
-        name: _share(model, workers) for name in ("policy", "judge") if (model := getattr(config, name)) is not None
-    }
+    shares = {name: _share(model, workers) for name in ("policy", "judge") if (model := getattr(config, name, None))}
     return [
         config.model_copy(
             update={
@@ -131,7 +135,7 @@ def _shards(config: GenerateConfig, folder: Path, questions: int, workers: int) 
 
 
 def _begun(folder: Path) -> list[int]:
-    """The numbers of the questions at which the shards of an earlier start begin and end; none where none was begun.
+    """The numbers of the questions at which the shards of an earlier start begin and end; empty without such a start.
 
     Raises:
         UserError: they cannot be read.
@@ -142,11 +146,11 @@ def _begun(folder: Path) -> list[int]:
             return [int(edge) for edge in json.loads(path.read_text(encoding="utf-8"))["edges"]]
         except (ValueError, TypeError, LookupError):
             raise UserError(f"{path} does not hold the edges of the shards; set another output_dir") from None
-    folders = _shard_folders(folder)  # of a version that had no such file
+    folders = _shard_folders(folder)  # made by a version without this file
     if not any(any(path.iterdir()) for path in folders):
         return []
     shards = [tuple(map(int, path.name.split("-"))) for path in folders]
-    if any(one[1] != other[0] for one, other in pairwise(shards)):
+    if any(earlier[1] != later[0] for earlier, later in pairwise(shards)):
         raise UserError(f"{folder} lacks some of its shards; set another output_dir")
     return [*(start for start, _ in shards), shards[-1][1]]
 
@@ -156,7 +160,7 @@ def _shard_folders(folder: Path) -> list[Path]:
 
 
 def _share(model: ChatConfig, workers: int) -> ChatConfig:
-    """A worker's share of what servers that all workers use together allow; a node's own server is the worker's."""
+    """A model for one worker: it gets its share of the limits of servers that all workers use."""
     changes: dict[str, Any] = {
         name: max(1, limit // workers)
         for name in ("requests_per_minute", "tokens_per_minute")
@@ -169,12 +173,13 @@ def _share(model: ChatConfig, workers: int) -> ChatConfig:
 
 
 def _is_done(shard: GenerateConfig, until: str) -> bool:
-    """Whether nothing of a shard is left to be done, or to be tried again."""
+    """Whether a shard has no work left and nothing to retry."""
     path = shard.output_dir / SUMMARY
     if not path.is_file() or changed_settings(shard, shard.output_dir):
         return False
-    told = json.loads(path.read_text(encoding="utf-8"))
-    return told["stage"] == until and not (told["unfinished"] or (shard.output_dir / FAILURES).is_file())
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    failed = (shard.output_dir / FAILURES).is_file()
+    return bool(summary["stage"] == until and not summary["unfinished"] and not failed)
 
 
 def _run(shards: list[GenerateConfig], until: str, workers: int) -> None:
@@ -186,7 +191,7 @@ def _run(shards: list[GenerateConfig], until: str, workers: int) -> None:
     results = (
         ray.data.from_items(items, override_num_blocks=len(items))
         .map(
-            _Worker,
+            _Worker,  # type: ignore[arg-type]  # a class whose objects are called
             fn_constructor_args=(os.getcwd(), until),
             concurrency=workers,
             num_cpus=1,
@@ -199,10 +204,10 @@ def _run(shards: list[GenerateConfig], until: str, workers: int) -> None:
 
 
 class _Worker:
-    """What runs on a node."""
+    """Runs shards on a node."""
 
     def __init__(self, folder: str, until: str) -> None:
-        os.chdir(folder)  # paths of the configuration count from where the command was given
+        os.chdir(folder)  # paths of the configuration are relative to where the command was started
         self._until = until
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -215,7 +220,7 @@ class _Worker:
 
 
 def _merge(output_dir: Path, folders: list[Path]) -> None:
-    """Makes the shards' journals and finished calls those of the run; the shards keep theirs."""
+    """Copies the journals and the finished calls of the shards to the run."""
     names = {path.name for folder in folders for path in folder.glob("*.jsonl")}
     for name in sorted(names):
         paths = [folder / name for folder in folders]
@@ -227,7 +232,7 @@ def _merge(output_dir: Path, folders: list[Path]) -> None:
         for folder in folders:
             if (folder / CALLS).is_file():
                 db.execute("ATTACH ? AS shard", (str(folder / CALLS),))
-                # By name: a shard of an earlier version may lack some, one of a later version have more.
+                # By name: a shard of an earlier version may lack columns, and a shard of a later version may have more.
                 there, ours = (
                     [row[1] for row in db.execute(f"PRAGMA {name}.table_info(calls)")] for name in ("shard", "main")
                 )
@@ -237,7 +242,7 @@ def _merge(output_dir: Path, folders: list[Path]) -> None:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """Whole lines; one that a kill cut off is work owed again."""
+    """Whole lines; the work of a line that a kill cut off is done again."""
     if path.is_file():
         with path.open(encoding="utf-8", errors="replace") as file:
             yield from (line for line in file if line.endswith("\n"))

@@ -8,7 +8,7 @@ from lf_longpo.config import ChatConfig, SamplingConfig, VerdictConfig
 from lf_longpo.errors import CallFailed, Refused, UserError
 from lf_longpo.judging.rating import OPENING, mean, shares
 from lf_longpo.judging.verdicts import own_verdict
-from lf_longpo.models.calls import Calls
+from lf_longpo.models.calls import Call, Calls
 from lf_longpo.models.chat import Completion
 from lf_longpo.models.embedded import is_embedded
 from lf_longpo.models.request_parameters import concerns
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 # The first try is nearly greedy, the others may give other replies (the values of LongReward's published code).
 _TEMPERATURES = (0.01, 0.95, 0.95, 0.95, 0.95)
-# Parameters of requests for token probabilities, and of those that begin the reply.
-_WEIGHED = ("logprobs", "top_logprobs")
+# Parameters of requests that begin the reply, and of those for token probabilities.
 _BEGUN = ("continue_final_message", "add_generation_prompt")
+_WEIGHED = ("logprobs", "top_logprobs")
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ class Judge:
         self._section = section
         self._expected = rates_by_expectation(config, judge)
         if self._expected and judge.token_probabilities is False:
-            raise self._no_probabilities("")
+            raise self._no_probabilities()
         self.begins_replies = self._expected and calls.continues_replies
         """Whether a request sets the beginning of the judge's replies."""
         if not config.analysis_tokens and not self.begins_replies:
@@ -153,7 +153,7 @@ class Judge:
                 start = analysis.rstrip() + "\n" if analysis.strip() else ""
                 completion = await self._complete(request, attempt, start + OPENING, weigh_after=OPENING)
                 if completion.text and completion.weights is None:
-                    raise self._no_probabilities("")
+                    raise self._no_probabilities()
                 settled = await self._settle(request, attempt, start, completion, verdicts)
             score = mean(settled, verdicts)
             if score is not None:
@@ -164,9 +164,9 @@ class Judge:
 
     def _refuse_without_weights(self, completion: Completion) -> None:
         if OPENING in completion.text and completion.weights is None and not self._calls.continues_replies:
-            raise self._no_probabilities("")
+            raise self._no_probabilities()
 
-    def _no_probabilities(self, reason: str) -> UserError:
+    def _no_probabilities(self, reason: str = "") -> UserError:
         return UserError(
             f"the judge's server reports no token probabilities{reason}, which rating: expected needs; set "
             f"{self._section}.rating: parsed"
@@ -198,30 +198,27 @@ class Judge:
         sampling = SamplingConfig(
             temperature=_TEMPERATURES[attempt], top_p=1.0, presence_penalty=0.0, max_new_tokens=tokens
         )
+        call = Call(
+            request.stage,
+            request.id,
+            attempt,
+            sampling,
+            request.render,
+            request.context,
+            reply_start=start,
+            weigh_after=weigh_after,
+        )
         try:
-            return await self._calls.complete(
-                request.stage,
-                request.id,
-                attempt,
-                sampling,
-                request.render,
-                request.context,
-                reply_start=start,
-                weigh_after=weigh_after,
-            )
+            return await self._calls.complete(call)
         except Refused as refusal:
-            raise self._incapable(refusal, start, weigh_after) or refusal from None
-
-    def _incapable(self, refusal: Refused, start: str, weigh_after: str) -> UserError | None:
-        """The error if a refusal shows that no judge's server can do what every verdict needs."""
-        if start and concerns(refusal, _BEGUN):
-            return UserError(
-                f"the judge's server does not continue a reply that a request begins ({refusal}); set continues_replies: "
-                "false next to the judge's model"
-            )
-        if weigh_after and concerns(refusal, _WEIGHED):
-            return self._no_probabilities(f" ({refusal})")
-        return None
+            if start and concerns(refusal, _BEGUN):
+                raise UserError(
+                    f"the judge's server does not continue a reply that a request begins ({refusal}); set "
+                    "continues_replies: false next to the judge's model"
+                ) from None
+            if weigh_after and concerns(refusal, _WEIGHED):
+                raise self._no_probabilities(f" ({refusal})") from None
+            raise
 
 
 def _verdict_in(completion: Completion, request: JudgeRequest) -> str:

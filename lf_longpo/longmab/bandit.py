@@ -1,7 +1,7 @@
 """The multi-armed bandit whose arms are the chunks of one context (LongMab-PO, arXiv 2508.13993, section 3.2).
 
-Upper-confidence-bound selection: chunks that led to good answers are chosen again, chunks rarely tried get a bonus
-that shrinks as they are tried.
+Upper-confidence-bound selection: chunks that led to good answers are selected again; chunks that were rarely tried get
+a bonus, which shrinks as they are tried.
 """
 
 import random
@@ -9,15 +9,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Keeps the bonus of an arm that was never pulled finite, and far above every other arm's.
+# Keeps the bonus of an arm that was never pulled finite, and far above the bonus of every other arm.
 _COUNT_EPSILON = 1e-6
 
 
 class UCBChunkSampler:
-    """Chooses `top_k` arms a round and learns from the reward that they share.
+    """Selects `top_k` arms per round and learns from the reward that they share.
 
     Args:
-        initial_values: one value an arm, in the rewards' range [0, 1] or a cosine similarity; it counts as one
+        initial_values: one value per arm, in the rewards' range [0, 1] or a cosine similarity; it counts as one
             observation of the arm.
     """
 
@@ -45,9 +45,9 @@ class UCBChunkSampler:
 
 
 def random_arms(number: int, top_k: int, rounds: int, seed: str) -> list[list[int]]:
-    """What a bandit has to beat: for each round `top_k` of `number` arms, drawn without regard to any reward.
+    """The baseline of the bandit: for each round, `top_k` of `number` arms drawn at random.
 
-    Each round's are in arm order, and all of them where there are no more than `top_k`.
+    The arms of a round are in arm order; they are all arms where there are no more than `top_k`.
     """
     draw = random.Random(f"{seed}/chunks")
     return [sorted(draw.sample(range(number), min(top_k, number))) for _ in range(rounds)]

@@ -1,8 +1,8 @@
-"""What a LongMab-PO run will take, counted from its input."""
+"""The expected usage of a LongMab-PO run, from its input."""
 
 from typing import TYPE_CHECKING
 
-from lf_longpo.config import GenerateConfig
+from lf_longpo.config import LongMabGenerateConfig
 from lf_longpo.data.questions import Source, read_questions
 from lf_longpo.longmab.method import Prompts
 from lf_longpo.models.embedded import is_embedded
@@ -13,16 +13,22 @@ from lf_longpo.text.chunking import chunk_sentences, count_tokens
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Share of max_new_tokens that outputs take: a median of about 300 of 1024 tokens; small models end no output early.
+# The share of max_new_tokens that outputs take: a median of about 300 of 1024 tokens. Small models end no output early.
 _OUTPUT_SHARE = 0.3
 
 
 def estimate_longmab(
-    config: GenerateConfig, source: Source, prompts: Prompts, tokenizer: "PreTrainedTokenizerBase"
+    config: LongMabGenerateConfig, source: Source, prompts: Prompts, tokenizer: "PreTrainedTokenizerBase"
 ) -> dict[str, Usage]:
     """Calls and tokens by stage, if every question's probe is kept.
 
-    Contexts and prompts are counted; lengths of outputs are assumed.
+    Contexts and prompts are counted; the lengths of outputs are assumed.
+
+    Args:
+        config: the run's.
+        source: its questions.
+        prompts: its prompt templates.
+        tokenizer: counts tokens.
     """
     settings = config.longmab
     share = 1.0 if is_embedded(config.policy.model) else _OUTPUT_SHARE

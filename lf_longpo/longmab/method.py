@@ -1,36 +1,35 @@
-"""The chain of one question: probe, chunks, rounds of roll-outs, pair. Every finished step is in a journal.
+"""The chain of one question: probe, chunks, rounds of rollouts, pair. Every finished step is in a journal.
 
 A question that was interrupted goes through the same chain again: what its journals hold is read instead of done, so
-that the bandit stands where it stood.
+that the bandit has the same state as before.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lf_longpo.aio import all_settled
-from lf_longpo.config import LongMabConfig
-from lf_longpo.data.pairs import Pairs, Side, may_train
-from lf_longpo.data.records import Probe, Question, Rollout, names, record_of
-from lf_longpo.engine.progress import Progress
-from lf_longpo.files.journal import Journal, read_rows
+from lf_longpo.config import LongMabConfig, LongMabGenerateConfig
+from lf_longpo.data.pairs import may_train
+from lf_longpo.data.records import Probe, Question, Rollout, ScoredResponse
+from lf_longpo.engine.outcomes import Outcome
+from lf_longpo.engine.protocol import Sinks
 from lf_longpo.longmab.bandit import UCBChunkSampler, random_arms
+from lf_longpo.longmab.bandit_summary import bandit_summary
 from lf_longpo.longmab.pairing import best_and_worst
 from lf_longpo.longmab.probe import FIELDS, arm_values, arrives_at
-from lf_longpo.models.calls import Calls
+from lf_longpo.longmab.rollout_files import PROBES, ROLLOUTS, Journals
+from lf_longpo.models.calls import Call, Calls
 from lf_longpo.models.embedders import Embedder
-from lf_longpo.text.answers import has_unread_answer, is_in_every_text, rollout_reward
+from lf_longpo.text.answers import is_in_every_text, rollout_reward
 from lf_longpo.text.chunking import chunk_sentences
 from lf_longpo.text.prompts import QA_FIELDS, QA_PROMPTS, around_context, load_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-PROBES, ROLLOUTS = "probes.jsonl", "rollouts.jsonl"
 
 # A pair has two sides.
 _SIDES = 2
@@ -54,100 +53,81 @@ class Prompts:
         return around_context(self._probe, question=question.question, answer=question.answers[0])
 
     def rollout(self, question: Question) -> Callable[[str], str]:
-        """Puts a context into the question's roll-out and training prompt."""
+        """Puts a context into the question's rollout and training prompt."""
         return around_context(self._rollout, question=question.question)
 
 
-class Journals:
-    """The journals of one run, by stage."""
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The models of the method."""
 
-    def __init__(self, output_dir: Path) -> None:
-        self.probes = Journal(output_dir / PROBES, names(Probe))
-        self.rollouts = Journal(output_dir / ROLLOUTS, names(Rollout))
-
-    def finished_rounds(self, question_id: str, rounds: int) -> dict[int, Rollout]:
-        """The first `rounds` roll-outs of a question, as far as they were made, by round."""
-        rows = self.rollouts.rows(question_id)
-        return {row["round"]: record_of(Rollout, row) for row in rows if row["round"] < rounds}
-
-    def skipped(self) -> int:
-        """Lines of both that were no rows; their work is done again."""
-        return self.probes.skipped + self.rollouts.skipped
-
-    def close(self) -> None:
-        """Closes both."""
-        self.probes.close()
-        self.rollouts.close()
+    policy: Calls
+    embedder: Embedder
+    """Compares probes and chunks."""
+    tokenizer: "PreTrainedTokenizerBase"
+    """Counts the tokens of chunks."""
 
 
 class LongMab:
-    """LongMab-PO for one question at a time; many can be in flight together.
+    """A `Run`; see there. Many questions can be in flight together.
 
     Args:
-        config: the bandit's settings.
-        seed: the run's.
-        prompts: the prompt templates.
-        calls: the policy.
-        embedder: compares probe and chunks.
-        tokenizer: counts the tokens of chunks.
-        journals: where finished steps are.
-        pairs: where pairs go.
-        progress: told of every round; its counts end in the summary.
+        config: the run's.
         until: the stage after which to stop: `probe`, `rollout` or `pairs`.
-        allow_truncated: whether outputs that were cut off may become chosen or rejected.
+        prompts: the prompt templates.
+        question_ids: the run's questions, for the summary.
+        models: the models.
+        journals: hold the finished steps.
+        sinks: take pairs and outcomes.
     """
 
     def __init__(
         self,
-        config: LongMabConfig,
-        seed: int,
+        config: LongMabGenerateConfig,
+        until: str,
         prompts: Prompts,
-        calls: Calls,
-        embedder: Embedder,
-        tokenizer: "PreTrainedTokenizerBase",
+        question_ids: Sequence[str],
+        models: Models,
         journals: Journals,
-        pairs: Pairs,
-        progress: Progress,
-        until: str = "pairs",
-        allow_truncated: bool = False,
+        sinks: Sinks,
     ) -> None:
-        self._config = config
-        self._seed = seed
-        self._prompts = prompts
-        self._calls = calls
-        self._embedder = embedder
-        self._tokenizer = tokenizer
-        self._journals = journals
-        self._pairs = pairs
-        self._progress = progress
+        self._config = config.longmab
+        self._seed = config.seed
+        self._allow_truncated = config.pairs.allow_truncated
         self._until = until
-        self._allow_truncated = allow_truncated
+        self._prompts = prompts
+        self._question_ids = question_ids
+        self._models = models
+        self._journals = journals
+        self._pairs = sinks.pairs
+        self._progress = sinks.progress
+        self._outcomes = sinks.outcomes
+        skipped = journals.skipped
+        self.announcement = [
+            *([f"{skipped} lines of the journals cannot be read; their work is done again"] if skipped else []),
+            f"policy {config.policy.model} ({config.policy.backend})",
+            f"  probe    -> {config.output_dir / PROBES}",
+            f"  rollout  -> {config.output_dir / ROLLOUTS} ({config.longmab.rounds} rounds per question)",
+        ]
 
     async def work(self, question: Question) -> None:
-        """Takes one question from wherever it stands to its pair, or to the knowledge that it gives none.
-
-        Raises:
-            CallFailed: a call was lost, or the responses do not fit the cutoff length.
-            UserError: no call can work.
-        """
+        """The chain of one question."""
         if is_in_every_text(question.answers):
-            self._progress.count("gold in every text")
-        known = self._journals.probes.rows(question.id)
+            self._outcomes.count(Outcome.GOLD_IN_EVERY_TEXT)
+        probe = self._journals.probe(question.id)
         finished = self._journals.finished_rounds(question.id, self._config.rounds)
         chunks: list[str] = []
-        if not known or (known[-1]["kept"] and len(finished) < self._config.rounds):
-            chunks = await asyncio.to_thread(
-                chunk_sentences, question.context, self._tokenizer, self._config.chunk_size, self._config.chunk_overlap
-            )
-        if known:
-            probe = record_of(Probe, known[-1])
+        if probe is None or (probe.kept and len(finished) < self._config.rounds):
+            sizes = self._config.chunk_size, self._config.chunk_overlap
+            chunks = await asyncio.to_thread(chunk_sentences, question.context, self._models.tokenizer, *sizes)
+        if probe:
             self._progress.skip(1)
         else:
             probe = await self._probe(question, chunks)
             self._progress.step()
         if not probe.kept:
             self._pairs.drop(question.id)
-            self._progress.count("left out")
+            self._outcomes.count(Outcome.PROBE_FAILED)
             self._progress.skip(0 if self._until == "probe" else self._config.rounds)
         if not probe.kept or self._until == "probe":
             return
@@ -155,22 +135,35 @@ class LongMab:
         if self._until == "pairs":
             await self._pair(question, rollouts)
 
+    def summary(self) -> dict[str, Any]:
+        """Outcomes, rewards and arms."""
+        outcomes = (
+            Outcome.PROBE_FAILED,
+            Outcome.NO_REWARD_DIFFERENCE,
+            Outcome.TRUNCATED,
+            Outcome.GOLD_IN_EVERY_TEXT,
+        )
+        bandit = bandit_summary(self._journals, self._question_ids, self._config.rounds)
+        return self._outcomes.summary(*outcomes) | bandit
+
     async def _probe(self, question: Question, chunks: list[str]) -> Probe:
         config = self._config
-        completion = await self._calls.complete(
-            "probe",
-            question.id,
-            0,
-            config.sampling,
-            self._prompts.probe(question),
-            question.context,
-            behind=config.rounds,
+        call = Call(
+            stage="probe",
+            question=question.id,
+            index=0,
+            sampling=config.sampling,
+            render=self._prompts.probe(question),
+            context=question.context,
+            following=config.rounds,
         )
+        completion = await self._models.policy.complete(call)
         kept = arrives_at(completion.text, question.answers)
         values: list[float] = []
         if kept:
+            embedder = self._models.embedder
             values = await arm_values(
-                config.init, question.id, question.question, completion.text, chunks, self._embedder, self._seed
+                config.init, question.id, question.question, completion.text, chunks, embedder, self._seed
             )
         probe = Probe(question.id, question.digest(*self._prompts.texts), kept, completion.text, values)
         self._journals.probes.append(asdict(probe))
@@ -196,7 +189,7 @@ class LongMab:
 
         def learn(arms: list[int], reward: float) -> list[float]:
             sampler.update(arms, reward)
-            return sampler.values.tolist()
+            return [float(value) for value in sampler.values]
 
         rollouts: list[Rollout] = []
         for round in range(config.rounds):
@@ -204,8 +197,8 @@ class LongMab:
             if rollout := finished.get(round):
                 learn(rollout.arms, rollout.reward)
             else:
-                behind = config.rounds - 1 - round
-                rollout = await self._round(question, chunks, round, arms, behind, partial(learn, arms))
+                following = config.rounds - 1 - round
+                rollout = await self._round(question, chunks, round, arms, following, partial(learn, arms))
             rollouts.append(rollout)
         return rollouts
 
@@ -215,19 +208,20 @@ class LongMab:
         chunks: list[str],
         round: int,
         arms: list[int],
-        behind: int,
+        following: int,
         learn: Callable[[float], list[float]],
     ) -> Rollout:
-        """One roll-out, written down; `learn` takes its reward and tells all arm values after it."""
-        completion = await self._calls.complete(
-            "rollout",
-            question.id,
-            round,
-            self._config.sampling,
-            self._prompts.rollout(question),
-            "\n".join(chunks[arm] for arm in arms),
-            behind=behind,
+        """One rollout, written to its journal; `learn` takes its reward and returns the values of all arms after it."""
+        call = Call(
+            stage="rollout",
+            question=question.id,
+            index=round,
+            sampling=self._config.sampling,
+            render=self._prompts.rollout(question),
+            context="\n".join(chunks[arm] for arm in arms),
+            following=following,
         )
+        completion = await self._models.policy.complete(call)
         reward = rollout_reward(completion.text, question.answers, self._config.answer_form)
         rollout = Rollout(question.id, round, arms, completion.text, reward, learn(reward), completion.truncated)
         self._journals.rollouts.append(asdict(rollout))
@@ -235,82 +229,21 @@ class LongMab:
         return rollout
 
     async def _pair(self, question: Question, rollouts: list[Rollout]) -> None:
-        usable = [one for one in rollouts if may_train(one.output, one.truncated, self._allow_truncated)]
+        usable = [
+            rollout for rollout in rollouts if may_train(rollout.output, rollout.truncated, self._allow_truncated)
+        ]
         picked = None
         if usable:
             picked = best_and_worst(question.id, usable, question.answers, self._seed, self._config.answer_form)
         if picked is None:
             self._pairs.drop(question.id)
-            self._progress.count("all equal" if len(usable) >= _SIDES else "cut off")
+            self._outcomes.count(Outcome.NO_REWARD_DIFFERENCE if len(usable) >= _SIDES else Outcome.TRUNCATED)
             return
         chosen, rejected, best, worst = picked
         await self._pairs.add(
             question,
             self._prompts.rollout(question),
-            Side(chosen.output, best, chosen.round),
-            Side(rejected.output, worst, rejected.round),
+            ScoredResponse(chosen.output, best, chosen.round),
+            ScoredResponse(rejected.output, worst, rejected.round),
         )
-        self._progress.count("pairs")
-
-
-def all_rolled_out(output_dir: Path, question_ids: Collection[str], rounds: int) -> bool:
-    """Whether a run, looked at from outside, needs no model any more; opens nothing for writing."""
-    kept = {row["id"]: row["kept"] for row in read_rows(output_dir / PROBES, names(Probe))}
-    if any(question_id not in kept for question_id in question_ids):
-        return False
-    done: dict[str, set[int]] = {}
-    for row in read_rows(output_dir / ROLLOUTS, names(Rollout)):
-        done.setdefault(row["id"], set()).add(row["round"])
-    wanted = set(range(rounds))
-    return all(not kept[question_id] or wanted <= done.get(question_id, set()) for question_id in question_ids)
-
-
-def bandit_summary(journals: Journals, question_ids: Sequence[str], rounds: int) -> dict[str, object]:
-    """What the roll-outs of a run amount to: rewards and arms.
-
-    Args:
-        journals: the run's.
-        question_ids: the questions that count.
-        rounds: rounds a question.
-
-    Returns:
-        `rollouts`, `mean_reward` and its mean in the first and last third of the rounds, `reward_histogram` (counts
-        in five equal bins of [0, 1]), `unread_answers` (outputs for which `has_unread_answer` holds), `mean_arms` a
-        question and `mean_arms_tried`. Means are None without roll-outs.
-    """
-    histogram: Counter[int] = Counter()
-    all_rewards: list[float] = []
-    first: list[float] = []
-    last: list[float] = []
-    arms: list[int] = []
-    tried: list[int] = []
-    unread = 0
-    third = max(rounds // 3, 1)
-    for question_id in question_ids:
-        rollouts = journals.finished_rounds(question_id, rounds).values()
-        if not rollouts:
-            continue
-        for rollout in rollouts:
-            all_rewards.append(rollout.reward)
-            unread += has_unread_answer(rollout.output)
-            histogram[min(int(rollout.reward * 5), 4)] += 1
-            if rollout.round < third:
-                first.append(rollout.reward)
-            if rollout.round >= rounds - third:
-                last.append(rollout.reward)
-        arms.append(len(next(iter(rollouts)).values))
-        tried.append(len({arm for rollout in rollouts for arm in rollout.arms}))
-    return {
-        "rollouts": len(all_rewards),
-        "mean_reward": _mean(all_rewards),
-        "mean_reward_first_third": _mean(first),
-        "mean_reward_last_third": _mean(last),
-        "reward_histogram": [histogram[bin] for bin in range(5)],
-        "unread_answers": unread,
-        "mean_arms": _mean(arms),
-        "mean_arms_tried": _mean(tried),
-    }
-
-
-def _mean(numbers: Sequence[float]) -> float | None:
-    return sum(numbers) / len(numbers) if numbers else None
+        self._outcomes.count(Outcome.PAIR)

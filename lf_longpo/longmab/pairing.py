@@ -1,4 +1,4 @@
-"""Which of a question's roll-outs become chosen and rejected (LongMab-PO, arXiv 2508.13993, section 3.3)."""
+"""Which of a question's rollouts become chosen and rejected (LongMab-PO, arXiv 2508.13993, section 3.3)."""
 
 import random
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from lf_longpo.text.answers import AnswerForm, pair_reward
 def best_and_worst(
     question_id: str, rollouts: Sequence[Rollout], answers: Sequence[str], seed: int, form: AnswerForm = "published"
 ) -> tuple[Rollout, Rollout, float, float] | None:
-    """One of the best and one of the worst roll-outs by pair reward, with their rewards.
+    """One of the best and one of the worst rollouts by pair reward, with their rewards.
 
-    Ties are broken by `seed` and the question's id. None where all score the same: there is nothing to prefer.
+    Ties are broken by `seed` and the question's id. None where all rewards are equal.
     """
     rewards = [pair_reward(rollout.output, answers, form) for rollout in rollouts]
     best, worst = max(rewards), min(rewards)

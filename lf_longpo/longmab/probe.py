@@ -1,7 +1,7 @@
-"""The probe: what the policy reasons when it knows the answer, and the arm values that follow from it.
+"""The probe: the policy's reasoning when it is shown the answer, and the arm values that follow from it.
 
-LongMab-PO (arXiv 2508.13993, section 3.1): a probe that refers to the document is closer to the chunks that carry the
-evidence than the question is; a question whose probe misses the gold answer is left out.
+LongMab-PO (arXiv 2508.13993, section 3.1): a probe refers to the document, so it is closer than the question to the
+chunks that hold the evidence. A question gives no pair when its probe misses the gold answer.
 """
 
 import random
@@ -18,7 +18,7 @@ FIELDS = ("context", "question", "answer")
 
 
 def arrives_at(probe: str, answers: Sequence[str]) -> bool:
-    """Whether the text behind the probe's last "the answer is" contains a gold answer or is contained in one.
+    """Whether the text after the probe's last "the answer is" contains a gold answer or is contained in one.
 
     Both sides are normalised. An empty side never counts: it would be contained in everything.
     """
@@ -43,4 +43,4 @@ async def arm_values(
         return [draw.random() for _ in chunks]
     anchor = probe if init == "probe_similarity" else question
     vectors = await embedder.embed(question_id, [anchor, *chunks])
-    return (vectors[1:] @ vectors[0]).tolist()
+    return [float(value) for value in vectors[1:] @ vectors[0]]

@@ -1,14 +1,14 @@
-"""What a LongReward run will take, counted from its input.
+"""The expected usage of a LongReward run, from its input.
 
-Contexts, queries, prompts and given responses are counted with the tokenizer; what the models will write is assumed,
-as named below.
+Contexts, queries, prompts and given responses are counted with the tokenizer. The lengths of what the models write are
+the assumptions named below.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
-from lf_longpo.config import GenerateConfig
+from lf_longpo.config import LongRewardGenerateConfig
 from lf_longpo.data.questions import Source, read_questions
 from lf_longpo.data.records import Question
 from lf_longpo.judging.verdict_requests import calls_a_verdict
@@ -26,27 +26,27 @@ from lf_longpo.text.prompts import fill
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Assumed lengths, in tokens: of an answer whose question has none, of what a part of a context yields, of an analysis.
+# Assumed lengths, in tokens: of a response to a question without an answer, of the notes on a part, of an analysis.
 _ANSWER = 200
 _NOTE = 60
 _ANALYSIS = 100
 
 
 def estimate_longreward(
-    config: GenerateConfig,
+    config: LongRewardGenerateConfig,
     source: Source,
     prompts: PromptSet,
     tokenizer: "PreTrainedTokenizerBase",
     given: Mapping[str, Sequence[str]],
 ) -> dict[str, Usage]:
-    """Calls and tokens by stage, if every verdict is readable at once.
+    """Calls and tokens by stage, if every verdict can be read at once.
 
     Args:
         config: the run's.
         source: its questions.
         prompts: the judge's.
         tokenizer: counts.
-        given: responses by question id, where they are given; otherwise gold answers stand for them.
+        given: responses by question id, where they are given; otherwise gold answers replace them.
     """
 
     @cache
@@ -63,7 +63,7 @@ def estimate_longreward(
 
 
 def _of_question(
-    config: GenerateConfig,
+    config: LongRewardGenerateConfig,
     bare: Callable[[str, Language], int],
     tokenizer: "PreTrainedTokenizerBase",
     question: Question,
@@ -76,10 +76,10 @@ def _of_question(
 
     usage: list[tuple[str, Usage]] = []
     responses = given
-    if config.responses is None:
+    if config.policy and config.responses is None:
         stand_in = question.answers[0] if question.answers else ""
         answer = min(count_tokens(stand_in, tokenizer) or _ANSWER, settings.sampling.max_new_tokens)
-        if is_embedded(config.policy.model):  # ends no answer early
+        if is_embedded(config.policy.model):  # it ends no response early
             answer = settings.sampling.max_new_tokens
         limit = (config.policy.context_window or tokenizer.model_max_length) - settings.sampling.max_new_tokens
         asked = min(size + chat_tokens(fill(PROMPT, context="", question=question.question), tokenizer), limit)
@@ -108,11 +108,11 @@ def _of_question(
         usage.append(("faithfulness", Usage(1, asked, analysis).times(statements * level)))
     if config.embedder.backend == "openai":
         batches = -(-size // settings.evidence_chunk_size // config.embedder.batch_size)
-        told = sum(answer for answer, _ in lengths)
-        usage.append(("embed", Usage(batches + len(lengths), size + told, 0)))
+        answers = sum(answer for answer, _ in lengths)
+        usage.append(("embed", Usage(batches + len(lengths), size + answers, 0)))
     return usage
 
 
 def _sentences(answer: str) -> int:
-    """Sentences and list items that say something."""
+    """Sentences and list items with at least one letter or digit."""
     return sum(any(character.isalnum() for character in sentence) for sentence in split_sentences(answer)) or 1

@@ -1,7 +1,7 @@
-"""Which passages of a context a statement is checked against.
+"""The passages of a context that a statement is checked against.
 
-A context is cut and embedded once, however many responses and statements ask (the published code embeds it anew for
-every response).
+A context is cut and embedded once for all responses and statements (the published code embeds it again for every
+response).
 """
 
 import asyncio
@@ -28,15 +28,15 @@ class Passages:
     vectors: np.ndarray  # float32, (passages, dimensions), unit length
 
 
-class Evidence:
-    """Finds the passages most similar to a statement.
+class PassageFinder:
+    """Finds the passages that are most similar to a statement.
 
     Args:
         embedder: compares statements and passages.
         tokenizer: counts the tokens of passages.
-        passage_tokens: tokens a passage.
-        top_k: passages a statement.
-        remembered: contexts whose passages stay in memory.
+        passage_tokens: tokens per passage.
+        top_k: passages per statement.
+        remembered: how many contexts stay in memory with their passages.
     """
 
     def __init__(
@@ -72,8 +72,8 @@ class Evidence:
         """For each statement its `top_k` most similar passages, in document order, each with its number from 0.
 
         Args:
-            id: whose statements they are; names the calls that are kept.
-            passages: where to look.
+            id: of the question; names the cached calls.
+            passages: the context's.
             statements: at least one.
 
         Raises:
@@ -82,4 +82,4 @@ class Evidence:
         vectors = await self._embedder.embed(id, list(statements))
         similar = vectors @ passages.vectors.T
         best = np.argsort(-similar, axis=1, kind="stable")[:, : self._top_k]
-        return [[(int(place), passages.texts[place]) for place in sorted(row)] for row in best]
+        return [[(int(i), passages.texts[i]) for i in sorted(row)] for row in best]

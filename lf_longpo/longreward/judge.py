@@ -16,7 +16,7 @@ from lf_longpo.models.factory import make_chat
 from lf_longpo.models.ledger import Ledger
 from lf_longpo.models.tokenizers import load_counting_tokenizer
 
-# Contexts whose passages and notes stay in memory.
+# How many contexts stay in memory with their passages and notes.
 _REMEMBERED = 64
 
 
@@ -36,7 +36,7 @@ class LongRewardJudge:
         longreward: how to judge.
         tokenizer: counts tokens for chunks. Default: the judge's model.
         seed: each call's own seed follows from it.
-        cache: file that keeps finished calls; asked again in a later process, they cost nothing. Default: none.
+        cache: file that keeps finished calls; a later process does not repeat them. Default: none.
 
     Raises:
         UserError: settings that cannot work.
@@ -66,11 +66,11 @@ class LongRewardJudge:
 
         Args:
             context: the whole document.
-            query: what was asked of it.
+            query: the question about it.
             answer: the response.
 
         Raises:
-            Unreadable: the judge gave no verdict on a dimension, or found no statement in the response.
+            Unreadable: the judge's verdict on a dimension cannot be read, or it found no statement in the response.
             CallFailed: a call was lost.
             UserError: a model cannot be used, or context or query is empty.
         """
@@ -81,7 +81,7 @@ class LongRewardJudge:
         return await self._scorer.score(id, context, query, answer)
 
     async def close(self) -> None:
-        """Lets go of models and connections."""
+        """Closes models and connections, then the cache."""
         await all_settled(self._calls.close(), self._embedder.close())
         self._cache.close()
 

@@ -1,4 +1,4 @@
-"""The judge's prompts: what it is asked, and which templates it is asked with."""
+"""The judge's prompt templates by stage."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from lf_longpo.config import ChatConfig, JudgingConfig
 from lf_longpo.models.embedded import is_embedded
 from lf_longpo.text.prompt_set import PromptSet
 
-# What a judge is asked for, and the placeholders of the template.
+# The stages of judging, and the placeholders of their templates.
 STAGES = {
     "extract": ("context", "query"),
     "statements": ("query", "answer"),
@@ -20,7 +20,7 @@ _SHIPPED = {"full": _FULL, "brief": _FULL / "brief"}
 
 
 def prompts_for(config: JudgingConfig, judge: ChatConfig) -> PromptSet:
-    """The judge's prompts: as set, or by default brief ones for the embedded model and full ones for others.
+    """The judge's prompts: those that are set; by default `brief` for the embedded model and `full` for others.
 
     Raises:
         UserError: a folder or a template that cannot be used.

@@ -1,168 +1,90 @@
 """The chain of one question: responses, extraction, scores, pair. Every finished step is in a journal.
 
-Each response goes its own way: it is scored as soon as it is there and the context has been read, and one that cannot
-be scored costs only itself.
+Responses do not wait for each other: each is scored as soon as it is sampled and the context has been read, and a
+response that cannot be scored costs itself only.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from lf_longpo.aio import Once, all_settled
-from lf_longpo.config import LongRewardConfig
-from lf_longpo.data.pairs import Pairs, Side, may_train
-from lf_longpo.data.records import Question
-from lf_longpo.engine.pipeline import Failures
-from lf_longpo.engine.progress import Progress
+from lf_longpo.aio import all_settled
+from lf_longpo.config import LongRewardGenerateConfig
+from lf_longpo.data.pairs import may_train
+from lf_longpo.data.records import Question, ScoredResponse
+from lf_longpo.engine.outcomes import Outcome
+from lf_longpo.engine.protocol import Sinks
 from lf_longpo.errors import CallFailed
 from lf_longpo.longreward.pairing import best_and_worst
-from lf_longpo.longreward.response_files import Files, Response
+from lf_longpo.longreward.response_files import NOTES, SAMPLES, SCORES, Files, Response
+from lf_longpo.longreward.response_scoring import Rewarded, Scoring
+from lf_longpo.longreward.score_summary import score_summary
 from lf_longpo.longreward.scorer import Scorer
-from lf_longpo.models.calls import Calls
+from lf_longpo.models.calls import Call, Calls
+from lf_longpo.models.embedders import Embedder
 from lf_longpo.text.prompts import around_context
 
-# What the policy is asked, and what it is trained on: the context, a blank line, the query.
+# The prompt of the policy, and of training: the context, a blank line, the query.
 PROMPT = "{context}\n\n{question}"
 
 
-class Rewarded(NamedTuple):
-    """A response and what it is worth."""
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The models of the method."""
 
-    response: Response
-    reward: float
-
-
-class Scoring:
-    """Scores the responses of one question at a time; many can be in flight together.
-
-    Args:
-        scorer: asks the judge.
-        asked: the judge's prompts, which go into digests.
-        files: where finished steps are.
-        failures: told of responses that cannot be scored.
-        progress: told of every extraction and score.
-    """
-
-    def __init__(
-        self, scorer: Scorer, asked: Sequence[str], files: Files, failures: Failures, progress: Progress
-    ) -> None:
-        self._scorer = scorer
-        self._asked = asked
-        self._files = files
-        self._failures = failures
-        self._progress = progress
-
-    async def rewards(
-        self, question: Question, wanted: Sequence[str], respond: Callable[[str], Awaitable[Response | None]]
-    ) -> list[Rewarded]:
-        """The wanted responses that have or get a score, in order.
-
-        Args:
-            question: what they answer.
-            wanted: their idx.
-            respond: fetches one; None where it is lost.
-
-        Raises:
-            CallFailed: the extraction was lost, without which none can be scored.
-        """
-        known = self._files.scores(question.id)
-        notes: Once[dict[str, str]] = Once(1)
-
-        async def one(idx: str) -> Rewarded | None:
-            response = await respond(idx)
-            if response is None:
-                return None
-            row = known.get(idx)
-            if row is not None and row["answer"] == response.answer:
-                self._progress.skip(1)
-                return Rewarded(response, row["reward"])
-            return await self._score(question, response, await notes.get(None, lambda: self.notes(question)))
-
-        async def read_ahead() -> None:
-            if all(idx in known for idx in wanted):
-                self._progress.skip(1)
-            else:  # while the first responses are fetched
-                await notes.get(None, lambda: self.notes(question))
-
-        _, *settled = await all_settled(read_ahead(), *(one(idx) for idx in wanted))
-        return [rewarded for rewarded in settled if rewarded is not None]
-
-    async def notes(self, question: Question) -> dict[str, str]:
-        """What the question's context says about it.
-
-        Raises:
-            CallFailed: a call was lost.
-        """
-        known = self._files.notes(question.id)
-        if known is not None:
-            self._progress.skip(1)
-            return known
-        notes = await self._scorer.extract(question.id, question.context, question.question)
-        self._files.add_notes(question.id, question.question, notes, question.digest(*self._asked))
-        self._progress.step()
-        return notes
-
-    async def _score(self, question: Question, response: Response, notes: dict[str, str]) -> Rewarded | None:
-        try:
-            score = await self._scorer.score(question.id, question.context, question.question, response.answer, notes)
-        except CallFailed as error:
-            self._failures.record(response.idx, error)
-            self._progress.count("not scored")
-            self._progress.step()
-            return None
-        self._files.add_score(response, score, question.digest(*self._asked))
-        self._progress.step()
-        return Rewarded(response, score.reward)
+    policy: Calls | None
+    """Samples responses; None where they are given."""
+    judge: Calls
+    """Scores responses; may be the policy."""
+    embedder: Embedder
+    """Finds the passages to check statements against."""
+    scorer: Scorer
+    """Uses judge and embedder."""
 
 
 class LongReward:
-    """LongReward for one question at a time; many can be in flight together.
+    """A `Run`; see there. Many questions can be in flight together.
 
     Args:
-        config: the method's settings.
-        policy: samples responses; None where they are given.
-        scoring: scores them.
-        files: where finished steps are.
-        pairs: where pairs go.
-        failures: told of responses that are lost.
-        progress: told of every step; its counts end in the summary.
+        config: the run's.
         until: the stage after which to stop: `sample`, `extract`, `score` or `pairs`.
-        allow_truncated: whether responses that were cut off may become chosen or rejected.
+        prompts: the judge's prompts, which go into digests.
+        question_ids: the run's questions, for the summary.
+        models: the models.
+        files: hold the finished steps.
+        sinks: take pairs, failures and outcomes.
     """
 
     def __init__(
         self,
-        config: LongRewardConfig,
-        policy: Calls | None,
-        scoring: Scoring,
+        config: LongRewardGenerateConfig,
+        until: str,
+        prompts: Sequence[str],
+        question_ids: Collection[str],
+        models: Models,
         files: Files,
-        pairs: Pairs,
-        failures: Failures,
-        progress: Progress,
-        until: str = "pairs",
-        allow_truncated: bool = False,
+        sinks: Sinks,
     ) -> None:
-        self._config = config
-        self._policy = policy
-        self._scoring = scoring
-        self._files = files
-        self._pairs = pairs
-        self._failures = failures
-        self._progress = progress
+        self._config = config.longreward
+        self._allow_truncated = config.pairs.allow_truncated
         self._until = until
-        self._allow_truncated = allow_truncated
+        self._question_ids = question_ids
+        self._policy = models.policy
+        self._files = files
+        self._pairs = sinks.pairs
+        self._failures = sinks.failures
+        self._progress = sinks.progress
+        self._outcomes = sinks.outcomes
+        self._scoring = Scoring(models.scorer, prompts, files, sinks.failures, sinks.progress, sinks.outcomes)
+        self.announcement = _announcement(config, files.skipped)
 
     async def work(self, question: Question) -> None:
-        """Takes one question from wherever it stands to its pair, or to the knowledge that it gives none.
-
-        Raises:
-            CallFailed: the extraction was lost, or so many responses that no pair is left.
-            UserError: no call can work.
-        """
+        """The chain of one question."""
         responses = self._files.responses(question.id)
         wanted = list(responses)
         if self._policy:
-            there = {response.number: idx for idx, response in responses.items()}
-            wanted = [there.get(number, f"{question.id}-{number}") for number in range(self._config.num_samples)]
+            sampled = {response.number: idx for idx, response in responses.items()}
+            wanted = [sampled.get(number, f"{question.id}-{number}") for number in range(self._config.num_samples)]
 
         async def respond(idx: str) -> Response | None:
             if self._policy is None:
@@ -177,39 +99,58 @@ class LongReward:
             await all_settled(*read, *map(respond, wanted))
             return
         rewarded = await self._scoring.rewards(question, wanted, respond)
-        if self._until == "score":
-            return
-        if len(rewarded) < self._config.min_responses:
-            if len(wanted) >= self._config.min_responses:
+        if self._until == "pairs":
+            await self._pair(question, rewarded, len(wanted))
+
+    def summary(self) -> dict[str, Any]:
+        """Outcomes and scores."""
+        outcomes = (
+            Outcome.NO_REWARD_DIFFERENCE,
+            Outcome.TRUNCATED,
+            Outcome.TOO_FEW_RESPONSES,
+            Outcome.NOT_SCORED,
+        )
+        return self._outcomes.summary(*outcomes) | score_summary(self._files, self._question_ids)
+
+    async def _pair(self, question: Question, rewarded: Sequence[Rewarded], wanted: int) -> None:
+        least = self._config.min_responses
+        if len(rewarded) < least:
+            if wanted >= least:
                 raise CallFailed(
-                    f"only {len(rewarded)} of {len(wanted)} responses have a score; longreward.min_responses is "
-                    f"{self._config.min_responses}"
+                    f"only {len(rewarded)} of {wanted} responses have a score; longreward.min_responses is {least}"
                 )
             self._pairs.drop(question.id)
-            self._progress.count("too few responses")
+            self._outcomes.count(Outcome.TOO_FEW_RESPONSES)
             return
         usable = [
-            one for one in rewarded if may_train(one.response.answer, one.response.truncated, self._allow_truncated)
+            (response, reward)
+            for response, reward in rewarded
+            if may_train(response.answer, response.truncated, self._allow_truncated)
         ]
-        enough = len(usable) >= self._config.min_responses
+        enough = len(usable) >= least
         picked = best_and_worst([reward for _, reward in usable]) if enough else None
         if picked is None:
             self._pairs.drop(question.id)
-            self._progress.count("all equal" if enough else "cut off")
+            self._outcomes.count(Outcome.NO_REWARD_DIFFERENCE if enough else Outcome.TRUNCATED)
             return
         chosen, rejected = (
-            Side(usable[place].response.answer, usable[place].reward, usable[place].response.number) for place in picked
+            ScoredResponse(response.answer, reward, response.number)
+            for response, reward in map(usable.__getitem__, picked)
         )
         await self._pairs.add(question, around_context(PROMPT, question=question.question), chosen, rejected)
-        self._progress.count("pairs")
+        self._outcomes.count(Outcome.PAIR)
 
     async def _sample(self, policy: Calls, question: Question, idx: str) -> Response | None:
-        number = int(idx.rpartition("-")[2])
-        render = around_context(PROMPT, question=question.question)
+        call = Call(
+            stage="sample",
+            question=question.id,
+            index=int(idx.rpartition("-")[2]),
+            sampling=self._config.sampling,
+            render=around_context(PROMPT, question=question.question),
+            context=question.context,
+        )
         try:
-            completion = await policy.complete(
-                "sample", question.id, number, self._config.sampling, render, question.context
-            )
+            completion = await policy.complete(call)
         except CallFailed as error:
             self._failures.record(idx, error)
             self._progress.skip(2 if self._until in ("score", "pairs") else 1)
@@ -218,3 +159,18 @@ class LongReward:
         self._files.add_response(response, question.digest())
         self._progress.step()
         return response
+
+
+def _announcement(config: LongRewardGenerateConfig, skipped: int) -> list[str]:
+    lines = [f"{skipped} lines of the journals cannot be used; their work is done again"] if skipped else []
+    models, source = f"judge {config.judge.model} ({config.judge.backend})", f"from {config.responses}"
+    if config.policy and config.responses is None:
+        models = f"policy {config.policy.model} ({config.policy.backend}), {models}"
+        source = f"{config.longreward.num_samples} per question"
+    return [
+        *lines,
+        models,
+        f"  sample   -> {config.output_dir / SAMPLES} ({source})",
+        f"  extract  -> {config.output_dir / NOTES}",
+        f"  score    -> {config.output_dir / SCORES}",
+    ]

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 
 def best_and_worst(rewards: Sequence[float]) -> tuple[int, int] | None:
-    """Places of the best and the worst reward; of several best the first, of several worst the last.
+    """Positions of the best and the worst reward: the first of several best, the last of several worst.
 
-    None where all are equal: there is nothing to prefer.
+    None where all rewards are equal.
     """
     best, worst = max(rewards), min(rewards)
     if best == worst:

@@ -52,7 +52,7 @@ def find_statements(reply: str, material: str, begun: bool = False) -> list[str]
     the reply was begun with <statement> for the judge (one too small to keep the form), each line is a statement.
     """
     if begun:
-        found = (_TAG.sub("", line) for line in reply.splitlines())
+        found = [_TAG.sub("", line) for line in reply.splitlines()]
     else:
         found = (_WHOLE_LINE if _TAG.search(material) else _STATEMENT).findall(reply)
     return [text.strip() for text in found if text.strip()]

@@ -1,45 +1,29 @@
 """`longpo score`: scores responses that exist already, without sampling and without pairs."""
 
-import json
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lf_longpo.aio import all_settled
 from lf_longpo.config import ScoreConfig
 from lf_longpo.data.questions import Source, placed_questions, refuse_repeated_ids
 from lf_longpo.data.records import Question
-from lf_longpo.engine.pipeline import FAILURES, Failures, run_questions
+from lf_longpo.engine.outcomes import Outcome, Outcomes
 from lf_longpo.engine.progress import Progress
+from lf_longpo.engine.session import Session
 from lf_longpo.errors import UserError
 from lf_longpo.files.faults import AT_ONCE, Faults, parsed
-from lf_longpo.files.journal import check_folder, write_whole
-from lf_longpo.files.run_dir import changed_settings, locked, refuse_changes, save_settings
 from lf_longpo.files.tables import places_and_rows
+from lf_longpo.longreward.given_responses import KnownQuestion, check_files, import_responses, unscored
 from lf_longpo.longreward.judge_prompts import prompts_for
-from lf_longpo.longreward.method import Scoring
-from lf_longpo.longreward.response_files import (
-    SCORES,
-    Asked,
-    Files,
-    Keys,
-    Response,
-    check_files,
-    import_responses,
-    unscored,
-)
+from lf_longpo.longreward.response_files import SCORES, Files, Keys, Response
+from lf_longpo.longreward.response_scoring import Scoring
 from lf_longpo.longreward.score_summary import score_summary
 from lf_longpo.longreward.scorer import CALLS_A_QUESTION, Scorer
-from lf_longpo.models.cache import CALLS, CallCache
-from lf_longpo.models.calls import Calls
-from lf_longpo.models.embedders import make_embedder
-from lf_longpo.models.factory import make_chat
-from lf_longpo.models.ledger import Ledger
 from lf_longpo.models.tokenizers import load_counting_tokenizer
+from lf_longpo.text.prompt_set import PromptSet
 
 
 async def score_file(config: ScoreConfig) -> tuple[dict[str, Any], int]:
-    """Scores all responses, or carries on where an earlier start was killed.
+    """Scores all responses, or resumes where an earlier start stopped.
 
     Returns:
         The summary (also written to `output_dir`/summary.json) and the exit code.
@@ -47,74 +31,70 @@ async def score_file(config: ScoreConfig) -> tuple[dict[str, Any], int]:
     Raises:
         UserError: input, settings or models cannot work.
     """
-    began = time.monotonic()
     output_dir = config.output_dir
     prompts = prompts_for(config.longreward, config.judge)
-    asked: dict[str, Asked] = {}
-    with Faults() as faults:
-        for question in _questions(config, faults):
-            asked[question.id] = Asked(question.question, question.digest(), question.digest(*prompts.texts))
-    refuse_changes(changed_settings(config, output_dir), output_dir)
-    check_folder(output_dir, "output_dir")
-    given = check_files(output_dir, config.responses, asked)
-    if strangers := [id for id in given if id not in asked]:
-        raise UserError(f"{config.responses}: no context for {strangers[0]!r} ({len(strangers)} such); set contexts")
-    total = sum(map(len, given.values()))
-    tokenizer = load_counting_tokenizer(config.tokenizer, config.judge, "judge")
-
-    cache, ledger = CallCache(output_dir / CALLS), Ledger(config.max_cost)
-    progress = Progress("score", len(given), len(given) + total, ledger)
-    calls = Calls(make_chat(config.judge, cache, ledger), config.judge, tokenizer, cache, ledger, config.seed)
-    embedder = make_embedder(config.embedder, cache, ledger)
-    in_flight = config.judge.questions_at_once(CALLS_A_QUESTION)
-    scorer = Scorer(config.longreward, config.judge, prompts, calls, embedder, tokenizer, remembered=in_flight)
-    try:
+    async with Session(config) as session:
+        session.check_settings()
+        questions = _known_questions(config, prompts)
+        given = _given_responses(config, questions)
+        total = sum(map(len, given.values()))
+        tokenizer = load_counting_tokenizer(config.tokenizer, config.judge, "judge")
+        judge, embedder = session.chat(config.judge, tokenizer), session.embedder(config.embedder)
+        in_flight = config.judge.questions_at_once(CALLS_A_QUESTION)
+        scorer = Scorer(config.longreward, config.judge, prompts, judge, embedder, tokenizer, remembered=in_flight)
         if unscored(output_dir, given):
-            await all_settled(calls.start(), embedder.start())
-        with locked(output_dir), Failures(output_dir / FAILURES) as failures:
-            cache.open()
-            ledger.carry_over(cache.totals())
-            save_settings(config, output_dir)
-            files = Files(output_dir, asked)
-            try:
-                import_responses(files, config.responses, asked)
-                scoring = Scoring(scorer, prompts.texts, files, failures, progress)
+            await session.start(judge, embedder)
+        session.open()
+        progress = Progress("score", len(given), len(given) + total, session.ledger)
+        outcomes = Outcomes(progress)
+        with Files(output_dir, questions) as files:
+            import_responses(files, config.responses, questions)
+            scoring = Scoring(scorer, prompts.texts, files, session.failures, progress, outcomes)
 
-                async def work(question: Question) -> None:
-                    responses = files.responses(question.id)
+            async def work(question: Question) -> None:
+                responses = files.responses(question.id)
 
-                    async def respond(idx: str) -> Response:
-                        return responses[idx]
+                async def respond(idx: str) -> Response:
+                    return responses[idx]
 
-                    await scoring.rewards(question, list(responses), respond)
+                await scoring.rewards(question, list(responses), respond)
 
-                with progress:
-                    progress.note(f"{total} responses to {len(given)} questions -> {output_dir / SCORES}")
-                    answered = (question for question in _questions(config) if question.id in given)
-                    tally = await run_questions(answered, len(given), work, in_flight, failures, progress, ledger)
-                summary = {
-                    "questions": len(given),
-                    "failed": tally.failed,
-                    "unfinished": tally.unfinished,
-                    "interrupted": tally.interrupted,
-                    "not_scored": progress.counts["not scored"],
-                    **score_summary(files, given),
-                    "calls": {stage: totals._asdict() for stage, totals in ledger.stages.items()},
-                    "cost": ledger.spent,
-                    "seconds": round(time.monotonic() - began, 1),
-                }
-            finally:
-                files.close()
-            write_whole(output_dir / "summary.json", [json.dumps(summary, indent=2), "\n"])
-            lost = summary["not_scored"] > config.max_failure_rate * total
-            return summary, tally.exit_code(summary["scored"], config.max_failure_rate) or int(lost)
-    finally:
-        await all_settled(calls.close(), embedder.close())  # before the cache: what still comes back is kept
-        cache.close()
+            progress.note(f"{total} responses to {len(given)} questions -> {output_dir / SCORES}")
+            answered = (question for question in _questions(config) if question.id in given)
+            tally = await session.run(answered, len(given), work, in_flight, progress)
+            summary = {
+                "questions": len(given),
+                **tally.counts(),
+                **outcomes.summary(Outcome.NOT_SCORED),
+                **score_summary(files, given),
+                **session.totals(),
+            }
+        session.write_summary(summary)
+        too_many = summary[Outcome.NOT_SCORED] > config.max_failure_rate * total
+        return summary, tally.exit_code(summary["scored"], config.max_failure_rate) or int(too_many)
+
+
+def _known_questions(config: ScoreConfig, prompts: PromptSet) -> dict[str, KnownQuestion]:
+    """The questions by id; reads all of them once."""
+    with Faults() as faults:
+        return {
+            question.id: KnownQuestion(question.question, question.digest(), question.digest(*prompts.texts))
+            for question in _questions(config, faults)
+        }
+
+
+def _given_responses(config: ScoreConfig, questions: Mapping[str, KnownQuestion]) -> dict[str, list[Response]]:
+    """The responses by question, without their texts; see `check_files`."""
+    given = check_files(config.output_dir, config.responses, questions)
+    if without_context := [id for id in given if id not in questions]:
+        raise UserError(
+            f"{config.responses}: no context for {without_context[0]!r} ({len(without_context)} such); set contexts"
+        )
+    return given
 
 
 def _questions(config: ScoreConfig, faults: Faults = AT_ONCE) -> Iterator[Question]:
-    """What the responses answer, each once: from the contexts' file, or from the responses' own contexts.
+    """The questions of the responses, each once: from the contexts' file, or from the responses' own contexts.
 
     Args:
         config: the command's.

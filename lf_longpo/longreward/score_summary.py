@@ -1,4 +1,4 @@
-"""What the scores of a run amount to."""
+"""Means and spread of all scores of a run, for its summary."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -22,7 +22,7 @@ def score_summary(files: Files, question_ids: Collection[str]) -> dict[str, Any]
         `scored` responses, `mean_scores` by dimension, `mean_reward`, and `reward_histogram` (counts in five equal
         bins of [0, 10]). Means are None without responses.
     """
-    sums: Counter[str] = Counter()
+    sums: dict[str, float] = dict.fromkeys(DIMENSIONS, 0.0)
     rewards = 0.0
     scored = 0
     histogram: Counter[int] = Counter()
@@ -37,5 +37,5 @@ def score_summary(files: Files, question_ids: Collection[str]) -> dict[str, Any]
         "scored": scored,
         "mean_scores": {dimension: sums[dimension] / scored if scored else None for dimension in DIMENSIONS},
         "mean_reward": rewards / scored if scored else None,
-        "reward_histogram": [histogram[place] for place in range(_BINS)],
+        "reward_histogram": [histogram[i] for i in range(_BINS)],
     }

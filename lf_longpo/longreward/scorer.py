@@ -1,19 +1,19 @@
-"""Asking the judge: what a context says about a query, and what a response is worth on four dimensions.
+"""The judge's calls: what a context says about a query, and the scores of a response on four dimensions.
 
-LongReward, arXiv 2410.21252, section 3. All parts of one response are asked at the same time; the longest chain is two
-calls, the splitting into statements and the checking of one.
+LongReward, arXiv 2410.21252, section 3. All parts of a response are judged at the same time; the longest chain has two
+calls: one splits the response into statements, one checks a statement.
 """
 
 import asyncio
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lf_longpo.aio import Once, all_settled
 from lf_longpo.config import ChatConfig, JudgingConfig
 from lf_longpo.errors import CallFailed
 from lf_longpo.judging.verdict_requests import Judge, JudgeRequest
-from lf_longpo.longreward.evidence import Evidence
+from lf_longpo.longreward.evidence import PassageFinder, Passages
 from lf_longpo.longreward.parsing import (
     BEST_RATING,
     find_information,
@@ -31,16 +31,16 @@ from lf_longpo.text.prompt_set import PromptSet
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# About as many at least, with ten responses.
+# At least about as many, with ten responses.
 CALLS_A_QUESTION = 100
 DIMENSIONS = ("helpfulness", "logicality", "faithfulness", "completeness")
 
-# Most new tokens of an extraction and of a list of statements (the published code's values). Neither makes its source
-# much longer, and a small judge that repeats itself is stopped earlier.
+# The most new tokens of an extraction and of a list of statements (the published code's values). Neither is much longer
+# than its source, and a small judge that repeats itself is stopped earlier.
 _EXTRACT_TOKENS = 1024
-_EXTRACT_SHARE, _EXTRACT_AT_LEAST = 4, 256  # a quarter of the part that was read
+_EXTRACT_SHARE, _EXTRACT_AT_LEAST = 4, 256  # a quarter of the part of the context
 _STATEMENTS_TOKENS = 2048
-# With more parts than this, whole percents would give two of them the same name.
+# With more parts than this, whole percents would give two parts the same name.
 _MOST_WHOLE_PERCENTS = 100
 _PASSAGE = {"en": "[Passage {}]", "zh": "[段落 {}]"}
 
@@ -50,14 +50,14 @@ LEVELS = {"Fully supported": 1.0, "Partially supported": 0.5, "No support": 0.0}
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a response is worth."""
+    """The scores of a response."""
 
     scores: dict[str, float]
     """Each dimension, 0 to 10, and their sum as `total`."""
     reward: float
     """The mean of the dimensions."""
     details: dict[str, Any]
-    """By dimension: score, analysis, statements with their passages; in the published files' form."""
+    """By dimension: score, analysis, statements with their passages; in the form of the published files."""
 
 
 class Scorer:
@@ -65,12 +65,12 @@ class Scorer:
 
     Args:
         config: how to judge.
-        judge: who judges; its ratings are means of its distribution where `rates_by_expectation` says so.
+        judge: the judge's configuration; where `rates_by_expectation` holds, ratings are means of its distribution.
         prompts: the judge's prompts.
         calls: the judge.
         embedder: finds the passages to check a statement against.
         tokenizer: counts the tokens of chunks.
-        remembered: contexts whose passages and notes stay in memory; at least as many as are worked on at once.
+        remembered: how many contexts stay in memory with their passages and notes; at least the questions in flight.
     """
 
     def __init__(
@@ -88,17 +88,17 @@ class Scorer:
         self._prompts = prompts
         self._tokenizer = tokenizer
         passages = config.evidence_chunk_size, config.evidence_top_k
-        self._evidence = Evidence(embedder, tokenizer, *passages, remembered)
+        self._passages = PassageFinder(embedder, tokenizer, *passages, remembered)
         self._notes: Once[dict[str, str]] = Once(remembered)
         self._scores: Once[Score] = Once(remembered)
 
     async def extract(self, id: str, context: str, query: str) -> dict[str, str]:
-        """What each part of a context says about a query, by the part's place in percent; asked once for all.
+        """What each part of a context says about a query, by the part's position in percent. Extracted once.
 
         Args:
-            id: of the question; names the calls that are kept.
+            id: of the question; names the cached calls.
             context: the whole document.
-            query: what is asked of it.
+            query: the question about it.
 
         Raises:
             CallFailed: a call was lost, or a reply stayed empty.
@@ -108,17 +108,17 @@ class Scorer:
     async def score(
         self, id: str, context: str, query: str, answer: str, notes: Mapping[str, str] | None = None
     ) -> Score:
-        """Scores one response; the same response to the same question is asked about once.
+        """Scores one response; the same response to the same question is judged once.
 
         Args:
-            id: of the question; names the calls that are kept.
+            id: of the question; names the cached calls.
             context: the whole document.
-            query: what was asked of it.
+            query: the question about it.
             answer: the response.
-            notes: what `extract` found; by default it is asked, beside the rest.
+            notes: the result of `extract`. Default: it is extracted at the same time.
 
         Raises:
-            Unreadable: the judge gave no verdict on a dimension, or found no statement in the response.
+            Unreadable: the judge's verdict on a dimension cannot be read, or it found no statement in the response.
             CallFailed: a call was lost, or the response is empty.
         """
         if not answer.strip():
@@ -133,15 +133,15 @@ class Scorer:
         digits = 0 if len(chunks) <= _MOST_WHOLE_PERCENTS else 2
         render = self._prompts.render("extract", detect_language(query), query=query)
 
-        async def one(index: int, chunk: str) -> tuple[str, str]:
-            begin, end = index * size / total, min((index + 1) * size / total, 1.0)
-            tokens = min(size, total - index * size)
+        async def read(i: int, chunk: str) -> tuple[str, str]:
+            begin, end = i * size / total, min((i + 1) * size / total, 1.0)
+            tokens = min(size, total - i * size)
             limit = min(_EXTRACT_TOKENS, max(tokens // _EXTRACT_SHARE, _EXTRACT_AT_LEAST))
             asked = JudgeRequest("extract", id, render, limit, chunk + query, context=chunk)
             found = await self._judge.ask(asked, lambda completion: find_information(completion.text, asked.material))
             return f"{begin:.{digits}%} - {end:.{digits}%}", found
 
-        return dict(await all_settled(*(one(index, chunk) for index, chunk in enumerate(chunks))))
+        return dict(await all_settled(*(read(i, chunk) for i, chunk in enumerate(chunks))))
 
     async def _score(self, id: str, context: str, query: str, answer: str, notes: Mapping[str, str] | None) -> Score:
         language = detect_language(query)
@@ -153,7 +153,7 @@ class Scorer:
 
         async def complete() -> dict[str, Any]:
             known = await self.extract(id, context, query) if notes is None else notes
-            found = "\n\n".join(f"[{place}]\n{text}" for place, text in known.items())
+            found = "\n\n".join(f"[{part}]\n{text}" for part, text in known.items())
             render = self._prompts.render("completeness", language, query=query, answer=answer)
             asked = JudgeRequest("completeness", id, render, limit, query + found + answer, context=found)
             return await self._judge.verdict(asked, RATINGS, rating_in_range)
@@ -169,8 +169,9 @@ class Scorer:
     async def _faithfulness(self, id: str, context: str, query: str, answer: str) -> dict[str, Any]:
         """10 x the mean support of the response's statements (arXiv 2410.21252, section 3.3)."""
         # The context is embedded while the judge splits the response.
-        statements, known = await all_settled(self._statements(id, query, answer), self._evidence.prepare(context))
-        passages = await self._evidence.find(id, known, statements)
+        work = self._statements(id, query, answer), self._passages.prepare(context)
+        statements, embedded = cast(tuple[list[str], Passages], await all_settled(*work))
+        passages = await self._passages.find(id, embedded, statements)
         language = detect_language(query)
 
         async def check(statement: str, evidence: list[tuple[int, str]]) -> dict[str, Any]:
@@ -181,10 +182,10 @@ class Scorer:
             limit = self._config.analysis_tokens
             asked = JudgeRequest("faithfulness", id, render, limit, shown + statement, context=shown)
             verdict = await self._judge.verdict(asked, LEVELS, support_level)
-            texts = [{"c_idx": place, "content": text} for place, text in evidence]
+            texts = [{"c_idx": i, "content": text} for i, text in evidence]
             return {"fact": statement, **verdict, "evidences": texts}
 
-        # A statement that stands twice counts twice, but is asked about once.
+        # A statement that occurs twice counts twice, but is checked once.
         each = dict(zip(statements, passages, strict=True))
         checked = dict(zip(each, await all_settled(*(check(*item) for item in each.items())), strict=True))
         mean_support = sum(checked[statement]["score"] for statement in statements) / len(statements)

@@ -1,4 +1,4 @@
-"""A chat model as a run uses it: bounded, tried again, remembered, counted, and never given too long a prompt."""
+"""A chat model as a run uses it: calls are limited, retried, cached and counted, and prompts are cut to the window."""
 
 import asyncio
 import hashlib
@@ -7,7 +7,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Hashable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lf_longpo.aio import Once
@@ -21,7 +21,7 @@ from lf_longpo.models.ledger import Ledger, cost_of
 from lf_longpo.models.quota import Quota
 from lf_longpo.models.refusals import Refusals
 from lf_longpo.models.tokenizers import chat_tokens
-from lf_longpo.models.turns import Turns
+from lf_longpo.models.turns import QuestionOrder, Turns
 from lf_longpo.text.fitting import cut_middle
 
 if TYPE_CHECKING:
@@ -29,9 +29,35 @@ if TYPE_CHECKING:
 
 # More tokens than any chat template adds to a user's message.
 _TEMPLATE_MARGIN = 512
-# Seconds before a lost call is made again: doubled each time, up to half of it random, so that calls which were lost
-# together do not come back together.
+# Tokenizers that know no window report a number above this.
+_NO_LIMIT = 100_000_000
+# Seconds before a lost call is made again: doubled each time, up to half of it random, so that calls that were lost
+# together are not repeated together.
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a run. `stage`, `question` and `index` name it: they are part of its cache key and of its seed."""
+
+    stage: str
+    question: str
+    """The question's id."""
+    index: int
+    """The round, sample or attempt."""
+    sampling: SamplingConfig
+    render: Callable[[str], str]
+    """Puts a context into the prompt."""
+    context: str
+    """Its middle is cut where the prompt would not fit the window."""
+    max_prompt_tokens: int | None = None
+    """A limit below the window's."""
+    reply_start: str = ""
+    """See `ChatRequest`."""
+    weigh_after: str = ""
+    """See `ChatRequest`."""
+    following: int = 0
+    """Calls that wait for this one, one after the other; at the end of a run, longer chains go first."""
 
 
 class Calls:
@@ -41,9 +67,10 @@ class Calls:
         model: the backend, not started yet.
         config: its configuration.
         tokenizer: counts prompt tokens.
-        cache: where finished calls are kept.
-        ledger: told what each call took that was really made, and asked before it is made.
-        seed: the run's seed; each call's own seed follows from it and the call's place in the run.
+        cache: keeps finished calls.
+        ledger: limits and counts the calls that are made.
+        seed: the run's seed; the seed of each call follows from it and from the call's name.
+        order: ranks the run's questions. Default: first come, first served.
     """
 
     def __init__(
@@ -54,6 +81,7 @@ class Calls:
         cache: CallCache,
         ledger: Ledger,
         seed: int,
+        order: QuestionOrder | None = None,
     ) -> None:
         self._model = model
         self._config = config
@@ -61,10 +89,11 @@ class Calls:
         self._cache = cache
         self._seed = seed
         self._ledger = ledger
+        self._order = order or QuestionOrder()
         self._turns = Turns(lambda: model.limit)
         self._requests = Quota(config.requests_per_minute, ledger.pause)
         self._tokens = Quota(config.tokens_per_minute, ledger.pause)
-        # The path alone where there are no files to tell it from the next training's.
+        # The path alone where the adapter has no files to hash.
         self._adapter = fingerprint(config.adapter) or config.adapter
         self._under_way: Once[Completion] = Once(0)
         self._started: Once[None] = Once(1)
@@ -73,75 +102,44 @@ class Calls:
         self._margin = _TEMPLATE_MARGIN + len(json.dumps(config.request_settings).encode())
 
     async def start(self) -> None:
-        """Starts the model and settles its context window, once; otherwise the first call does it.
+        """Starts the model and finds its context window, once. Without this, the first call does it.
 
         Raises:
-            UserError: the model cannot be used, or nobody knows its window.
+            UserError: the model cannot be used, or its window is unknown.
         """
         await self._started.get(None, self._start)
 
     async def _start(self) -> None:
-        told = await self._model.start()
+        reported = await self._model.start()
         known = self._tokenizer.model_max_length
-        window = self._config.context_window or told or (known if known < 100_000_000 else None)
+        window = self._config.context_window or reported or (known if known < _NO_LIMIT else None)
         if window is None:
-            raise UserError(f"nobody tells the context window of {self._config.model!r}; set context_window beside it")
+            raise UserError(
+                f"the context window of {self._config.model!r} is unknown; set context_window next to model"
+            )
         self._window = window
 
-    async def complete(
-        self,
-        stage: str,
-        question: str,
-        round: int,
-        sampling: SamplingConfig,
-        render: Callable[[str], str],
-        context: str,
-        max_prompt_tokens: int | None = None,
-        reply_start: str = "",
-        weigh_after: str = "",
-        behind: int = 0,
-    ) -> Completion:
-        """Answers `render(context)`, from the cache where this call was finished before.
-
-        Args:
-            stage: the stage's name, part of the key.
-            question: the question's id, part of the key.
-            round: round or sample, part of the key.
-            sampling: how to sample.
-            render: puts a context into the prompt.
-            context: cut in its middle where the prompt would not fit the window.
-            max_prompt_tokens: a bound below the window's, if any.
-            reply_start: see `ChatRequest`.
-            weigh_after: see `ChatRequest`.
-            behind: calls that wait for this one's answer, one after the other; long chains go first at the run's end.
+    async def complete(self, call: Call) -> Completion:
+        """Completes `call.render(call.context)`, from the cache where this call was finished before.
 
         Raises:
-            CallFailed: the call is lost, or the prompt does not fit even without context.
+            CallFailed: the call is lost, or the prompt does not fit even without its context.
             Unfinished: no more calls are to be made.
             UserError: no call can work.
         """
         if not self._window:
             await self.start()
-        limit = self._window - sampling.max_new_tokens - len(self._tokenizer.tokenize(reply_start))
-        if max_prompt_tokens is not None:
-            limit = min(limit, max_prompt_tokens)
-        prompt = render(context)
-        # A token is at least one byte, so a short prompt needs no counting; the margin is for the chat template.
-        if len(prompt.encode()) + self._margin > limit:
-            prompt = render(await asyncio.to_thread(self._fit, render, context, limit))
-        place = f"{self._seed}/{stage}/{question}/{round}"
-        request = ChatRequest(prompt, sampling, _seed_of(place), reply_start, weigh_after, question)
+        request = await self._request(call)
         model = {"model": self._config.model, "adapter": self._adapter, **self._config.request_settings}
-        identity = model | request.identity()
-        key = CallKey(stage, question, round, request_hash(identity))
+        key = CallKey(call.stage, call.question, call.index, request_hash(model | request.identity()))
         kept = self._cache.get(key)
         if kept is not None:
             return record_of(Completion, kept)
-        return await self._under_way.get(key, lambda: self._make(key, request, behind))
+        return await self._under_way.get(key, lambda: self._make(key, request, call.following))
 
     @property
     def window(self) -> int:
-        """Prompt and new tokens that the model takes together; 0 before it is started."""
+        """Prompt and new tokens together that the model takes; 0 before it is started."""
         return self._window
 
     @property
@@ -149,11 +147,22 @@ class Calls:
         """Whether the model honours `reply_start`."""
         return self._model.continues_replies
 
-    async def _make(self, key: CallKey, request: ChatRequest, behind: int) -> Completion:
+    async def _request(self, call: Call) -> ChatRequest:
+        limit = self._window - call.sampling.max_new_tokens - len(self._tokenizer.tokenize(call.reply_start))
+        if call.max_prompt_tokens is not None:
+            limit = min(limit, call.max_prompt_tokens)
+        prompt = call.render(call.context)
+        # A token is at least one byte, so a short prompt needs no counting; the margin is for the chat template.
+        if len(prompt.encode()) + self._margin > limit:
+            prompt = call.render(await asyncio.to_thread(self._fit, call.render, call.context, limit))
+        seed = _seed_of(f"{self._seed}/{call.stage}/{call.question}/{call.index}")
+        return ChatRequest(prompt, call.sampling, seed, call.reply_start, call.weigh_after, call.question)
+
+    async def _make(self, key: CallKey, request: ChatRequest, following: int) -> Completion:
         tries = 0
         while True:
             try:
-                return await self._try(key, request, behind)
+                return await self._try(key, request, following)
             except NoServer as error:
                 await self._ledger.pause(error.after)
             except TryAgain as error:
@@ -162,17 +171,17 @@ class Calls:
                 wait = min(_FIRST_WAIT * 2**tries, _LONGEST_WAIT) * random.uniform(0.5, 1.0)
                 await self._ledger.pause(max(error.after, wait))
                 tries += 1
-                # Another server may do better.
+                # A new affinity may send it to another server.
                 request = replace(request, affinity=f"{key.question}/{tries}")
 
-    async def _try(self, key: CallKey, request: ChatRequest, behind: int) -> Completion:
-        async with self._turns.take(behind):
+    async def _try(self, key: CallKey, request: ChatRequest, following: int) -> Completion:
+        async with self._turns.take(self._order.rank(key.question), following):
             await self._requests.take(1)
             if self._config.tokens_per_minute:  # counting reads the whole prompt
                 await self._tokens.take(self._minute_tokens(request))
-            return await self._ask(key, request)
+            return await self._send(key, request)
 
-    async def _ask(self, key: CallKey, request: ChatRequest) -> Completion:
+    async def _send(self, key: CallKey, request: ChatRequest) -> Completion:
         async with self._ledger.set_aside(self._most(request)):
             began = time.monotonic()
             try:
@@ -183,17 +192,17 @@ class Calls:
                     lost = {"prompt_tokens": error.used[0], "completion_tokens": error.used[1], "lost": str(error)}
                     self._keep(key._replace(request=f"{key.request}/lost/{uuid.uuid4().hex}"), lost, began)
                 raise
-            if not completion.prompt_tokens:  # a server that does not tell; what it charges for is counted here
+            if not completion.prompt_tokens:  # the server reports no usage, so tokens are counted here
                 used = chat_tokens(request.prompt, self._tokenizer, self._config), len(self._tokenizer.tokenize(completion.text))
                 completion = replace(completion, prompt_tokens=used[0], completion_tokens=used[1])
             self._keep(key, completion.plain(), began)
         return completion
 
     def _kind(self, stage: str, request: ChatRequest) -> Hashable:
-        """What decides whether a server can refuse all calls for the same reason."""
+        """Calls that a server may all refuse for the same reason have the same kind."""
         begun, weighed = bool(request.reply_start), bool(request.weigh_after)
         kind = (stage, begun, weighed)
-        if stage in self._ledger.stages and not (begun or weighed):  # by an earlier start, too
+        if stage in self._ledger.stages and not (begun or weighed):  # also by an earlier start
             self._refusals.answered(kind)
         return kind
 
@@ -205,7 +214,7 @@ class Calls:
         self._ledger.add(key.stage, StageTotals(1, *tokens, cost, cached, truncated))
 
     def _most(self, request: ChatRequest) -> float:
-        """The most a request can cost, whatever tokens its server counts: a token is at least one byte."""
+        """The most that a request can cost, however its server counts tokens: a token is at least one byte."""
         if self._config.price is None:  # counting reads the whole prompt
             return 0.0
         size = len(request.prompt.encode()) + len(request.reply_start.encode()) + self._margin
@@ -224,11 +233,11 @@ class Calls:
             raise CallFailed(f"the prompt does not fit the model's window: {error}") from None
 
     def _minute_tokens(self, request: ChatRequest) -> int:
-        """About what a provider counts against the minute's tokens: most texts have three bytes a token or more."""
+        """About what a provider counts against the tokens per minute: most texts have at least three bytes a token."""
         size = len(request.prompt.encode()) + len((self._config.system or "").encode())
         return size // 3 + request.sampling.max_new_tokens
 
 
-def _seed_of(place: str) -> int:
-    """A seed in [0, 2^31) that the place determines."""
-    return int.from_bytes(hashlib.sha256(place.encode()).digest()[:4], "big") >> 1
+def _seed_of(name: str) -> int:
+    """A seed in [0, 2^31) that the name determines."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") >> 1

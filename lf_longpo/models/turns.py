@@ -1,26 +1,48 @@
-"""Whose call is next: as many calls at once as the model takes, in the order that keeps it busy to the end.
+"""The order of calls: as many calls at once as the model takes, in the order that keeps it busy until the end.
 
-A question is a chain of calls that wait for each other. Served in turn, chains would end one by one and leave slots
-empty at the end of a run. So the oldest question goes first, which finishes it soonest, and among the last ones the
-call with the longest chain behind it (the critical path), which lets them end together.
+A question is a chain of calls that wait for each other. First come, first served would let the chains end one by one
+and leave slots empty at the end of a run. So calls of older questions go first, which finishes these questions soonest.
+Among the last questions of a run, the call with the most calls to follow (the critical path) goes first, so that all
+chains end together.
 """
 
 import asyncio
 import heapq
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from contextvars import ContextVar
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 
-# The place in the run of the question that a task works for; the last ones of a run share one.
-PLACE: ContextVar[int] = ContextVar("place", default=0)
+
+class QuestionOrder:
+    """The ranks of the questions in flight. The run assigns them; the models of the run serve lower ranks first."""
+
+    def __init__(self) -> None:
+        self._ranks: dict[str, int] = {}
+
+    @contextmanager
+    def ranked(self, question: str, rank: int) -> Iterator[None]:
+        """Gives a question its rank while the block lasts.
+
+        Args:
+            question: its id.
+            rank: lower ranks go first; several questions may share one.
+        """
+        self._ranks[question] = rank
+        try:
+            yield
+        finally:
+            self._ranks.pop(question, None)
+
+    def rank(self, question: str) -> int:
+        """The rank of a question; 0 where the run has not assigned one."""
+        return self._ranks.get(question, 0)
 
 
 class Turns:
     """Turns at one model.
 
     Args:
-        limit: how many calls may be under way now; asked whenever one arrives or ends.
+        limit: returns how many calls may be under way now; called whenever a call arrives or ends.
     """
 
     def __init__(self, limit: Callable[[], int]) -> None:
@@ -30,19 +52,20 @@ class Turns:
         self._arrival = count()
 
     @asynccontextmanager
-    async def take(self, behind: int) -> AsyncIterator[None]:
+    async def take(self, rank: int, following: int) -> AsyncIterator[None]:
         """Waits for a turn and holds it while the block lasts.
 
         Args:
-            behind: calls of the same chain that can only be made after this one.
+            rank: of the call's question; lower ranks go first.
+            following: calls of the same chain that can only be made after this one.
         """
-        turn = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (PLACE.get(), -behind, next(self._arrival), turn))
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (rank, -following, next(self._arrival), turn))
         self._hand_out()
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # given and not wanted any more
+            if turn.done() and not turn.cancelled():  # it had the turn already
                 self._end()
             raise
         try:

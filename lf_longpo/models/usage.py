@@ -1,4 +1,4 @@
-"""What a run is expected to take, before anybody is called."""
+"""The calls, tokens and cost that a run is expected to take, before any call is made."""
 
 from dataclasses import dataclass
 
@@ -22,17 +22,18 @@ class Usage:
         )
 
     def times(self, number: int) -> "Usage":
-        """The same so many times."""
+        """This usage, `number` times."""
         return Usage(self.calls * number, self.prompt_tokens * number, self.completion_tokens * number)
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a stage is expected to take, and to cost where prices are known."""
+    """The expected usage and cost of a stage."""
 
     stage: str
     usage: Usage
     cost: float
+    """0 without a price."""
 
 
 def expected(stage: str, usage: Usage, price: PriceConfig | None) -> Expected:

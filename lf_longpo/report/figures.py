@@ -1,7 +1,7 @@
-"""Plots as inline SVG: text stays text, and lines and letters take the page's colour, in light and dark."""
+"""Plots as inline SVG. Text stays text; lines and text have the page's text colour, in light and dark mode."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import StringIO
 from math import isfinite
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,14 +12,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Told apart by people of any colour vision, on white and on black.
+# Distinguishable with any colour vision, on white and on black.
 BLUE, ORANGE = "#3b82c4", "#d9822b"
 _BINS = 20
-_NOTHING = 1e-9
+# A smaller range of values counts as one value.
+_LEAST_RANGE = 1e-9
+# Width and height in inches.
 _SIZE = (6.4, 3.0)
-# Left, bottom, width and height of the plot, as shares of the figure: matplotlib's own layouts draw everything twice.
+# Left, bottom, width and height of the plot, as shares of the figure; matplotlib's automatic layouts draw it twice.
 _WITHIN = (0.115, 0.165, 0.87, 0.74)
-_INK = "#010203"  # becomes the page's own colour
+_INK = "#010203"  # replaced by the page's text colour
 
 
 class Plot(NamedTuple):
@@ -30,29 +32,29 @@ class Plot(NamedTuple):
 
 
 def histogram(
-    values: dict[str, Sequence[float]],
+    values: Mapping[str, Sequence[float]],
     label: str,
     counted: str,
     span: tuple[float, float] | None = None,
     mark: tuple[float, str] | None = None,
 ) -> str:
-    """How often which values occur.
+    """A histogram.
 
     Args:
-        values: by what they belong to; one or two, drawn over each other.
-        label: of the values, with their unit.
-        counted: what is counted.
-        span: lowest and highest possible value; default: what is there.
-        mark: a value to draw a line at, and its name.
+        values: one or two series by name; two are drawn over each other.
+        label: label of the values, with their unit.
+        counted: label of the counts.
+        span: the lowest and highest possible value. Default: the range of the values.
+        mark: a value and a name: draws a vertical line at the value.
     """
     figure, axes = _axes(label, counted)
-    values = {name: [value for value in its if isfinite(value)] for name, its in values.items()}
-    shown = [*(value for its in values.values() for value in its), *([mark[0]] if mark else [])]
-    if span is None and shown and max(shown) - min(shown) < _NOTHING:  # bins would have no width
+    values = {name: [value for value in series if isfinite(value)] for name, series in values.items()}
+    shown = [*(value for series in values.values() for value in series), *([mark[0]] if mark else [])]
+    if span is None and shown and max(shown) - min(shown) < _LEAST_RANGE:  # bins would have no width
         span = (min(shown) - 0.5, max(shown) + 0.5)
     edges = np.histogram_bin_edges(shown, _BINS, span)
-    for (name, its), colour in zip(values.items(), (BLUE, ORANGE), strict=False):
-        axes.hist(its, edges, color=colour, alpha=0.65, label=name)
+    for (name, series), colour in zip(values.items(), (BLUE, ORANGE), strict=False):
+        axes.hist(series, edges.tolist(), color=colour, alpha=0.65, label=name)
     if mark:
         axes.axvline(mark[0], color=_INK, linestyle="--", linewidth=1, label=mark[1])
     if len(values) > 1 or mark:
@@ -61,25 +63,44 @@ def histogram(
 
 
 def line(means: Sequence[float], errors: Sequence[float], label: str, value: str) -> str:
-    """A mean at each step, from 1 on, within its errors."""
+    """A line through means with an error band.
+
+    Args:
+        means: one per step; the first step is 1.
+        errors: half the height of the band, per step.
+        label: label of the steps.
+        value: label of the means, with their unit.
+    """
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = _axes(label, value)
     steps, centre, spread = np.arange(1, len(means) + 1), np.array(means), np.array(errors)
     axes.fill_between(steps, centre - spread, centre + spread, color=BLUE, alpha=0.25, linewidth=0)
     axes.plot(steps, centre, color=BLUE, marker="o", markersize=3)
     axes.set_ylim(bottom=0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    # Matplotlib's default locator, but without ticks between the steps.
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))
     return _svg(figure)
 
 
 def bars(
     heights: Sequence[float], names: Sequence[str], label: str, value: str, chance: Sequence[float], by_chance: str
 ) -> str:
-    """A bar for each name, and across it the height that chance would give it."""
+    """A bar chart with a line across each bar at the height that chance gives.
+
+    Args:
+        heights: of the bars.
+        names: of the bars.
+        label: label of the names.
+        value: label of the heights.
+        chance: height of the line across each bar.
+        by_chance: the legend's text for these lines.
+    """
     figure, axes = _axes(label, value)
-    places = np.arange(len(heights))
-    axes.bar(places, heights, color=BLUE, alpha=0.8)
-    axes.set_xticks(places, names)
-    axes.hlines(chance, places - 0.45, places + 0.45, color=_INK, linewidth=1.5, label=by_chance)
+    positions = np.arange(len(heights))
+    axes.bar(positions, heights, color=BLUE, alpha=0.8)
+    axes.set_xticks(positions, names)
+    axes.hlines(chance, positions - 0.45, positions + 0.45, color=_INK, linewidth=1.5, label=by_chance)
     _legend(axes)
     return _svg(figure)
 
@@ -107,7 +128,7 @@ def _svg(figure: "Figure") -> str:
     import matplotlib
 
     file = StringIO()
-    # The salt makes the ids within it, and so the page, the same every time.
+    # The salt makes the ids in the SVG reproducible, and so the page.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "lf-longpo"}):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = re.sub(r"^.*?(?=<svg)|<metadata>.*?</metadata>", "", file.getvalue(), flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""What the roll-outs of a LongMab-PO run tell: rewards, whether the bandit learns, and which arms it chose."""
+"""The report's sections about the rollouts of a LongMab-PO run: rewards, learning, and the chosen arms."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -6,29 +6,30 @@ from statistics import fmean
 
 import numpy as np
 
+from lf_longpo.config import LongMabGenerateConfig
 from lf_longpo.data.records import Probe, Rollout, names
-from lf_longpo.longmab.method import PROBES, ROLLOUTS
+from lf_longpo.longmab.rollout_files import PROBES, ROLLOUTS
 from lf_longpo.report.advice import answer_advice, gold_advice
 from lf_longpo.report.figures import Plot, bars, histogram, line
 from lf_longpo.report.section import Section
 from lf_longpo.run_folder.contents import RunFolder
 from lf_longpo.text.answers import has_unread_answer
 
-# Half a 95% interval, in standard errors.
-_SURE = 1.96
-# Questions whose choices are also drawn by chance, and how often.
+# Half the width of a 95% interval, in standard errors.
+_HALF_INTERVAL = 1.96
+# The number of questions that are simulated with random choices, and how often each.
 _SIMULATED, _REPEATED = 200, 10
-# Parts of a document that choices are counted in.
+# Parts of a document; choices are counted per part.
 _PARTS = 10
 
 
 def longmab_sections(run: RunFolder) -> list[Section]:
-    """Probes, rewards and arms."""
+    """The sections about probes and rewards, learning, and arms."""
     probes = {row["id"]: row["kept"] for row in run.rows(PROBES, tuple(names(Probe)))}
     by_round: dict[int, list[float]] = {}
     arms: dict[str, int] = {}
     chosen: dict[str, Counter[int]] = {}
-    seen: dict[str, int] = {}
+    seen: dict[str, int] = {}  # by question, a bit per round
     unread = 0
     for row in run.rows(ROLLOUTS, tuple(names(Rollout))):
         id, round = row["id"], row["round"]
@@ -39,44 +40,46 @@ def longmab_sections(run: RunFolder) -> list[Section]:
         arms[id] = len(row["values"])
         chosen.setdefault(id, Counter()).update(row["arms"])
         unread += has_unread_answer(row["output"])
-    rewards = [reward for its in by_round.values() for reward in its]
-    first = Section("Roll-outs")
-    first.facts["questions kept by their probe"] = f"{sum(probes.values()):,} of {len(probes):,}"
-    first.facts["roll-outs"] = f"{len(rewards):,}"
+    rewards = [reward for of_round in by_round.values() for reward in of_round]
+    first = Section("Rollouts")
+    first.facts["questions with a successful probe"] = f"{sum(probes.values()):,} of {len(probes):,}"
+    first.facts["rollouts"] = f"{len(rewards):,}"
     if not rewards:
-        first.notes.append("No roll-out yet.")
+        first.notes.append("There are no rollouts yet.")
         return [first]
     first.facts["mean reward"] = f"{fmean(rewards):.3f}"
-    first.facts["roll-outs with a reward of 0"] = f"{sum(reward == 0 for reward in rewards) / len(rewards):.0%}"
-    first.facts["outputs with an answer in Markdown that the published rule does not read"] = f"{unread:,}"
+    first.facts["rollouts with reward 0"] = f"{sum(reward == 0 for reward in rewards) / len(rewards):.0%}"
+    first.facts["answers in Markdown that the published rule does not read"] = f"{unread:,}"
+    assert isinstance(run.config, LongMabGenerateConfig)
     first.warnings += answer_advice(run.config.longmab.answer_form, len(rewards), unread)
     first.warnings += gold_advice((run.summary() or {}).get("gold_in_every_text", 0))
-    caption = "A reward is the mean of F1 and SubEM against the gold answer: 0 is wrong, 1 is right."
-    first.plots.append(Plot(histogram({"roll-outs": rewards}, "reward", "roll-outs", (0.0, 1.0)), caption))
+    caption = "The reward is the mean of F1 and SubEM against the gold answer: 0 is wrong, 1 is correct."
+    first.plots.append(Plot(histogram({"rollouts": rewards}, "reward", "rollouts", (0.0, 1.0)), caption))
     rounds = {id: mask.bit_count() for id, mask in seen.items()}
     return [first, _learning(by_round), _arms(arms, rounds, chosen)]
 
 
-def longmab_sides(run: RunFolder, wanted: Collection[tuple[str, int]]) -> dict[tuple[str, int], str]:
-    """What each of the wanted roll-outs was shown, by question and round."""
+def rollout_notes(run: RunFolder, wanted: Collection[tuple[str, int]]) -> dict[tuple[str, int], str]:
+    """A note about each wanted rollout, by question and round: the chunks in its prompt."""
     rows = ((row["id"], row["round"], row["arms"]) for row in run.rows(ROLLOUTS, tuple(names(Rollout))))
     return {
-        (id, round): f"round {round + 1}, saw chunks {', '.join(str(arm + 1) for arm in arms)}"
+        (id, round): f"round {round + 1}, prompt with chunks {', '.join(str(arm + 1) for arm in arms)}"
         for id, round, arms in rows
         if (id, round) in wanted
     }
 
 
 def _mean_shares(ordered: Sequence[np.ndarray], ranks: int) -> list[float]:
-    """The mean over questions of the share of their first, second, ... most chosen chunk."""
+    """The mean over questions of the shares of their most chosen chunk, second most chosen chunk, and so on."""
     padded = [np.pad(shares[:ranks], (0, max(0, ranks - len(shares)))) for shares in ordered]
-    return np.mean(padded, axis=0).tolist()
+    means: list[float] = np.mean(padded, axis=0).tolist()
+    return means
 
 
 def _by_chance(
     arms: Mapping[str, int], rounds: Mapping[str, int], chosen: Mapping[str, Counter[int]]
 ) -> list[np.ndarray]:
-    """Shares as they come out where as many chunks are drawn in as many rounds; the most drawn ones stand out, too."""
+    """The sorted shares if the same number of chunks is drawn at random in the same number of rounds."""
     draw, simulated = np.random.default_rng(0), []
     for id in sorted(chosen)[:_SIMULATED]:
         picked = max(1, round(chosen[id].total() / rounds[id]))
@@ -88,7 +91,7 @@ def _by_chance(
 
 
 def _spread(arm: int, arms: int) -> np.ndarray:
-    """The shares of one of so many arms that stand in each part of the document."""
+    """The share of an arm's text in each part of the document, if all arms have the same length."""
     edges = np.linspace(0.0, 1.0, _PARTS + 1)
     return np.diff(np.clip(edges * arms - arm, 0.0, 1.0))
 
@@ -96,55 +99,60 @@ def _spread(arm: int, arms: int) -> np.ndarray:
 def _learning(by_round: dict[int, list[float]]) -> Section:
     section = Section("Does the bandit learn?")
     rounds = [by_round[round] for round in sorted(by_round)]
-    means = [fmean(its) for its in rounds]
-    errors = [_SURE * float(np.std(its, ddof=1)) / len(its) ** 0.5 if len(its) > 1 else 0.0 for its in rounds]
+    means = [fmean(rewards) for rewards in rounds]
+    errors = [
+        _HALF_INTERVAL * float(np.std(rewards, ddof=1)) / len(rewards) ** 0.5 if len(rewards) > 1 else 0.0
+        for rewards in rounds
+    ]
     caption = (
-        "Rising: later rounds pick better chunks than earlier ones. The band is where the mean lies with a confidence "
-        "of 95%; a line that stays within it shows nothing."
+        "A rising line means that later rounds choose better chunks than earlier rounds. The band is the 95% "
+        "confidence interval of the mean; changes smaller than the band can be chance."
     )
     section.plots.append(Plot(line(means, errors, "round", "mean reward"), caption))
     third = max(len(rounds) // 3, 1)
     for name, part in (("first", rounds[:third]), ("last", rounds[-third:])):
-        section.facts[f"mean reward in the {name} third"] = f"{fmean(reward for its in part for reward in its):.3f}"
+        mean = fmean(reward for rewards in part for reward in rewards)
+        section.facts[f"mean reward in the {name} third"] = f"{mean:.3f}"
     return section
 
 
 def _arms(arms: dict[str, int], rounds: dict[str, int], chosen: dict[str, Counter[int]]) -> Section:
     section = Section("Which chunks were chosen")
     touched = [len(chosen[id]) / arms[id] for id in chosen if arms[id]]
-    section.facts["chunks (arms) of a question"] = f"{fmean(arms.values()):.1f} on the average"
-    section.facts["of them chosen at least once"] = f"{fmean(touched):.0%}"
+    section.facts["chunks (arms) per question, mean"] = f"{fmean(arms.values()):.1f}"
+    section.facts["chunks chosen at least once"] = f"{fmean(touched):.0%}"
     ranks = min(max(arms.values()), 2 * _PARTS)
-    ordered = [np.sort(np.array(list(its.values())))[::-1] / its.total() for its in chosen.values()]
+    ordered = [np.sort(np.array(list(counts.values())))[::-1] / counts.total() for counts in chosen.values()]
     shares = _mean_shares(ordered, ranks)
     section.plots.append(
         Plot(
             bars(
                 shares,
                 [str(rank) if rank % 5 == 0 or rank == 1 else "" for rank in range(1, ranks + 1)],
-                "a question's chunks, the most chosen first",
-                "share of its choices",
+                "chunks of a question, most chosen first",
+                "share of the question's choices",
                 _mean_shares(_by_chance(arms, rounds, chosen), ranks),
-                "if they were drawn by chance",
+                "with random choices",
             ),
-            "Left bars above their lines: it comes back to few chunks more than chance does. Below: it spreads.",
+            "Left bars above their lines: the bandit returns to a few chunks more often than random choices do. Left "
+            "bars below their lines: the bandit spreads its choices.",
         )
     )
-    places = np.zeros(_PARTS)
-    for id, its in chosen.items():
-        for arm, times in its.items():
-            places += times * _spread(arm, arms[id])
+    by_part = np.zeros(_PARTS)
+    for id, counts in chosen.items():
+        for arm, times in counts.items():
+            by_part += times * _spread(arm, arms[id])
     section.plots.append(
         Plot(
             bars(
-                (places / places.sum()).tolist(),
+                (by_part / by_part.sum()).tolist(),
                 [f"{100 * part // _PARTS}" for part in range(_PARTS)],
-                "place in the document, percent",
+                "position in the document, percent",
                 "share of all choices",
                 [1 / _PARTS] * _PARTS,
-                "if places did not matter",
+                "if the position does not matter",
             ),
-            "Where in their documents the chosen chunks stand.",
+            "The positions of the chosen chunks in their documents.",
         )
     )
     return section

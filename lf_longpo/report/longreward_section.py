@@ -1,4 +1,4 @@
-"""What the scores of a LongReward run tell, by dimension."""
+"""The report's section about the scores of a LongReward run, by dimension."""
 
 from collections.abc import Collection
 from statistics import fmean, pstdev
@@ -12,26 +12,26 @@ from lf_longpo.run_folder.contents import RunFolder
 
 _FIELDS = ("idx", "query", "answer", "scores")
 _MEANING = {
-    "helpfulness": "Does the response do what was asked?",
-    "logicality": "Do its parts agree with each other?",
-    "faithfulness": "Is what it states in the document?",
-    "completeness": "Does it have all that the document says to the question?",
+    "helpfulness": "Does the response do what the question asks?",
+    "logicality": "Do the parts of the response agree with each other?",
+    "faithfulness": "Are the statements of the response in the document?",
+    "completeness": "Does the response have everything that the document says about the question?",
 }
 
 
 def longreward_sections(run: RunFolder) -> list[Section]:
-    """Rewards, and what they are made of."""
+    """The section about the rewards and the scores of the four dimensions."""
     usable = Keys(()).of_score
     rows = (row for row in run.rows(SCORES, _FIELDS, "idx") if usable(row) is not None)
-    # Nothing else is kept of a row, whose details are long.
+    # Only the scores are kept in memory: the details of a row are long.
     scored = {row["idx"]: tuple(row["scores"][name] for name in DIMENSIONS) for row in rows}
     scores = dict(zip(DIMENSIONS, map(list, zip(*scored.values(), strict=True)), strict=False))
     section = Section("Scores")
     section.facts["responses scored"] = f"{len(scored):,}"
     if not scored:
-        section.notes.append("No response is scored yet.")
+        section.notes.append("There are no scored responses yet.")
         return [section]
-    rewards = [fmean(its) for its in scored.values()]
+    rewards = [fmean(of_response) for of_response in scored.values()]
     section.columns = ["", "mean", "standard deviation", "lowest", "highest"]
     for name, values in {"reward": rewards, **scores}.items():
         numbers = fmean(values), pstdev(values), min(values), max(values)
@@ -44,16 +44,16 @@ def longreward_sections(run: RunFolder) -> list[Section]:
     flat = [name for name, values in scores.items() if pstdev(values) < 0.2 and len(values) > 1]
     if flat:
         section.warnings.append(
-            f"Nearly all responses have the same {' and '.join(flat)}: it does not tell them apart."
+            f"Nearly all responses have the same {' and '.join(flat)} score, so it does not separate good from bad."
         )
     return [section]
 
 
-def longreward_sides(run: RunFolder, wanted: Collection[tuple[str, int]]) -> dict[tuple[str, int], str]:
-    """The scores of each of the wanted responses, by question and number."""
+def score_notes(run: RunFolder, wanted: Collection[tuple[str, int]]) -> dict[tuple[str, int], str]:
+    """A note about each wanted response, by question and number: its scores."""
     keys, found = Keys({id for id, _ in wanted}), {}
     for row in run.rows(SCORES, _FIELDS, "idx"):
         if (id := keys.of_score(row)) is not None and (key := (id, Response.of(row).number)) in wanted:
-            told = " · ".join(f"{name} {row['scores'][name]:.1f}" for name in DIMENSIONS)
-            found[key] = f"sample {key[1]} · {told}"
+            listed = " · ".join(f"{name} {row['scores'][name]:.1f}" for name in DIMENSIONS)
+            found[key] = f"sample {key[1]} · {listed}"
     return found

@@ -1,6 +1,6 @@
-"""`longpo report`: one self-contained page about a generation, while it goes on or after it.
+"""`longpo report`: one self-contained page about a run of `longpo generate`, during the run or after it.
 
-All text goes through the template's escaping; only the plots, which no model's text gets into, are taken as markup.
+The template escapes all text. Only the plots are inserted as markup; they contain no text of a model or a data set.
 """
 
 import re
@@ -14,12 +14,12 @@ from urllib.parse import urlsplit, urlunsplit
 import yaml
 
 from lf_longpo import __version__
-from lf_longpo.config import GenerateConfig
+from lf_longpo.config import GenerateConfig, LongRewardGenerateConfig
 from lf_longpo.files.journal import write_whole
 from lf_longpo.report.advice import truncation_advice
-from lf_longpo.report.longmab_section import longmab_sections, longmab_sides
-from lf_longpo.report.longreward_section import longreward_sections, longreward_sides
-from lf_longpo.report.pair_section import Notes, extremes, known_pairs, pair_section
+from lf_longpo.report.longmab_section import longmab_sections, rollout_notes
+from lf_longpo.report.longreward_section import longreward_sections, score_notes
+from lf_longpo.report.pair_section import ResponseNotes, extremes, pair_section, pair_sizes
 from lf_longpo.report.section import Section
 from lf_longpo.run_folder.contents import RunFolder
 from lf_longpo.text.differences import visible
@@ -28,52 +28,54 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 REPORT = "report.html"
+"""The report's name in a run's folder."""
 
 
 class _Method(NamedTuple):
     name: str
     idea: str
     sections: Callable[[RunFolder], list[Section]]
-    notes: Notes
+    notes: ResponseNotes
 
 
 _TEMPLATES = Path(__file__).parent / "templates"
 STYLE = _TEMPLATES / "report.css"
-"""Of pages about runs and pairs."""
+"""The style sheet of the report and the viewer."""
 _METHODS = {
     "longmab": _Method(
         "LongMab-PO",
-        "The chunks of each long context are the arms of a bandit. The policy answers from a few chunks at a time, and "
-        "is rewarded for agreeing with the gold answer; a question's best and worst answers are its pair.",
+        "The chunks of each long context are the arms of a bandit. In each round, the policy answers from a few "
+        "chunks; the reward compares its answer with the gold answer. The best and the worst answer of a question are "
+        "its pair.",
         longmab_sections,
-        longmab_sides,
+        rollout_notes,
     ),
     "longreward": _Method(
         "LongReward",
-        "A judge scores several responses to each question from 0 to 10 on four dimensions; the reward is their mean. "
-        "A question's best and worst responses are its pair.",
+        "A judge scores several responses to each question on four dimensions, each from 0 to 10; the reward is the "
+        "mean of the four scores. The best and the worst response of a question are its pair.",
         longreward_sections,
-        longreward_sides,
+        score_notes,
     ),
 }
-# What a summary counts, as people call it.
+# The names of a summary's counts of questions without a pair.
 _WITHOUT_PAIR = {
-    "left_out": "questions left out by their probe",
-    "all_equal": "questions with all rewards equal",
-    "cut_off": "questions with too few responses that have text and are not cut off",
+    "left_out": "questions with a failed probe",
+    "all_equal": "questions without a reward difference",
+    "cut_off": "questions with too few complete responses",
     "too_few_responses": "questions with too few responses",
     "not_scored": "responses without a score",
-    "unfit": "questions without a pair that fits pairs.cutoff_len",
+    "unfit": "questions with pairs longer than pairs.cutoff_len",
 }
-# Failures shown of each cause, and characters of one.
-_EXAMPLES, _WORDS = 3, 600
+# The number of examples of each cause of failure, and their characters.
+_EXAMPLES, _EXAMPLE = 3, 600
 
 
 def write_report(run_dir: Path) -> Path:
-    """Writes report.html into a run's folder, and gives its path.
+    """Writes report.html into a run's folder and returns its path.
 
     Raises:
-        UserError: the folder holds no generation.
+        UserError: the folder does not hold a run of `longpo generate`.
     """
     with closing(RunFolder(run_dir)) as run:
         page = _page_of(run)
@@ -83,7 +85,7 @@ def write_report(run_dir: Path) -> Path:
 
 def _page_of(run: RunFolder) -> str:
     method = _METHODS[run.config.method]
-    pairs = known_pairs(run)
+    pairs = pair_sizes(run)
     largest, smallest = extremes(run, pairs, method.notes)
     summary = run.summary()
     sections = [*method.sections(run), pair_section(run, pairs), _calls(run), _failures(run)]
@@ -106,20 +108,20 @@ def _page_of(run: RunFolder) -> str:
 
 
 def templates(folder: Path) -> "Environment":
-    """A folder's templates; whatever is put into them is escaped."""
+    """The templates in a folder. All values are escaped."""
     from jinja2 import Environment, FileSystemLoader
 
     return Environment(loader=FileSystemLoader(folder), autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
 
 def _settings(config: GenerateConfig) -> str:
-    """As they were resolved, without what an address may hold beside the server's name."""
+    """The resolved configuration. Addresses have only the server and the path: the rest may hold secrets."""
 
     def plain(value: Any, name: str = "") -> Any:
         if isinstance(value, dict):
-            return {key: plain(one, key) for key, one in value.items()}
+            return {key: plain(field, key) for key, field in value.items()}
         if isinstance(value, list):
-            return [plain(one, name) for one in value]
+            return [plain(item, name) for item in value]
         if name == "base_url" and isinstance(value, str):
             parts = urlsplit(value)
             return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
@@ -130,23 +132,26 @@ def _settings(config: GenerateConfig) -> str:
 
 def _state(summary: dict[str, Any] | None) -> str:
     if summary is None:
-        return "This run is still going on, or was stopped on its way: what is here is what it has so far."
+        return "This run is not finished: it is still running, or it was stopped. The page shows its results so far."
     if summary["interrupted"] or summary["unfinished"]:
-        return f"This run was stopped with {summary['unfinished']:,} questions unfinished; it can be carried on."
-    return f"This run has ended, after the stage {summary['stage']}."
+        return (
+            f"This run was stopped with {summary['unfinished']:,} unfinished questions. Start the same command again "
+            "to resume it."
+        )
+    return f"This run is finished, up to the stage {summary['stage']}."
 
 
 def _facts(config: GenerateConfig, summary: dict[str, Any] | None, pairs: int) -> dict[str, str]:
     facts = {"pairs": f"{pairs:,}"}
     if summary:
-        facts |= {name: f"{summary[name]:,}" for name in ("questions", "failed")}
-        facts |= {told: f"{summary[name]:,}" for name, told in _WITHOUT_PAIR.items() if summary.get(name)}
+        facts |= {"questions": f"{summary['questions']:,}", "failed questions": f"{summary['failed']:,}"}
+        facts |= {text: f"{summary[name]:,}" for name, text in _WITHOUT_PAIR.items() if summary.get(name)}
         if summary["cost"]:
             facts["cost"] = f"{summary['cost']:,.2f}"
-        facts["last start took"] = f"{summary['seconds']:,.0f} s"
+        facts["duration of the last start"] = f"{summary['seconds']:,.0f} s"
     if config.policy:
         facts["policy"] = config.policy.model
-    if config.judge:
+    if isinstance(config, LongRewardGenerateConfig):
         facts["judge"] = config.judge.model
     return facts | {"input": config.input}
 
@@ -158,8 +163,8 @@ def _calls(run: RunFolder) -> Section:
         any(getattr(stage, name) for stage in stages) for name in ("timed", "cost", "cached_tokens", "truncated")
     )
     section.columns = ["stage", "calls", "prompt tokens", "new tokens"]
-    section.columns += ["of the prompt cached"] * cached + ["replies cut off"] * cut + ["cost"] * priced
-    section.columns += ["seconds a call", "seconds of all calls"] * timed
+    section.columns += ["cached prompt tokens"] * cached + ["truncated replies"] * cut + ["cost"] * priced
+    section.columns += ["seconds per call", "seconds of all calls"] * timed
     for stage in stages:
         row = [stage.name, *(f"{n:,}" for n in (stage.calls, stage.prompt_tokens, stage.completion_tokens))]
         row += [f"{stage.cached_tokens / max(stage.prompt_tokens, 1):.0%}"] * cached
@@ -168,9 +173,11 @@ def _calls(run: RunFolder) -> Section:
         section.rows.append(row + [f"{stage.seconds / max(stage.timed, 1):.2f}", f"{stage.seconds:,.0f}"] * timed)
     section.warnings += truncation_advice(run.config, {stage.name: (stage.calls, stage.truncated) for stage in stages})
     if timed:
-        section.notes.append("Many calls ran at the same time, so that their seconds come to more than the run took.")
+        section.notes.append(
+            "Many calls run at the same time, so their seconds add up to more than the duration of the run."
+        )
     if not stages:
-        section.notes.append("No call was made yet.")
+        section.notes.append("No calls yet.")
     return section
 
 
@@ -178,13 +185,13 @@ def _failures(run: RunFolder) -> Section:
     section = Section("Failures by cause")
     causes, examples = Counter[str](), dict[str, list[str]]()
     for row in run.failures():
-        cause = re.sub(r"\d+", "N", visible(str(row["reason"]), _WORDS))
+        cause = re.sub(r"\d+", "N", visible(str(row["reason"]), _EXAMPLE))
         causes[cause] += 1
-        said = f"; last words: {row['last_words']}" if row.get("last_words") else ""
+        end = f"; end of the reply: {row['last_words']}" if row.get("last_words") else ""
         if len(examples.setdefault(cause, [])) < _EXAMPLES:
-            examples[cause].append(visible(f"{row.get('id')}: {row['reason']}{said}", _WORDS))
-    section.columns = ["cause", "times", "such as"] if causes else []
+            examples[cause].append(visible(f"{row.get('id')}: {row['reason']}{end}", _EXAMPLE))
+    section.columns = ["cause", "failures", "examples"] if causes else []
     section.rows = [[cause, f"{times:,}", "\n".join(examples[cause])] for cause, times in causes.most_common()]
     if not causes:
-        section.notes.append("Nothing failed in the last start.")
+        section.notes.append("There were no failures in the last start.")
     return section

@@ -1,4 +1,4 @@
-"""The pairs of a run: how far apart their two sides are, in reward and in length, and which are the extreme ones."""
+"""The report's section about pairs: differences in reward and length, and the pairs with extreme differences."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,33 +17,35 @@ from lf_longpo.text.fitting import CUT_MARK
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Pairs shown at either end of the gaps.
+# The number of pairs that are shown with the largest gaps, and with the smallest gaps.
 _SHOWN = 20
-# Pairs whose prompts are tokenised: counting all of thousands of long ones would take minutes.
+# The number of prompts that are tokenised. Tokenising thousands of long prompts would take minutes.
 _COUNTED = 200
-# From this share on, a model can learn to tell the sides apart by length alone; of fewer pairs nothing is said.
-_SEPARATED, _FEW = 0.75, 20
-# Characters of a response and of a prompt that are shown.
+# There is a warning if length alone predicts the chosen response in this share of the pairs or more, of at least 20.
+_SEPARATED, _ENOUGH = 0.75, 20
+# The number of characters of a response and of a prompt that are shown.
 _RESPONSE, _PROMPT = 6_000, 30_000
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What is kept of a pair while all are read."""
+class PairSize:
+    """What is kept in memory of each pair."""
 
     id: str
-    place: int
+    offset: int
+    """Byte offset of the pair in its file."""
     gap: float
+    """Reward of the chosen response minus the reward of the rejected response."""
     chosen: int
     """Characters of the chosen response."""
     rejected: int
     cut: bool
-    """Whether the middle of its context was left out."""
+    """Whether the middle of its context was cut."""
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """One response of a pair, to be shown."""
+class ShownResponse:
+    """A response of a pair, for the page."""
 
     name: str
     reward: float
@@ -51,12 +53,12 @@ class Side:
     pieces: list[Piece]
     characters: int
     note: str
-    """What the method knows about it."""
+    """See `ResponseNotes`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """A pair, to be shown."""
+class ShownPair:
+    """A pair, for the page."""
 
     id: str
     question: str
@@ -64,70 +66,75 @@ class Shown:
     gap: float
     prompt: str
     prompt_characters: int
-    sides: tuple[Side, Side]
+    sides: tuple[ShownResponse, ShownResponse]
 
 
-def known_pairs(run: RunFolder) -> list[Known]:
+def pair_sizes(run: RunFolder) -> list[PairSize]:
     """All pairs, in the order of their file."""
-    known: dict[str, Known] = {}
-    for place, row in run.pairs():
+    pairs: dict[str, PairSize] = {}
+    for offset, row in run.pairs():
         gap = float(row["chosen_reward"] - row["rejected_reward"])
         sizes = len(row["chosen"]), len(row["rejected"])
-        known[row["id"]] = Known(row["id"], place, gap, *sizes, CUT_MARK in row["prompt"])
-    return list(known.values())
+        pairs[row["id"]] = PairSize(row["id"], offset, gap, *sizes, CUT_MARK in row["prompt"])
+    return list(pairs.values())
 
 
-def pair_section(run: RunFolder, pairs: Sequence[Known]) -> Section:
-    """Gaps, lengths, and prompts against the cutoff length."""
+def pair_section(run: RunFolder, pairs: Sequence[PairSize]) -> Section:
+    """The section: reward gaps, response lengths, and prompt lengths compared with the cutoff length."""
     section = Section("Pairs")
     if not pairs:
-        section.notes.append("No pair yet.")
+        section.notes.append("There are no pairs yet.")
         return section
     gaps = [pair.gap for pair in pairs]
     section.plots.append(
         Plot(
-            histogram({"pairs": gaps}, "reward of the chosen response minus that of the rejected one", "pairs"),
-            "Right: pairs whose sides are far apart, which teach most. Left: pairs that hardly differ.",
+            histogram({"pairs": gaps}, "reward gap (chosen minus rejected)", "pairs"),
+            "Pairs on the right differ most in reward and teach most. Pairs on the left hardly differ in reward.",
         )
     )
     sizes = {"chosen": [pair.chosen for pair in pairs], "rejected": [pair.rejected for pair in pairs]}
     section.plots.append(
         Plot(
-            histogram(sizes, "characters of a response", "pairs"),
-            "Where the colours lie apart, length alone tells chosen from rejected, and a model may learn only that.",
+            histogram(sizes, "characters of the response", "pairs"),
+            "If the two colours hardly overlap, length alone separates chosen from rejected responses, and a model may "
+            "learn only the length.",
         )
     )
     longer = sum((pair.chosen > pair.rejected) + 0.5 * (pair.chosen == pair.rejected) for pair in pairs) / len(pairs)
-    section.facts["chosen response is the longer one"] = f"{longer:.0%} of the pairs"
+    section.facts["chosen response is longer"] = f"{longer:.0%} of the pairs"
     separated = max(longer, 1 - longer)
-    if len(pairs) >= _FEW and separated >= _SEPARATED:
+    if len(pairs) >= _ENOUGH and separated >= _SEPARATED:
         which = "longer" if longer > 0.5 else "shorter"
         section.warnings.append(
-            f"In {separated:.0%} of the pairs the chosen response is the {which} one: a model can learn to write "
-            f"{which} responses in place of better ones. Look at the pairs below."
+            f"In {separated:.0%} of the pairs, the chosen response is {which} than the rejected one. A model can learn "
+            f"to write {which} responses instead of better ones. Check the pairs below."
         )
     _prompts(run, pairs, section)
     return section
 
 
-def _prompts(run: RunFolder, pairs: Sequence[Known], section: Section) -> None:
+def _prompts(run: RunFolder, pairs: Sequence[PairSize], section: Section) -> None:
     cutoff = run.config.pairs.cutoff_len
     cut = sum(pair.cut for pair in pairs)
-    section.facts["prompts with the mark of a cut"] = f"{cut} of {len(pairs)}"
+    section.facts["prompts with a cut context"] = f"{cut} of {len(pairs)}"
     try:
         tokenizer = run.tokenizer()
     except UserError:
-        section.notes.append("Tokens of prompts are not told: the tokenizer is not to be had here.")
+        section.notes.append("The lengths of prompts are unknown, because the tokenizer cannot be loaded here.")
         return
     step = -(-len(pairs) // _COUNTED)
-    lengths = [_tokens(run.pair_at(pair.place), tokenizer) for pair in pairs[::step]]
-    of = f" (of {len(lengths)} pairs, every {step}th)" if step > 1 else ""
+    lengths = [_tokens(run.pair_at(pair.offset), tokenizer) for pair in pairs[::step]]
+    sample = f" The plot shows {len(lengths)} pairs, one of every {step}." if step > 1 else ""
     section.plots.append(
         Plot(
             histogram(
-                {"pairs": lengths}, "tokens of prompt and longer response", "pairs", None, (cutoff, "cutoff_len")
+                {"pairs": lengths},
+                "tokens of the prompt and the longer response",
+                "pairs",
+                None,
+                (cutoff, "cutoff_len"),
             ),
-            f"What is right of the line would lose its end in training{of}. The chat template adds a few tokens.",
+            f"Training cuts the end of pairs to the right of the line. The chat template adds a few tokens.{sample}",
         )
     )
 
@@ -137,26 +144,28 @@ def _tokens(row: Row, tokenizer: "PreTrainedTokenizerBase") -> int:
     return prompt + max(responses)
 
 
-Notes = Callable[[RunFolder, Collection[tuple[str, int]]], dict[tuple[str, int], str]]
-"""Tells about responses, by question and number."""
+ResponseNotes = Callable[[RunFolder, Collection[tuple[str, int]]], dict[tuple[str, int], str]]
+"""Returns a method's notes about responses, by question id and index of the response."""
 
 
-def extremes(run: RunFolder, pairs: Sequence[Known], notes_on: Notes) -> tuple[list[Shown], list[Shown]]:
-    """The pairs with the largest and the smallest gaps; none stands in both."""
+def extremes(
+    run: RunFolder, pairs: Sequence[PairSize], notes_on: ResponseNotes
+) -> tuple[list[ShownPair], list[ShownPair]]:
+    """The pairs with the largest gaps and those with the smallest gaps; no pair is in both lists."""
     ordered = sorted(pairs, key=lambda pair: (-pair.gap, pair.id))
     largest = ordered[: min(_SHOWN, -(-len(ordered) // 2))]
     smallest = ordered[len(largest) :][-_SHOWN:][::-1]
-    rows = {pair.id: run.pair_at(pair.place) for pair in (*largest, *smallest)}
+    rows = {pair.id: run.pair_at(pair.offset) for pair in (*largest, *smallest)}
     notes = notes_on(run, {(id, row[f"{name}_index"]) for id, row in rows.items() for name in SIDES})
     return [_shown(rows[pair.id], pair, notes) for pair in largest], [
         _shown(rows[pair.id], pair, notes) for pair in smallest
     ]
 
 
-def _shown(row: Row, pair: Known, notes: Mapping[tuple[str, int], str]) -> Shown:
+def _shown(row: Row, pair: PairSize, notes: Mapping[tuple[str, int], str]) -> ShownPair:
     texts = [visible(row[name], _RESPONSE) for name in SIDES]
     chosen, rejected = (
-        Side(
+        ShownResponse(
             name,
             row[f"{name}_reward"],
             row[f"{name}_index"],
@@ -167,7 +176,7 @@ def _shown(row: Row, pair: Known, notes: Mapping[tuple[str, int], str]) -> Shown
         for name, pieces in zip(SIDES, differences(*texts), strict=True)
     )
     answers = row["answer"] if isinstance(row["answer"], list) else [row["answer"]]
-    return Shown(
+    return ShownPair(
         visible(row["id"], 200),
         visible(row["input"], _RESPONSE),
         visible(" / ".join(map(str, answers)), _RESPONSE),

@@ -1,4 +1,4 @@
-"""A part of a report: what it has to say, however the page sets it."""
+"""A part of a report, without its layout."""
 
 from dataclasses import dataclass, field
 
@@ -13,8 +13,8 @@ class Section:
     facts: dict[str, str] = field(default_factory=dict)
     plots: list[Plot] = field(default_factory=list)
     columns: list[str] = field(default_factory=list)
-    """Of the table, if there is one."""
+    """The header of the table, if there is one."""
     rows: list[list[str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    """Stand at the top of the page, too."""
+    """Shown at the top of the page."""

@@ -1,4 +1,5 @@
-"""A run as it lies on disk, finished or not, and sets of pairs by name.
+"""A run's folder on disk, finished or not, and sets of pairs by name.
 
-For readers of runs (report, viewer, export); apart from the registered data set, nothing here changes a run.
+The report, the viewer and the exports read runs through this room. Nothing here may change a run's files, except
+registering the pairs of a run as a data set; nothing here makes calls.
 """

@@ -1,4 +1,4 @@
-"""What a run's folder tells about the run, while it goes on or after it: read only, and row by row."""
+"""Reading a run's folder, during the run or after it. Large files are read row by row."""
 
 import json
 import sqlite3
@@ -12,9 +12,9 @@ from lf_longpo.config.yaml_text import parse_yaml
 from lf_longpo.data.pairs import PAIRS
 from lf_longpo.data.questions import Source
 from lf_longpo.data.records import PreferencePair, names
-from lf_longpo.engine.pipeline import FAILURES
+from lf_longpo.engine.failures import FAILURES
 from lf_longpo.errors import UserError, first_line
-from lf_longpo.files.journal import Row, placed_rows, read_rows
+from lf_longpo.files.journal import Row, read_rows, rows_with_offsets
 from lf_longpo.files.run_dir import CONFIG, SUMMARY, started_in
 from lf_longpo.models.cache import CALLS
 from lf_longpo.models.tokenizers import load_tokenizer
@@ -27,7 +27,7 @@ _SUMMED = ("prompt_tokens", "completion_tokens", "cached_tokens", "cost", "secon
 
 
 class Stage(NamedTuple):
-    """What the calls of a stage took, over every start of the run."""
+    """Totals of a stage's calls, over all starts of the run."""
 
     name: str
     calls: int
@@ -36,21 +36,21 @@ class Stage(NamedTuple):
     cached_tokens: int
     cost: float
     seconds: float
-    """Of all timed calls together; many ran at the same time."""
+    """The sum over all timed calls; many calls run at the same time."""
     truncated: int
-    """Calls whose reply was cut off at its most tokens."""
+    """Calls with a reply that was cut off at its token limit."""
     timed: int
-    """Calls whose time is known."""
+    """Calls with a known duration."""
 
 
 class RunFolder:
-    """A generation's folder.
+    """The folder of a run of `longpo generate`.
 
     Args:
         path: the run's `output_dir`.
 
     Raises:
-        UserError: no generation was begun there.
+        UserError: the folder does not hold such a run.
     """
 
     def __init__(self, path: Path) -> None:
@@ -59,39 +59,54 @@ class RunFolder:
         try:
             self.config = GenerateConfig.model_validate(parse_yaml((path / CONFIG).read_text(encoding="utf-8")))
         except FileNotFoundError:
-            raise UserError(f"{path} holds no run: {CONFIG} is missing; name the output_dir of a generation") from None
+            raise UserError(
+                f"{path} holds no run: {CONFIG} is missing; name the output_dir of longpo generate"
+            ) from None
         except ValueError as error:
-            raise UserError(f"{path / CONFIG} is no generation's: {first_line(error)}; name another folder") from None
+            raise UserError(
+                f"{path / CONFIG} is not a config of longpo generate: {first_line(error)}; name another folder"
+            ) from None
         self._started_in = started_in(self.config.output_dir, path)
 
     @property
     def questions(self) -> Source:
-        """Where its questions came from."""
+        """The source of its questions."""
         config = self.config
-        return Source(self.found(config.input), config.input_split, False, config.start, config.end)
+        return Source(self.resolved(config.input), config.input_split, False, config.start, config.end)
 
     @property
     def data_set(self) -> Path:
-        """The file that its pairs are registered with, from any working directory."""
+        """The registered file of its pairs; the path is valid from any working directory."""
         return (self._started_in or Path()) / data_set_of(self.config)
 
-    def found(self, name: str) -> str:
-        """A file or folder that the configuration names, from any working directory; other names stay as they are."""
+    def resolved(self, name: str) -> str:
+        """A name in the configuration. If it is a file or folder, the result is valid from any working directory."""
         path = (self._started_in or Path()) / name
         return str(path) if path.exists() else name
 
+    @property
+    def tokenizer_name(self) -> str:
+        """The model or folder of the tokenizer that counted the run's tokens: the policy's, if no other is set."""
+        if self.config.tokenizer:
+            return self.resolved(self.config.tokenizer)
+        assert self.config.policy is not None, "GenerateConfig accepts no run without a policy and a tokenizer"
+        return self.resolved(self.config.policy.model)
+
+    @property
+    def trusts_remote_code(self) -> bool:
+        """Whether the run's models and tokenizers may run their own code."""
+        return bool(self.config.policy and self.config.policy.trust_remote_code)
+
     def tokenizer(self) -> "PreTrainedTokenizerBase":
-        """What counted its tokens.
+        """The tokenizer that counted the run's tokens.
 
         Raises:
-            UserError: it is not to be had here.
+            UserError: it cannot be loaded here.
         """
-        config = self.config
-        trust = bool(config.policy and config.policy.trust_remote_code)
-        return load_tokenizer(self.found(config.tokenizer or config.policy.model), "tokenizer", trust)
+        return load_tokenizer(self.tokenizer_name, "tokenizer", self.trusts_remote_code)
 
     def summary(self) -> dict[str, Any] | None:
-        """What the run said when it ended; None where it goes on, or was killed."""
+        """The run's summary.json; None while the run continues, or if it was killed."""
         try:
             summary = json.loads((self.path / SUMMARY).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
@@ -99,22 +114,30 @@ class RunFolder:
         return summary if isinstance(summary, dict) else None
 
     def rows(self, name: str, fields: tuple[str, ...] = (), id_field: str = "id") -> Iterator[Row]:
-        """The rows of one of its journals; none where it has not been begun."""
+        """The rows of one of its journals; none if the file is missing.
+
+        Args:
+            name: the file's name.
+            fields: the fields that a row must have.
+            id_field: the field with the id of a row.
+        """
         return read_rows(self.path / name, fields, lambda row: str(row.get(id_field)))
 
     def pairs(self) -> Iterator[tuple[int, Row]]:
-        """All pairs, each behind the byte at which it begins; of two for one question the later one counts."""
+        """All pairs, each with the byte offset of its line. If a question has two pairs, the later one counts."""
         if not (self.path / PAIRS).is_file():
             return
         self.close()
-        # Kept open, so that places stay those of this file when the run ends and writes it anew.
+        # Kept open: the offsets stay valid when the run ends and replaces the file.
         self._pairs = (self.path / PAIRS).open("rb")
-        yield from placed_rows(self._pairs, names(PreferencePair))
+        yield from rows_with_offsets(self._pairs, names(PreferencePair))
 
-    def pair_at(self, place: int) -> Row:
-        """The pair that begins at a byte of the file that `pairs` read."""
-        self._pairs.seek(place)
-        return json.loads(self._pairs.readline())
+    def pair_at(self, offset: int) -> Row:
+        """The pair at a byte offset that `pairs` returned."""
+        assert self._pairs is not None, "pairs() opens the file"
+        self._pairs.seek(offset)
+        row: Row = json.loads(self._pairs.readline())
+        return row
 
     def close(self) -> None:
         """Closes the file of pairs."""
@@ -122,20 +145,24 @@ class RunFolder:
             self._pairs.close()
 
     def failures(self) -> Iterator[Row]:
-        """What could not be done."""
+        """The rows of failures.jsonl."""
         return self.rows(FAILURES, ("reason",))
 
     def stages(self) -> list[Stage]:
-        """What calls took, stage by stage."""
+        """The totals of the calls of each stage.
+
+        Raises:
+            UserError: calls.sqlite cannot be read.
+        """
         if not (self.path / CALLS).is_file():
             return []
         try:
             with closing(sqlite3.connect(f"{(self.path / CALLS).absolute().as_uri()}?mode=ro", uri=True)) as db:
-                known = {row[1] for row in db.execute("PRAGMA table_info(calls)")}
-                if not known:  # begun at this moment
+                columns = {row[1] for row in db.execute("PRAGMA table_info(calls)")}
+                if not columns:  # the file is just being created
                     return []
-                sums = (f"SUM({name})" if name in known else "0" for name in _SUMMED)
-                timed = "SUM(seconds > 0)" if "seconds" in known else "0"
+                sums = (f"SUM({name})" if name in columns else "0" for name in _SUMMED)
+                timed = "SUM(seconds > 0)" if "seconds" in columns else "0"
                 rows = db.execute(f"SELECT stage, COUNT(*), {', '.join(sums)}, {timed} FROM calls GROUP BY stage")
                 return [Stage(*row) for row in rows]
         except sqlite3.Error as error:

@@ -1,10 +1,10 @@
-"""The data set that a run registers: where it is, and what becomes of it when the run ends."""
+"""The data set that a run registers: where it is, and how the end of the run changes it."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from lf_longpo.config import GenerateConfig
+from lf_longpo.config import GenerateConfig, LongRewardGenerateConfig
 from lf_longpo.data.pairs import Pairs
 from lf_longpo.engine.pipeline import Tally
 from lf_longpo.errors import UserError
@@ -20,30 +20,31 @@ def data_set_of(config: GenerateConfig) -> Path:
 
 
 def check_data_set(config: GenerateConfig) -> None:
-    """Finds before any work what would keep the data set from being written.
+    """Finds, before any work, what would keep the data set from being written.
 
     Raises:
         UserError: the data folder or the name cannot be used, or the file is an input of the run.
     """
     target = data_set_of(config)
     check_registration(config.dataset_dir, config.dataset_name, ranking_entry(target.name))
-    if target.resolve() in {Path(source).resolve() for source in (config.input, config.responses) if source}:
+    responses = config.responses if isinstance(config, LongRewardGenerateConfig) else None
+    if target.resolve() in {Path(source).resolve() for source in (config.input, responses) if source}:
         raise UserError(f"the pairs would be written over the input {target}; set another dataset_name or dataset_dir")
 
 
 def register_pairs(config: GenerateConfig, ids: Sequence[str], pairs: Pairs, tally: Tally) -> Registration:
-    """Writes and registers a run's pairs. Of the registered file, only pairs of the run's own questions are compared.
+    """Writes and registers a run's pairs. Pairs of other questions in the registered file are not compared.
 
     Args:
         config: the run's.
         ids: its questions, in order.
-        pairs: what it made, now and before.
-        tally: how its questions came out.
+        pairs: the pairs of this start and of earlier starts.
+        tally: how its questions ended.
 
     Returns:
         `written`: the file holds the run's pairs. `kept`: the file stays as it was, because it holds pairs that the
         run has not recreated yet (it ended early, or questions failed). `removed`: the run ended without any pair, so
-        that those of the file are out of date. `none`: there is no pair, and no file.
+        that the pairs in the file were out of date. `none`: there is no pair, and no file.
     """
     target = data_set_of(config)
     made = pairs.ids(ids)

@@ -1,9 +1,9 @@
-"""Sets of pairs by name: a data set's file with its columns, and the run that made it if there is one."""
+"""Sets of pairs by name: a file of pairs with its columns, and the run that made it, if there is one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lf_longpo.data.pairs import PAIRS
 from lf_longpo.data.review import decisions_of, text_of
@@ -15,65 +15,84 @@ from lf_longpo.plugin.entries import guess_entry
 from lf_longpo.plugin.registry import DATASET_INFO, RANKING_COLUMNS, load_dataset_info, ranking_entry
 from lf_longpo.run_folder.contents import RunFolder
 
-_KNOWN = ("prompt", "query", "system", "history", "tools", "chosen", "rejected")
+_COLUMNS = ("prompt", "query", "system", "history", "tools", "chosen", "rejected")
 
 
 @dataclass(frozen=True, slots=True)
-class Viewed:
-    """Pairs to look at."""
+class PairSet:
+    """A set of pairs, to be viewed, exported or registered."""
 
     name: str
     path: Path
     """A .jsonl file."""
     entry: dict[str, Any]
-    """How LLaMA-Factory is told to read it, but for its place."""
+    """Its entry for dataset_info.json, without the file name."""
     columns: dict[str, str]
-    """LLaMA-Factory's names of the columns (prompt, query, system, history, tools, chosen, rejected) to the file's."""
+    """The file's names of LLaMA-Factory's columns (prompt, query, system, history, tools, chosen, rejected)."""
     decisions: Path
-    """Where people's decisions about it are."""
+    """The file of the review decisions."""
     run: RunFolder | None
-    """Knows what each response was shown, or judged by."""
+    """The run that made the pairs; None if it is unknown."""
 
 
-def find_viewed(name: str, dataset_dir: Path) -> Viewed:
-    """The pairs that are meant.
+def find_pair_set(name: str, dataset_dir: Path) -> PairSet:
+    """Finds a set of pairs.
 
     Args:
         name: a run's folder, a .jsonl file of pairs, or the name of a registered data set.
-        dataset_dir: where it is registered.
+        dataset_dir: the folder with the dataset_info.json of registered data sets.
 
     Raises:
-        UserError: there are none of that name, or they are no pairs in a .jsonl file.
+        UserError: nothing has that name, or it is not a .jsonl file of pairs.
     """
     folder = Path(name)
     if (folder / CONFIG).is_file():
         run = RunFolder(folder)
         registered = run.data_set
-        # Decisions are about what training reads; while the run goes on there may be pairs that are not registered yet.
+        # Review decisions are about the pairs that training reads. During the run, new pairs are not registered yet.
         path = registered if registered.is_file() and run.summary() else folder / PAIRS
         if not path.is_file():
-            raise UserError(f"{folder} has no pairs yet")
+            raise UserError(f"{folder} has no pairs yet; wait for the first pair, or resume the run")
         entry = ranking_entry(registered.name)
-        # The same place for both: decisions stay while a run ends or goes on.
-        return Viewed(run.config.dataset_name, path, entry, dict(RANKING_COLUMNS), decisions_of(registered), run)
+        # The decisions' file is the same in both cases, so that decisions stay when the run ends or resumes.
+        return PairSet(run.config.dataset_name, path, entry, dict(RANKING_COLUMNS), decisions_of(registered), run)
     if folder.is_dir():
         raise UserError(f"{folder} holds no run: {CONFIG} is missing; name a run's folder, a file or a data set")
-    entry = load_dataset_info(dataset_dir).get(name)
-    if entry is None and not folder.is_file():
+    listed = load_dataset_info(dataset_dir).get(name)
+    if listed is None and not folder.is_file():
         raise UserError(f"no run, file or data set {name!r} (in {dataset_dir / DATASET_INFO}); check the name")
-    path = folder if entry is None else dataset_dir / str(entry.get("file_name"))
+    path = folder if listed is None else dataset_dir / str(listed.get("file_name"))
     if path.suffix != ".jsonl" or not path.is_file():
-        raise UserError(f"{name}: {path} is no .jsonl file here; only such data sets can be viewed")
-    entry = entry or guess_entry(first_rows(path), path.parent)
+        raise UserError(f"{name}: {path} is not a .jsonl file here; convert it to .jsonl or name another data set")
+    entry = listed or guess_entry(first_rows(path), path.parent)
     if not entry.get("ranking"):
-        raise UserError(f"{name} is no data set of pairs: it has no chosen and rejected responses")
+        raise UserError(f"{name} is not a data set of pairs; name one with chosen and rejected responses")
     columns = dict(entry.get("columns") or {})
     if entry.get("formatting") == "sharegpt":
         columns = {"prompt": columns.get("messages", "conversations"), **columns}
-    known = {ours: theirs for ours, theirs in columns.items() if ours in _KNOWN}
-    return Viewed(name, path, entry, {**RANKING_COLUMNS, **known}, decisions_of(path), None)
+    read = {ours: theirs for ours, theirs in columns.items() if ours in _COLUMNS}
+    return PairSet(name, path, entry, {**RANKING_COLUMNS, **read}, decisions_of(path), None)
 
 
-def prompt_of(row: Row, columns: Mapping[str, str]) -> str:
-    """The text of a pair's prompt, to be read."""
-    return "\n\n".join(text_of(row.get(columns[name])) for name in ("prompt", "query") if name in columns)
+class PromptPart(NamedTuple):
+    """A part of a training prompt."""
+
+    heading: str
+    text: str
+
+
+def prompt_parts(row: Row, columns: Mapping[str, str]) -> list[PromptPart]:
+    """What training reads before the response, in order: the system prompt, earlier turns, and the prompt.
+
+    Args:
+        row: a pair.
+        columns: see `PairSet.columns`.
+    """
+    system = text_of(row.get(columns["system"])) if "system" in columns else ""
+    history = row.get(columns["history"]) if "history" in columns else None
+    parts = [PromptPart("System prompt", system)] if system else []
+    for number, turn in enumerate(history if isinstance(history, list) else [], 1):
+        for speaker, text in zip(("user", "assistant"), turn if isinstance(turn, list) else [turn], strict=False):
+            parts.append(PromptPart(f"History, turn {number}: {speaker}", "" if text is None else str(text)))
+    prompt = "\n\n".join(text_of(row.get(columns[name])) for name in ("prompt", "query") if name in columns)
+    return [*parts, PromptPart("Prompt", prompt)]

@@ -71,7 +71,7 @@ def make_multihop(config: MultiHopConfig) -> list[Card]:
         finally:
             store.close()
     if passed_over:
-        cards[-1].remarks.append(passed_over.passed_over())
+        cards[-1].remarks.append(passed_over.warning())
     return cards
 
 
@@ -198,7 +198,7 @@ def _store(
         try:
             store.fill(paragraphs, tokenizer)
             if passed_over:
-                print(passed_over.passed_over(), file=sys.stderr, flush=True)
+                print(passed_over.warning(), file=sys.stderr, flush=True)
         except BaseException:
             store.close()
             raise

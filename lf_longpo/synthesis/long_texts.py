@@ -1,6 +1,7 @@
 """The long texts of a run: documents are parsed, divided and filtered once, and then read from one file."""
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -58,15 +59,13 @@ class LongTexts:
     """
 
     def __init__(self, config: SelfInstructConfig, folder: Path, tokenizer: "PreTrainedTokenizerBase") -> None:
-        self._path = folder / _TEXTS
-        settings = config.model_dump_json(include=_SETTINGS)
-        state = f"{documents_state(config.inputs)} {config.tokenizer or config.model.model} {settings}"
-        known = _known(folder / _STATE)
-        if known.get("state") != state or not self._path.is_file():
+        self._folder = folder
+        state, known = _state(config), _known(folder / _STATE)
+        if not are_parsed(config, folder):
             (folder / _STATE).unlink(missing_ok=True)
             left_out: Counter[str] = Counter()
             texts = counted(_divided(config, tokenizer, left_out), "documents and parts read")
-            write_whole(self._path, (json.dumps(asdict(text), ensure_ascii=False) + "\n" for text in texts))
+            write_whole(folder / _TEXTS, (json.dumps(asdict(text), ensure_ascii=False) + "\n" for text in texts))
             if number := other_files(config.inputs):
                 left_out["files of other types"] = number
             known = {"state": state, "left_out": dict(left_out)}
@@ -75,7 +74,25 @@ class LongTexts:
         """Number of skipped documents and parts by reason."""
 
     def __iter__(self) -> Iterator[LongText]:
-        return (record_of(LongText, row) for row in read_rows(self._path, names(LongText)))
+        return (record_of(LongText, row) for row in read_rows(self._folder / _TEXTS, names(LongText)))
+
+    def move_to(self, folder: Path) -> None:
+        """Moves the texts to another folder, which is there."""
+        if folder != self._folder:
+            (folder / _STATE).unlink(missing_ok=True)
+            for name in (_TEXTS, _STATE):  # the state last: it says that the texts are complete
+                shutil.move(self._folder / name, folder / name)
+            self._folder = folder
+
+
+def are_parsed(config: SelfInstructConfig, folder: Path) -> bool:
+    """Whether a folder has the texts of these documents and settings."""
+    return _known(folder / _STATE).get("state") == _state(config) and (folder / _TEXTS).is_file()
+
+
+def _state(config: SelfInstructConfig) -> str:
+    settings = config.model_dump_json(include=_SETTINGS)
+    return f"{documents_state(config.inputs)} {config.tokenizer or config.model.model} {settings}"
 
 
 def _known(path: Path) -> dict[str, Any]:

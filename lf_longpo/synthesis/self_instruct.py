@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lf_longpo.aio import all_settled
 from lf_longpo.config import SelfInstructConfig
-from lf_longpo.models.calls import Calls
+from lf_longpo.models.calls import Call, Calls
 from lf_longpo.models.chat import Completion
 from lf_longpo.models.embedded import is_embedded
 from lf_longpo.synthesis.long_texts import LongText
@@ -106,13 +106,14 @@ class SelfInstruct:
 
     async def _ask(self, text: LongText, number: int, kind: str, calls: Calls) -> Completion:
         render = self.asking(text, kind)
-        return await calls.complete(QUESTION, text.id, number, self._config.sampling, render, text.text, behind=1)
+        call = Call(QUESTION, text.id, number, self._config.sampling, render, text.text, following=1)
+        return await calls.complete(call)
 
     async def _answered(self, text: LongText, number: int, written: Written, calls: Calls) -> Written:
         if written.outcome != KEPT:
             return written
         render = self.answering(text, written.question)
-        reply = await calls.complete(ANSWER, text.id, number, self._config.sampling, render, text.text)
+        reply = await calls.complete(Call(ANSWER, text.id, number, self._config.sampling, render, text.text))
         answer = _THOUGHTS.sub("", reply.text)
         answer = re.sub(rf"\A{_ANSWER_LABEL}", "", answer).strip()
         outcome = KEPT

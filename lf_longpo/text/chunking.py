@@ -1,7 +1,7 @@
-"""Cutting a long context into chunks without losing a character and without tokenising it twice.
+"""Cutting a long context into chunks. No character is lost, and the context is tokenised only a few times.
 
-Sentences are tokenised once, as one batch; chunks are then packed from their token counts. Counting a growing chunk
-anew for every sentence, as the published LongMab-PO code does, costs dozens of tokenisations of the document.
+All sentences are tokenised in one batch, and chunks are packed from the token counts. The published LongMab-PO code
+counts a growing chunk again for every sentence, which tokenises the document dozens of times.
 """
 
 import re
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# A sentence ends after English stops followed by white space, after Chinese stops (closing quotes and brackets
-# belong to it), or at the end of a line; the white space behind it stays with it, so that sentences join to the text.
+# A sentence ends after English stops followed by white space, after Chinese stops, or at the end of a line. Closing
+# quotes and brackets and the white space that follows belong to the sentence, so that the sentences join to the text.
 _SENTENCE_END = re.compile(r"""(?:[.!?]+["'”’)\]]*(?=\s)|[。！？；…]+["'”’」』）】]*|\n)\s*""")
 
 
 def split_sentences(text: str) -> list[str]:
-    """The sentences of an English or Chinese text, each with the white space behind it; joined they are `text`."""
+    """The sentences of an English or Chinese text, each with the white space after it; joined, they are `text`."""
     ends = [match.end() for match in _SENTENCE_END.finditer(text)]
     if not ends or ends[-1] < len(text):
         ends.append(len(text))
@@ -27,16 +27,17 @@ def split_sentences(text: str) -> list[str]:
 
 
 def chunk_sentences(text: str, tokenizer: "PreTrainedTokenizerBase", chunk_size: int, overlap: int = 2) -> list[str]:
-    """Packs sentences into chunks of at most `chunk_size` tokens; each chunk repeats the end of the one before it.
+    """Packs sentences into chunks of at most `chunk_size` tokens; a chunk begins with the end of the previous chunk.
 
     Args:
-        text: the context. Chunks joined without their overlaps are the context again.
-        tokenizer: any Hugging Face tokenizer; counts tokens, special tokens left out.
-        chunk_size: the most tokens a chunk may have.
-        overlap: how many sentences of a chunk begin the next one; fewer where they would not leave room for a new one.
+        text: the context. Without their overlaps, the chunks join to the context.
+        tokenizer: any Hugging Face tokenizer; special tokens are not counted.
+        chunk_size: the maximum number of tokens of a chunk.
+        overlap: the number of sentences that a chunk shares with the next; fewer if they leave no room for a new one.
 
     Returns:
-        The chunks in document order; none for an empty text. A sentence longer than `chunk_size` is split by tokens.
+        The chunks in document order; an empty list for an empty text. A sentence longer than `chunk_size` is split by
+        tokens.
 
     Raises:
         ValueError: chunk_size is below 1, overlap is negative, or one character takes more than chunk_size tokens.
@@ -47,7 +48,7 @@ def chunk_sentences(text: str, tokenizer: "PreTrainedTokenizerBase", chunk_size:
 def chunk_spans(
     text: str, tokenizer: "PreTrainedTokenizerBase", chunk_size: int, overlap: int = 2
 ) -> list[tuple[int, int]]:
-    """Where the chunks of `chunk_sentences` begin and end in the text; arguments and errors are the same."""
+    """The start and end positions of the chunks of `chunk_sentences`; same arguments and errors."""
     if chunk_size < 1 or overlap < 0:
         raise ValueError(f"chunk_size must be at least 1 and overlap at least 0, not {chunk_size} and {overlap}")
     pieces: list[str] = []
@@ -64,7 +65,7 @@ def chunk_spans(
 
     edges = [0, *accumulate(map(len, pieces))]
     packed = [(edges[start], edges[end]) for start, end in _pack(counts, chunk_size, overlap)]
-    # Joined sentences can have a token more than apart (words that lost their space, line breaks divided anew).
+    # Joined sentences can have more tokens than the sentences alone, because tokens can differ where they meet.
     fitting: list[tuple[int, int]] = []
     joined = count_each([text[start:end] for start, end in packed], tokenizer)
     for (start, end), count in zip(packed, joined, strict=True):
@@ -77,7 +78,7 @@ def _pack(counts: list[int], chunk_size: int, overlap: int) -> list[tuple[int, i
     """Spans [start, end) of pieces, each of at most `chunk_size` tokens in sum and with at least one new piece."""
     total = [0, *accumulate(counts)]  # tokens before each piece
     spans: list[tuple[int, int]] = []
-    start, fresh = 0, 0  # pieces before `fresh` stand in a chunk already
+    start, fresh = 0, 0  # pieces before `fresh` are already in a chunk
     while fresh < len(counts):
         while total[fresh + 1] - total[start] > chunk_size:
             start += 1
@@ -90,7 +91,7 @@ def _pack(counts: list[int], chunk_size: int, overlap: int) -> list[tuple[int, i
 def _halved(
     text: str, edges: list[int], tokenizer: "PreTrainedTokenizerBase", chunk_size: int
 ) -> list[tuple[int, int]]:
-    """Joins the pieces between `edges` into as many chunks as it takes for each to fit."""
+    """Splits the text between `edges` in halves at the edges until each part fits."""
     whole = edges[0], edges[-1]
     if len(edges) == 2 or count_tokens(text[slice(*whole)], tokenizer) <= chunk_size:
         return [whole]
@@ -99,14 +100,14 @@ def _halved(
 
 
 def chunk_tokens(text: str, tokenizer: "PreTrainedTokenizerBase", chunk_size: int) -> list[str]:
-    """Cuts `text` after every `chunk_size` tokens of its one tokenisation; joined, the chunks are `text`.
+    """Cuts `text` after every `chunk_size` tokens; joined, the chunks are `text`.
 
-    A cut never falls inside a character, so where several tokens make up one character a chunk may be short of some.
+    A cut never falls inside a character. If several tokens make up one character, a chunk can have fewer tokens.
 
     Args:
         text: any text.
-        tokenizer: a fast Hugging Face tokenizer (it must tell where in the text each token lies).
-        chunk_size: tokens a chunk, special tokens left out.
+        tokenizer: a fast Hugging Face tokenizer (it must give the offsets of tokens).
+        chunk_size: tokens per chunk; special tokens are not counted.
 
     Raises:
         ValueError: chunk_size is below 1.
@@ -119,18 +120,18 @@ def chunk_tokens(text: str, tokenizer: "PreTrainedTokenizerBase", chunk_size: in
 
 
 def token_starts(text: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """For each token of `text` the position of its first character, special tokens left out; never decreasing."""
+    """The position of each token's first character, without special tokens; never decreasing."""
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     return list(accumulate((start for start, _ in encoded["offset_mapping"]), max))
 
 
 def count_tokens(text: str, tokenizer: "PreTrainedTokenizerBase") -> int:
-    """How many tokens `text` has, special tokens left out."""
+    """The number of tokens of `text`, without special tokens."""
     return count_each([text], tokenizer)[0]
 
 
 def count_each(texts: list[str], tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """Tokens of each text. Goes straight to the Rust tokenizer, which counts a batch on all cores, where it can."""
+    """The number of tokens of each text. Uses the Rust tokenizer if there is one: it counts a batch on all cores."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None and backend.truncation is None and backend.padding is None:
         return [len(encoding) for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
@@ -138,9 +139,9 @@ def count_each(texts: list[str], tokenizer: "PreTrainedTokenizerBase") -> list[i
 
 
 def _split_to_size(text: str, tokenizer: "PreTrainedTokenizerBase", chunk_size: int) -> list[str]:
-    """Splits by tokens until every part, tokenised by itself, has at most `chunk_size` of them.
+    """Splits by tokens until every part, tokenised alone, has at most `chunk_size` tokens.
 
-    A part that begins inside a word can have a few tokens more than it had in the text; it is split again.
+    A part that begins inside a word can have more tokens alone than in the text; such a part is split again.
     """
     parts: list[str] = []
     for part in chunk_tokens(text, tokenizer, chunk_size):

@@ -1,8 +1,8 @@
-"""Cutting a context in its middle so that the whole prompt fits a token budget.
+"""Cutting the middle of a context so that the whole prompt fits a token budget.
 
-LLaMA-Factory and servers cut a prompt that is too long at its end, where the question and the instructions stand.
-Here only the context gives way, from its middle, and what counts is the length of the finished prompt, however it is
-measured (a chat template, LLaMA-Factory's own encoding).
+LLaMA-Factory and servers cut the end of a prompt that is too long; the question and the instructions are there. These
+functions cut only the context. The caller measures the finished prompt, with its chat template or with LLaMA-Factory's
+encoding.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,21 +14,24 @@ from lf_longpo.text.chunking import token_starts
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Stands where the middle was cut out, so that no sentence runs into another unnoticed.
 CUT_MARK = "\n...\n"
+"""Replaces the middle that was cut, so that the cut is visible."""
 
 
 def cut_middle(context: str, tokenizer: "PreTrainedTokenizerBase", measure: Callable[[str], int], limit: int) -> str:
-    """The longest start and end of `context`, about equally long, with which the whole is at most `limit` tokens.
+    """Cuts the middle of a context so that the prompt has at most `limit` tokens.
 
     Args:
-        context: the text that gives way; returned as it is where it fits.
-        tokenizer: the fast tokenizer whose tokens are cut.
-        measure: tokens of the whole, given the context to put into it.
+        context: the text to cut.
+        tokenizer: a fast tokenizer; its tokens are removed.
+        measure: returns the number of tokens of the prompt with a given context.
         limit: the budget in tokens.
 
+    Returns:
+        `context` if it fits; else its start and its end, about equally long, around `CUT_MARK`.
+
     Raises:
-        TextTooLong: the whole exceeds the limit even without any context.
+        TextTooLong: the prompt exceeds the limit even without a context.
     """
     length = measure(context)
     if length <= limit:
@@ -40,7 +43,7 @@ def cut_middle(context: str, tokenizer: "PreTrainedTokenizerBase", measure: Call
     keep = len(starts) - (length - limit)
     while keep > 0:
         cut = without_middle(context, starts, keep)
-        # The mark and the new neighbours cost tokens of their own; how many only the whole can tell.
+        # The mark adds tokens, and tokens can differ where texts meet: only measuring the prompt gives the number.
         excess = measure(cut) - limit
         if excess <= 0:
             return cut
@@ -49,12 +52,12 @@ def cut_middle(context: str, tokenizer: "PreTrainedTokenizerBase", measure: Call
 
 
 def without_middle(text: str, starts: Sequence[int], keep: int) -> str:
-    """Start and end of a text, about equally long, around `CUT_MARK`.
+    """The start and the end of a text, about equally long, around `CUT_MARK`.
 
     Args:
-        text: what is cut.
-        starts: where its tokens begin, see `token_starts`.
-        keep: how many tokens stay, at least one and fewer than there are.
+        text: the text to cut.
+        starts: the positions of its tokens, see `token_starts`.
+        keep: the number of tokens to keep; at least one, and fewer than `starts` has.
     """
     head = (keep + 1) // 2
     tail = keep - head

@@ -1,4 +1,4 @@
-"""The prompts of one task: a template for each thing that a model is asked, in each language."""
+"""The prompts of one task: one template per stage and language."""
 
 from collections.abc import Callable, Collection, Mapping
 from itertools import product
@@ -12,13 +12,13 @@ _LANGUAGES: tuple[Language, ...] = ("en", "zh")
 
 
 class PromptSet:
-    """All templates, read and checked once.
+    """The templates of a task, read and checked once.
 
     Args:
-        stages: what a model is asked, and the placeholders of the template.
-        shipped: the folder of ours.
-        own: a folder whose `<stage>_<language>.txt` files stand in for ours.
-        setting: the configuration field that `own` came from, for errors.
+        stages: the placeholders of each stage's template.
+        shipped: the folder of the templates in this package.
+        own: a folder with `<stage>_<language>.txt` files that replace the shipped templates.
+        setting: the configuration field with the path `own`, for errors.
 
     Raises:
         UserError: `own` holds none of the files, or a template has wrong placeholders.
@@ -27,7 +27,7 @@ class PromptSet:
     def __init__(self, stages: Mapping[str, Collection[str]], shipped: Path, own: Path, setting: str) -> None:
         names = [f"{stage}_{language}.txt" for stage, language in product(stages, _LANGUAGES)]
         if not any((own / name).is_file() for name in names):
-            raise UserError(f"{setting}: {own} is no folder with at least one of {', '.join(names)}")
+            raise UserError(f"{setting}: {own} must be a folder with at least one of {', '.join(names)}")
         self._templates: dict[tuple[str, Language], str] = {}
         for (stage, fields), language in product(stages.items(), _LANGUAGES):
             path = own / f"{stage}_{language}.txt"
@@ -36,13 +36,13 @@ class PromptSet:
 
     @property
     def texts(self) -> list[str]:
-        """All templates."""
+        """The texts of all templates."""
         return list(self._templates.values())
 
     def text(self, stage: str, language: Language) -> str:
-        """The stage's template."""
+        """The template of a stage."""
         return self._templates[stage, language]
 
     def render(self, stage: str, language: Language, **values: str) -> Callable[[str], str]:
-        """The stage's prompt with all but its {context}, where it has one, settled."""
+        """Fills all placeholders of a stage's template except {context}; see `around_context`."""
         return around_context(self._templates[stage, language], **values)

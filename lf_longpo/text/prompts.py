@@ -1,6 +1,6 @@
 """Prompt templates: text files with {placeholders}, filled in one pass.
 
-One pass over the template means that a context which happens to contain a placeholder or a brace changes nothing.
+Values are not searched for placeholders, so a context may contain braces or the text of a placeholder.
 """
 
 import re
@@ -15,16 +15,16 @@ QA_FIELDS = ("context", "question")
 
 
 def load_prompt(name: str, directory: Path, fields: Collection[str], setting: str) -> str:
-    """The text of a prompt template.
+    """Reads a prompt template and checks its placeholders.
 
     Args:
-        name: a template shipped in `directory` (without .txt), or the path of a text file.
-        directory: where the shipped templates are.
+        name: a template in `directory` (without .txt), or the path of a text file.
+        directory: the folder of the shipped templates.
         fields: the placeholders that the template must hold, each at least once, and no others.
-        setting: the configuration field that `name` came from, for the error.
+        setting: the configuration field with `name`, for the error.
 
     Raises:
-        UserError: no such template, or its placeholders are not `fields`.
+        UserError: there is no such template, or its placeholders are not `fields`.
     """
     shipped = directory / f"{name}.txt"
     path = shipped if shipped.is_file() else Path(name)
@@ -34,19 +34,19 @@ def load_prompt(name: str, directory: Path, fields: Collection[str], setting: st
     try:
         template = path.read_text(encoding="utf-8").rstrip("\n")
     except UnicodeDecodeError as error:
-        raise UserError(f"{setting}: {path} is not UTF-8 ({error.reason}); convert the file") from None
+        raise UserError(f"{setting}: {path} is not UTF-8 ({error.reason}); convert it") from None
     found = set(_PLACEHOLDER.findall(template))
     if found != set(fields):
-        wanted = ", ".join(f"{{{field}}}" for field in fields)
-        raise UserError(f"{setting}: {path} must hold the placeholders {wanted}, found {sorted(found) or 'none'}")
+        required = ", ".join(f"{{{field}}}" for field in fields)
+        raise UserError(f"{setting}: {path} must hold the placeholders {required}, not {sorted(found) or 'none'}")
     return template
 
 
 def fill(template: str, **values: str) -> str:
-    """`template` with each {name} replaced by its value; values are not looked at again."""
+    """`template` with each {name} replaced by its value; placeholders in values stay."""
     return _PLACEHOLDER.sub(lambda match: values[match[1]], template)
 
 
 def around_context(template: str, **values: str) -> Callable[[str], str]:
-    """`template` with all but its {context} settled: a function that puts a context, whole or cut, into it."""
+    """Fills all placeholders except {context}; the result is a function from a context to the prompt."""
     return lambda context: fill(template, context=context, **values)

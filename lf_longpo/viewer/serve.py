@@ -1,4 +1,4 @@
-"""`longpo view`: opens a data set or a run on a local page until somebody ends it."""
+"""`longpo view`: serves a data set or a run on a local page until Ctrl-C."""
 
 import socket
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lf_longpo.data.review import Reviews
 from lf_longpo.errors import UserError
-from lf_longpo.run_folder.pair_sets import Viewed, find_viewed
+from lf_longpo.run_folder.pair_sets import PairSet, find_pair_set
 from lf_longpo.viewer.index import PairIndex
 
 
@@ -17,39 +17,39 @@ def view(name: str, dataset_dir: Path, host: str, port: int) -> None:
 
     Args:
         name: a run's folder, a file of pairs, or a registered data set.
-        dataset_dir: where data sets are registered.
-        host: address to listen on.
-        port: likewise.
+        dataset_dir: the folder with the dataset_info.json of registered data sets.
+        host: the address to listen on.
+        port: the port to listen on; 0 for any free port.
 
     Raises:
-        UserError: there is nothing of that name to be viewed, or the address cannot be listened on.
+        UserError: there are no pairs of that name, or the address is not available.
     """
-    viewed = find_viewed(name, dataset_dir)
+    pairs = find_pair_set(name, dataset_dir)
     listener = _listen(host, port)
-    reviews = Reviews(viewed.decisions)
-    index = PairIndex(viewed, reviews.all())
+    reviews = Reviews(pairs.decisions)
+    index = PairIndex(pairs, reviews.all())
     index.start()
     try:
-        _serve(listener, host, viewed, index, reviews)
+        _serve(listener, host, pairs, index, reviews)
     finally:
         index.stop()
         reviews.close()
 
 
-def _serve(listener: socket.socket, host: str, viewed: Viewed, index: PairIndex, reviews: Reviews) -> None:
+def _serve(listener: socket.socket, host: str, pairs: PairSet, index: PairIndex, reviews: Reviews) -> None:
     import uvicorn
 
     from lf_longpo.viewer.app import make_app
 
     hosts = {"127.0.0.1", "localhost", "::1", host} if _is_loopback(host) else None
-    app = make_app(viewed, index, reviews, hosts)
+    app = make_app(pairs, index, reviews, hosts)
     address = f"[{host}]" if ":" in host else host
     address = f"http://{address}:{listener.getsockname()[1]}/"
-    print(f"{viewed.name}: {address}  (decisions go to {reviews.path}; Ctrl-C ends)", flush=True)
+    print(f"{pairs.name}: {address}  (decisions are saved in {reviews.path}; Ctrl-C stops the server)", flush=True)
     if hosts is None:
-        print(f"warning: everybody who reaches {host} can read and decide", file=sys.stderr, flush=True)
+        print(f"warning: everyone who can reach {host} can read and review the pairs", file=sys.stderr, flush=True)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
-    with suppress(KeyboardInterrupt):  # how it is to be ended
+    with suppress(KeyboardInterrupt):  # the usual way to stop the server
         server.run(sockets=[listener])
 
 
@@ -57,7 +57,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        raise UserError(f"--host {host} --port {port}: {error.strerror}; choose another one") from None
+        raise UserError(f"--host {host} --port {port}: {error.strerror}; choose another address or port") from None
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,8 +1,19 @@
-import pytest
+import json
 
-from lf_longpo.config import GenerateConfig, LongQAConfig
+import pytest
+import yaml
+
+from lf_longpo.config import (
+    GenerateConfig,
+    LongMabConfig,
+    LongMabGenerateConfig,
+    LongQAConfig,
+    LongRewardConfig,
+    LongRewardGenerateConfig,
+)
 from lf_longpo.config.loading import load_config
 from lf_longpo.errors import UserError
+from lf_longpo.files.run_dir import changed_settings
 
 GOOD = """
 method: longmab
@@ -100,3 +111,71 @@ def test_several_greedy_samples_are_refused(tmp_path):
     file.write_text("{input: q, output_dir: o, samples: 3, model: {backend: openai, model: m}}")
     with pytest.raises(UserError, match="are all the same"):
         load_config(LongQAConfig, file)
+
+
+MODEL = {"model": "m", "base_url": "http://127.0.0.1/v1"}
+GENERATION = {
+    "input": "q.jsonl",
+    "output_dir": "run",
+    "dataset_name": "d",
+    "tokenizer": "t",
+    "policy": MODEL,
+    "pairs": {"template": "llama3"},
+}
+
+
+@pytest.mark.parametrize(
+    ("own", "kind"),
+    [
+        ({"method": "longmab", "longmab": {"rounds": 3}}, LongMabGenerateConfig),
+        ({"method": "longreward", "judge": MODEL, "longreward": {"num_samples": 6}}, LongRewardGenerateConfig),
+    ],
+)
+def test_each_method_has_its_own_configuration(own, kind):
+    config = GenerateConfig.model_validate(GENERATION | own)
+    assert type(config) is kind
+    assert GenerateConfig.model_validate_json(config.model_dump_json()) == config
+    others = {"longmab", "longreward", "judge", "responses"} - set(kind.model_fields)
+    assert not others & set(config.model_dump())
+
+
+@pytest.mark.parametrize(
+    ("own", "others"),
+    [
+        ({"method": "longmab"}, {"judge": None, "responses": None, "longreward": LongRewardConfig().model_dump()}),
+        ({"method": "longreward", "judge": MODEL}, {"longmab": LongMabConfig().model_dump()}),
+    ],
+)
+def test_a_resolved_configuration_of_an_earlier_version_is_the_same(tmp_path, own, others):
+    """It holds the sections of both methods."""
+    config = GenerateConfig.model_validate(GENERATION | own | {"output_dir": str(tmp_path)})
+    saved = config.model_dump(mode="json") | others
+    assert GenerateConfig.model_validate(saved) == config
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(saved))
+    assert changed_settings(config, tmp_path) == {}
+    other_method = {"method": "longreward", "judge": MODEL} if own["method"] == "longmab" else {"method": "longmab"}
+    other = GenerateConfig.model_validate(GENERATION | other_method | {"output_dir": str(tmp_path)})
+    assert changed_settings(other, tmp_path) == {"method": (own["method"], other.method)}
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"method": "longmab", "longreward": {"num_samples": 3}}, "longreward: not for method: longmab; remove it"),
+        ({"method": "longmab", "longreward": {"no_such": 3}}, "longreward: not for method: longmab; remove it"),
+        ({"method": "longmab", "judge": MODEL}, "judge: not for method: longmab; remove it or change the method"),
+        ({"method": "longmab", "responses": "r.jsonl"}, "responses: not for method: longmab"),
+        ({"method": "longmab", "policy": None}, "method: longmab needs a policy; add the section policy"),
+        ({"method": "longmab", "longmab": {"round": 3}}, r"unknown key longmab\.round; did you mean rounds\?"),
+        ({"method": "longreward", "longmab": {"rounds": 3}, "judge": MODEL}, "longmab: not for method: longreward"),
+        (
+            {"method": "longmob", "longmab": {"rounds": 3}},
+            "^settings: method: Input should be 'longmab' or 'longreward'",
+        ),
+        ({}, "^settings: method is missing$"),
+    ],
+)
+def test_sections_of_the_other_method_are_named(own, message):
+    overrides = [f"{name}={json.dumps(value)}" for name, value in (GENERATION | own).items()]
+    with pytest.raises(UserError, match=message):
+        load_config(GenerateConfig, None, overrides)

@@ -41,15 +41,15 @@ def test_json_and_parquet(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("not json", r"line 2 is not JSON.*one object a line"),
-        ("[1]", r"line 2: an object with id, question, answer, context is needed, not list"),
+        ("not json", r"line 2 is not JSON.*one object per line"),
+        ("[1]", r"line 2: must be an object with id, question, answer, context, not list; write one object per row"),
         (json.dumps(GOOD | {"id": "b", "question": " "}), r"line 2: the field question is empty"),
         (json.dumps({k: v for k, v in GOOD.items() if k != "context"}), r"line 2: the field context is missing"),
         (json.dumps(GOOD | {"id": "b", "answer": []}), r"line 2: the field answer is an empty list"),
         (json.dumps(GOOD | {"id": "b", "answer": ["x", ""]}), r"line 2: the field answer is empty"),
         (json.dumps(GOOD | {"id": "b", "answer": 3}), r"line 2: the field answer must be text"),
         (json.dumps(GOOD | {"id": 1.5}), r"line 2: the field id must be text, not float"),
-        (json.dumps(GOOD), r"line 2: id 'a' stands already in .*line 1; make ids unique"),
+        (json.dumps(GOOD), r"line 2: id 'a' is already used in .*line 1; make ids unique"),
     ],
 )
 def test_bad_lines_are_named(tmp_path, line, message):
@@ -89,11 +89,11 @@ def test_csv_with_line_breaks_quotes_and_contexts_of_any_length(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("id,question,answer,context\na,Q,A,T\nb,Q,A,T,more\n", "line 3: 5 cells, and the header has 4"),
+        ("id,question,answer,context\na,Q,A,T\nb,Q,A,T,more\n", "line 3: 5 cells, but the header has 4"),
         ('id,question,answer,context\na,Q,A,"T\nU"\nb,Q,,T\n', "line 4: the field answer is empty"),
         ("id;question;answer;context\na;Q;A;T\n", r"line 2: .*missing; .*\(the row has id;question;answer;context\)"),
         ('id,question,answer,context\na,Q,A,"T', "line 2: not CSV: unexpected end of data"),
-        ("id,id,question\n", "line 1: two columns have one name"),
+        ("id,id,question\n", "line 1: two columns have the same name"),
     ],
 )
 def test_bad_csv_is_named_by_line(tmp_path, text, message):
@@ -109,9 +109,9 @@ def test_json_lines_in_a_json_file_and_endings_in_upper_case(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["q.jsonl", "q.json", "q.csv", "q.parquet"])
-def test_a_pointer_of_git_lfs_is_told_from_the_data(tmp_path, name):
+def test_a_git_lfs_pointer_is_an_error(tmp_path, name):
     (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1e08\nsize 886\n")
-    with pytest.raises(UserError, match=f"{name} is a pointer of Git LFS and not the data; run git lfs pull"):
+    with pytest.raises(UserError, match=f"{name} is a Git LFS pointer, not the data; run git lfs pull"):
         check_questions(Source(str(tmp_path / name)))
 
 
@@ -128,8 +128,8 @@ def test_one_object_over_several_lines_is_one_row(tmp_path):
     ("changes", "said"),
     [
         ({"context": ["One.", "Two."]}, "the field context must be text, not list; join its passages into one text"),
-        ({"context": {"title": []}, "supporting_facts": []}, "not dict; longpo synthesize multihop makes questions"),
-        ({"context": None, "paragraphs": [{}]}, "context is missing; .*; longpo synthesize multihop makes questions"),
+        ({"context": {"title": []}, "supporting_facts": []}, "not dict; run longpo synthesize multihop"),
+        ({"context": None, "paragraphs": [{}]}, "context is missing; .*; run longpo synthesize multihop"),
         ({"answer": "['Thun', 'in Thun']"}, "the field answer holds a list as text; write the questions as .jsonl"),
         ({"answer": 42}, "the field answer must be text or a list of texts, not int; write it as text"),
         (
@@ -156,7 +156,7 @@ def test_all_bad_rows_are_reported_at_once_the_first_ten_and_the_number(tmp_path
     first, *lines, last = str(error.value).splitlines()
     assert (first, last) == ("14 rows cannot be used:", "... and 4 more")
     assert [line.split(", line ")[1].split(":")[0] for line in lines] == [str(number) for number in range(2, 12)]
-    assert "line 3: id '0' stands already in" in lines[1]
+    assert "line 3: id '0' is already used in" in lines[1]
 
 
 @pytest.mark.parametrize("field", ["id", "question", "answer", "context", "extra"])
@@ -173,10 +173,10 @@ def test_bad_files_are_named(tmp_path):
     with pytest.raises(UserError, match=r"no file .*nowhere\.jsonl"):
         check_questions(Source(str(tmp_path / "nowhere.jsonl")))
     (tmp_path / "q.txt").write_text("x")
-    with pytest.raises(UserError, match=r"is none of \.jsonl, \.json, \.parquet"):
+    with pytest.raises(UserError, match=r"is not one of \.jsonl, \.json, \.parquet"):
         check_questions(Source(str(tmp_path / "q.txt")))
     (tmp_path / "q.parquet").write_text("x")
-    with pytest.raises(UserError, match=r"is no Parquet file that can be read \(after record 0\)"):
+    with pytest.raises(UserError, match=r"cannot be read as Parquet \(after record 0\)"):
         check_questions(Source(str(tmp_path / "q.parquet")))
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(UserError, match="holds no questions"):
@@ -186,7 +186,7 @@ def test_bad_files_are_named(tmp_path):
         check_questions(Source(str(tmp_path / "latin.jsonl")))
 
 
-@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real data is not beside the checkout")
+@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real data is not next to the checkout")
 def test_longreward_data_is_read_as_it_is():
     (question,) = read_questions(Source(str(REAL_DATA / "longreward_sft.jsonl")))
     assert len(question.context) > 40_000

@@ -1,4 +1,4 @@
-"""How a run ends that cannot go on: what is under way comes back and is kept, and no call is made for nothing."""
+"""The end of a run that cannot go on: calls under way come back and are kept, and no further call is made."""
 
 import json
 
@@ -24,7 +24,8 @@ def judged_run(stub, tmp_path, questions, **longreward):
     """A LongReward run whose policy is its judge."""
     config = a_run(stub, tmp_path, questions, max_concurrency=8)
     data = config.model_dump(exclude={"longmab"}, exclude_defaults=True, mode="json")
-    return GenerateConfig(**data | {"method": "longreward", "judge": data["policy"], "longreward": longreward})
+    data |= {"method": "longreward", "judge": data["policy"], "longreward": longreward}
+    return GenerateConfig.model_validate(data)
 
 
 def kept_calls(tmp_path):
@@ -134,7 +135,7 @@ async def test_a_judge_that_refuses_every_call_ends_the_run_before_all_is_sample
         assert len(refused) <= 30 and stub.chats - len(refused) < 40 * 5 / 4
 
 
-async def test_a_server_that_refuses_the_list_of_models_is_told_before_any_work(key, tmp_path):
+async def test_a_server_that_refuses_the_list_of_models_is_reported_before_any_work(key, tmp_path):
     class Closed(Stub):
         async def _models(self, request):
             return answer(403, "no scope")
@@ -222,7 +223,7 @@ def test_the_calls_of_one_question_share_a_prompt_and_count_once():
 async def test_a_second_start_tries_the_few_refused_calls_again(key, tmp_path):
     """After the others were answered, equal refusals are those of single prompts."""
     with Stub() as stub:
-        bad = [f"code of place{number}?" for number in (1, 2, 3, 4)]
+        bad = [f"code of place{number}?" for number in (12, 13, 14, 15)]
         stub.fail = lambda body: answer(400, "odd prompt") if any(one in str(body) for one in bad) else None
         config = a_run(stub, tmp_path, 16)
         first = await generate(config)

@@ -1,4 +1,4 @@
-"""Where calls go and when: turns, paces, quotas, several servers, and runs that are interrupted."""
+"""Where and when calls are made: turns, paces, quotas, several servers, and interrupted runs."""
 
 import asyncio
 import itertools
@@ -21,7 +21,7 @@ from lf_longpo.models import quota
 from lf_longpo.models.openai_chat import OpenAIChat
 from lf_longpo.models.pace import Pace
 from lf_longpo.models.serving import server_arguments
-from lf_longpo.models.turns import PLACE, Turns
+from lf_longpo.models.turns import Turns
 
 
 def a_run(stub, folder, questions=12, **policy):
@@ -30,15 +30,14 @@ def a_run(stub, folder, questions=12, **policy):
     data = run_settings(stub, folder, write_jsonl(folder / "q.jsonl", code_questions(questions)))
     data["longmab"]["init"] = "random"
     data["policy"] |= policy
-    return GenerateConfig(**data)
+    return GenerateConfig.model_validate(data)
 
 
 async def test_the_oldest_goes_first_and_at_the_end_the_longest_chain():
     turns, order = Turns(lambda: 1), []
 
-    async def call(name, place, behind):
-        PLACE.set(place)
-        async with turns.take(behind):
+    async def call(name, rank, following):
+        async with turns.take(rank, following):
             order.append(name)
             await asyncio.sleep(0)
 
@@ -51,7 +50,7 @@ async def test_turns_of_those_who_give_up_go_to_others():
     turns, done = Turns(lambda: 2), []
 
     async def call(number):
-        async with turns.take(0):
+        async with turns.take(0, 0):
             await asyncio.sleep(0.01)
             done.append(number)
 

@@ -1,4 +1,4 @@
-"""Damaged input files: each is read right, or refused in words that name the file and the line."""
+"""Damaged input files: each is read correctly, or refused with an error that names the file and the line."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ from lf_longpo.export.export import export
 from lf_longpo.files.faults import Faults
 from lf_longpo.files.run_dir import save_settings
 from lf_longpo.files.tables import places_and_rows
-from lf_longpo.longreward.response_files import Asked, check_files
+from lf_longpo.longreward.given_responses import KnownQuestion, check_files
 from lf_longpo.longreward.score_file import _questions
 from lf_longpo.plugin.entries import describe_dataset
 from lf_longpo.plugin.registry import register_dataset
@@ -169,7 +169,7 @@ def score_response_file(draw, path, rows, whole):
     config = configs.ScoreConfig(responses=str(path))
     with Faults() as faults:
         asked = list(_questions(config, faults))
-    known = {one.id: Asked(one.question, "", "") for one in asked}
+    known = {one.id: KnownQuestion(one.question, "", "") for one in asked}
     given = check_files(path.parent / "nowhere", str(path), known)
     assert not whole or sorted(one.idx for its in given.values() for one in its) == sorted(row["idx"] for row in rows)
     assert {one.id for one in asked} == set(given)
@@ -198,7 +198,7 @@ def read_hops(draw, path, rows, whole):
     passed_over = Faults("questions")
     with Faults() as faults:
         found = [one for _, one in read_multihop(places_and_rows(str(path), faults=faults), passed_over)]
-    passed_over.passed_over().encode()
+    passed_over.warning().encode()
     for one in found:
         assert one.supporting and all(document.text.strip() for document in (*one.supporting, *one.distracting))
         assert one.question.strip() and all(answer.strip() for answer in one.answers)
@@ -234,8 +234,9 @@ READERS = [
 # What is wrong with a file and not with a line of it.
 OF_THE_FILE = re.compile(
     "holds no questions|holds no articles|no document is left|"
-    "is no Parquet file|is no JSON|is not JSON|is not UTF-8|two columns|no rows|there are no rows|"
-    "no response belongs|Parquet cannot hold|must hold a list|is no data set of pairs|have one name"
+    "cannot be read as Parquet|is no JSON|is not JSON|is not UTF-8|two columns|no rows|there are no rows|"
+    "no row with named columns|no response belongs|Parquet cannot hold|must hold a list|is not a data set of pairs|"
+    "have one name"
 )
 
 

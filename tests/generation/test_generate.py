@@ -67,7 +67,7 @@ async def test_a_run_from_questions_to_a_registered_data_set(stub, tmp_path, tok
     assert stub.embedded_texts - 1 == sum(len(probe["initial_values"]) + 1 for probe in probes)  # 1: is it there?
 
 
-async def test_a_finished_run_calls_nobody(stub, tmp_path):
+async def test_a_finished_run_makes_no_calls(stub, tmp_path):
     config = settings(stub, tmp_path)
     await generate(config)
     first = (tmp_path / "data/codes.jsonl").read_bytes()
@@ -78,7 +78,7 @@ async def test_a_finished_run_calls_nobody(stub, tmp_path):
     assert (tmp_path / "data/codes.jsonl").read_bytes() == first
 
 
-async def test_pairs_are_made_anew_for_another_cutoff_without_a_call(stub, tmp_path, tokenizer):
+async def test_pairs_are_recreated_for_another_cutoff_without_a_call(stub, tmp_path, tokenizer):
     await generate(settings(stub, tmp_path))
     made = stub.chats
     before = rows(tmp_path / "data/codes.jsonl")
@@ -153,7 +153,7 @@ async def test_rate_limits_and_server_errors_are_tried_again(stub, tmp_path):
     assert result.summary["failed"] == 0 and result.exit_code == 0
 
 
-async def test_calls_carry_seeds_unless_told_otherwise(stub, tmp_path):
+async def test_calls_have_seeds_unless_set_otherwise(stub, tmp_path):
     await generate(settings(stub, tmp_path, policy={"send_seed": False}))
     assert stub.chats == 42 and stub.seeded == 0
     (tmp_path / "again").mkdir()
@@ -222,13 +222,13 @@ async def test_a_context_longer_than_the_window_loses_its_middle(stub, tmp_path)
         assert probe.endswith('form "The answer is ...".')
 
 
-async def test_broken_journal_lines_are_work_owed_again(stub, tmp_path):
+async def test_the_work_of_broken_journal_lines_is_done_again(stub, tmp_path):
     config = settings(stub, tmp_path)
     await generate(config)
     whole, made = (tmp_path / "data/codes.jsonl").read_bytes(), stub.chats
     journal = tmp_path / "run/rollouts.jsonl"
     lines = journal.read_text().splitlines(keepends=True)
-    lines[4] = '{"id": "q0"}\n'  # not all of a roll-out
+    lines[4] = '{"id": "q0"}\n'  # a part of a rollout
     journal.write_text("".join(lines[:-1]) + lines[-1][:30])
     (tmp_path / "run/calls.sqlite").unlink()
     await generate(config)
@@ -285,7 +285,7 @@ def test_a_recipe_that_cannot_be_read_does_not_spoil_the_end_of_a_run(stub, tmp_
         ("policy.backend=transformers policy.base_url=null policy.model=/nowhere tokenizer=smollm2-135m", "/nowhere"),
     ],
 )
-def test_bad_settings_are_one_message_and_leave_nothing_behind(stub, tmp_path, capsys, monkeypatch, override, message):
+def test_bad_settings_are_one_message_and_write_nothing(stub, tmp_path, capsys, monkeypatch, override, message):
     questions = write_jsonl(tmp_path / "q.jsonl", code_questions(2))
     config = tmp_path / "c.yaml"
     config.write_text(yaml.safe_dump(run_settings(stub, tmp_path, questions)))
@@ -297,7 +297,7 @@ def test_bad_settings_are_one_message_and_leave_nothing_behind(stub, tmp_path, c
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.yaml", "q.jsonl"] and not data.exists()
 
 
-def test_a_server_that_is_none_is_told_so(tmp_path, capsys, key):
+def test_an_address_without_a_chat_server_is_reported(tmp_path, capsys, key):
     """A web page, a list, an object without data: whatever answers at base_url, one message."""
     for number, text in enumerate(("<html>hello</html>", "[]", '{"data": [{"id": 7}]}')):
         with Stub() as stub:

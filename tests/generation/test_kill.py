@@ -77,7 +77,7 @@ def test_three_kills_change_nothing(tmp_path, key):
                 os.kill(run.pid, signal.SIGKILL) if len(stub.requests) >= calls else None
             )
             assert run.wait(180) == -signal.SIGKILL, run.stderr.read()
-            # Calls that the server saw and whose answer had not reached the client's cache are the only ones owed.
+            # Only calls may be repeated that the server saw and that had no reply in the client's cache yet.
             repeats_allowed += len(stub.requests) - finished_calls(tmp_path / "killed")
         stub.on_chat = lambda _: None
         assert main(["generate", str(config)]) == 0
@@ -100,7 +100,7 @@ def judged_answer(prompt, seed):
 
 
 @pytest.mark.slow
-def test_a_killed_evaluation_carries_on(tmp_path, key):
+def test_a_killed_evaluation_resumes(tmp_path, key):
     rows = [
         {
             "_id": str(n),
@@ -151,7 +151,7 @@ def asked_and_answered(prompt, seed):
 
 
 @pytest.mark.slow
-def test_a_killed_self_instruction_carries_on(tmp_path, key):
+def test_a_killed_self_instruction_resumes(tmp_path, key):
     made, calls = {}, {}
     for name, kill_at in (("whole", ()), ("killed", (19,))):
         folder = tmp_path / name
@@ -193,7 +193,7 @@ def test_a_killed_self_instruction_carries_on(tmp_path, key):
 
 
 @pytest.mark.slow
-def test_a_second_run_in_the_same_folder_is_told_so(tmp_path, key, capsys):
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path, key, capsys):
     with Stub(delay=2.0) as stub:
         config = write_config(stub, tmp_path / "busy")
         first = start(config)

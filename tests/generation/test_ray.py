@@ -66,7 +66,7 @@ def test_what_a_cluster_cannot_keep_is_refused(key, tmp_path):
         with pytest.raises(UserError, match="max_cost"):
             generate_on_ray(config.model_copy(update={"max_cost": 1.0}), "local")
         asyncio.run(generate(config))
-        with pytest.raises(UserError, match="begun without --ray"):
+        with pytest.raises(UserError, match="began without --ray"):
             generate_on_ray(config, "local")
 
 
@@ -82,7 +82,7 @@ def test_a_kill_before_the_first_shard_leaves_a_run_that_can_be_resumed(stub, tm
     assert json.loads((folder / "shards.json").read_text()) == {"edges": list(range(0, 41, 5))}
     # Killed after that, and the cluster has another size now.
     assert ranges(_shards(config, folder, 40, workers=5)) == ranges(shards)
-    with pytest.raises(UserError, match="begun for other questions"):
+    with pytest.raises(UserError, match="began with other questions"):
         _shards(config, folder, 39, workers=2)
     (folder / "shards.json").write_text("[]")
     with pytest.raises(UserError, match=r"shards\.json does not hold the edges of the shards"):

@@ -1,7 +1,7 @@
 """The forms in which judges write their verdicts, and what the published rules make of them."""
 
 import pytest
-from test_reference import needs_vectors, vectors
+from reference_vectors import needs_vectors, vectors
 
 from lf_longpo.evaluation.winrate import _parse
 from lf_longpo.judging.verdicts import own_verdict, rating_between

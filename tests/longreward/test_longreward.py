@@ -1,4 +1,4 @@
-"""LongReward against a judge whose answers are scripted, computed by hand beside it."""
+"""LongReward with a judge of scripted replies, compared with values computed by hand."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ def stage_of(prompt: str) -> str:
 
 
 def case(prompt: str) -> str:
-    """The part behind the examples."""
+    """The part after the examples."""
     return prompt[max(prompt.rfind("\n--- The"), prompt.rfind("\n--- 待")) :]
 
 
@@ -346,7 +346,7 @@ async def test_sampling_then_scoring(stub, tmp_path):
 
 
 async def test_a_run_of_the_published_scripts_is_carried_on(stub, tmp_path):
-    """Their files beside each other in one folder: half the extractions and some scores are there."""
+    """All of their files are in one folder, with half of the extractions and some scores."""
     worths = {0: 1, 1: 9, 2: 5, 3: 5, 4: 5}
     folder = tmp_path / "run"
     folder.mkdir()
@@ -444,7 +444,7 @@ async def test_the_estimate_is_near_what_the_run_takes(stub, tmp_path, tokenizer
 
 
 async def test_expected_ratings_need_no_readable_verdict(stub):
-    """The judge never rates; its probabilities behind the brackets that are put into its mouth do."""
+    """The judge never writes a rating; its token probabilities after the given brackets are the rating."""
     seen = []
 
     def weights(prompt: str, start: str) -> dict[str, float]:
@@ -476,7 +476,7 @@ async def test_expected_ratings_need_no_readable_verdict(stub):
 
 
 async def test_expected_ratings_are_read_from_a_verdict_that_is_there(stub, monkeypatch):
-    """A hosted model tells probabilities, but starts no reply where another one stopped."""
+    """A hosted model reports probabilities, but does not continue a reply."""
     stub.weights = lambda prompt, start: {"Fully": 0.25, "Part": 0.75} if "<claim>" in prompt else {"9": 0.5, "10": 0.5}
     stub.answer = judge = Judge()
     settings, no_analysis = JudgingConfig(chunk_size=256, rating="expected"), JudgingConfig(analysis_tokens=0)
@@ -543,7 +543,7 @@ async def test_what_was_paid_for_counts_though_it_is_lost(stub):
 
 
 @pytest.mark.parametrize("told", [{"prompt_tokens_details": {"cached_tokens": 60}}, {"prompt_cache_hit_tokens": 60}])
-async def test_the_share_of_the_servers_prefix_cache_is_told(stub, told):
+async def test_the_share_of_the_servers_prefix_cache_is_reported(stub, told):
     stub.answer = Judge()
     plain = stub.reply_to
     stub.reply_to = lambda body: plain(body) | {"usage": {"prompt_tokens": 80, "completion_tokens": 5} | told}
@@ -555,7 +555,7 @@ async def test_the_share_of_the_servers_prefix_cache_is_told(stub, told):
 
 
 async def test_samples_that_all_fail_leave_nothing_running(stub, tmp_path):
-    """The extraction that was begun beside them is waited for and kept."""
+    """The extraction that began at the same time is waited for and kept."""
     judge = Judge()
     stub.answer = judge
     stub.fail = lambda body: (
@@ -568,7 +568,7 @@ async def test_samples_that_all_fail_leave_nothing_running(stub, tmp_path):
 
 
 async def test_fewer_samples_than_an_earlier_start_wanted(stub, tmp_path):
-    """Scores of other samples do not stand for those that are owed."""
+    """Scores of other samples do not replace missing scores."""
     stub.answer = Judge(helpfulness=by_worth)
     responses = response_rows(0, dict(enumerate((1, 2, 3, 4, 5, 6, 7, 8))))
     folder = tmp_path / "run"
@@ -591,7 +591,7 @@ async def test_changed_responses_are_refused_before_anything_is_touched(stub, tm
     assert {path: path.read_bytes() for path in tmp_path.rglob("run/*.jsonl")} == before
 
 
-async def test_expected_ratings_need_a_server_that_tells_probabilities(stub):
+async def test_expected_ratings_need_a_server_that_reports_probabilities(stub):
     stub.answer = Judge()
     async with judge_on(stub, JudgingConfig(rating="expected")) as longreward:
         longreward._calls._model.continues_replies = False  # as at a hosted provider's own address
@@ -625,7 +625,7 @@ async def test_once_makes_once_and_lets_go():
     two.cancel()
     await asyncio.gather(one, two, return_exceptions=True)
     await asyncio.sleep(0.01)
-    assert len(asyncio.all_tasks()) == 1  # nobody waited for it any more
+    assert len(asyncio.all_tasks()) == 1  # nothing waits for it
 
 
 async def test_the_worst_error_is_raised_once_all_calls_have_come_back():

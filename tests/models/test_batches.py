@@ -17,7 +17,7 @@ from prepared import Prepared
 from pydantic import ValidationError
 from stub import KEY
 
-from lf_longpo.config import ChatConfig, GenerateConfig
+from lf_longpo.config import ChatConfig, GenerateConfig, LongMabGenerateConfig
 from lf_longpo.errors import UserError
 from lf_longpo.generation.generate import generate
 from lf_longpo.models import batch_chat, batches
@@ -54,7 +54,7 @@ def settings(stub, folder, batch=True):
 
 
 def configured(*args):
-    return GenerateConfig(**settings(*args))
+    return GenerateConfig.model_validate(settings(*args))
 
 
 def data_set(folder):
@@ -94,7 +94,7 @@ async def test_a_provider_like_zhipu_and_a_judge_of_its_own(quick, tmp_path, exp
         data = settings(stub, tmp_path)
         stub.answer = lambda prompt, seed: judged(prompt, seed).replace("So.", "So.\u2028\u0085And:")
         data["judge"] = data["judge"] | {"timeout": 61.0}
-        result = await generate(GenerateConfig(**data))
+        result = await generate(GenerateConfig.model_validate(data))
         assert data_set(tmp_path) == expected[0] and result.summary["failed"] == 0
         assert set(stub.paid.values()) == {1} and len(stub.batches) > 12
 
@@ -330,8 +330,8 @@ def test_batches_of_what_has_none_are_refused(changes, complaint):
 
 
 def test_rollouts_are_no_batches():
-    with pytest.raises(ValidationError, match="each roll-out waits for the one before"):
-        GenerateConfig(
+    with pytest.raises(ValidationError, match="each rollout waits for the one before"):
+        LongMabGenerateConfig(
             method="longmab", input="q", output_dir="o", dataset_name="d", policy={"model": "m", "batch": True},
             pairs={"template": "t"},
         )  # fmt: skip

@@ -97,7 +97,7 @@ def test_an_error_of_another_kind_is_not_called_a_full_disk(cache, monkeypatch):
 def test_a_cache_folder_that_cannot_be_made(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(UserError, match="cannot be made: Not a directory; set XDG_CACHE_HOME to another folder"):
+    with pytest.raises(UserError, match="cannot be created: Not a directory; set XDG_CACHE_HOME to another folder"):
         cache_folder("views")
 
 

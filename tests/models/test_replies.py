@@ -12,7 +12,7 @@ from stub import MODEL, deterministic_answer
 from lf_longpo.cli.generation_output import print_generation
 from lf_longpo.config import ChatConfig, EmbedderConfig, GenerateConfig, SamplingConfig
 from lf_longpo.errors import CallFailed, Refused, TryAgain, UserError
-from lf_longpo.export.scored_responses import answered
+from lf_longpo.export.run_responses import answered_questions
 from lf_longpo.generation.generate import generate
 from lf_longpo.models.cache import CallCache
 from lf_longpo.models.chat import ChatRequest
@@ -177,7 +177,8 @@ async def test_outputs_that_were_cut_off_stay_out_of_pairs(stub, tmp_path):
     assert len(pairs) > 3 and not sides & truncated
     # Allowed, they take part, without a call.
     with closing(RunFolder(tmp_path / "run")) as run:
-        assert not {(one.id, response.index) for one in answered(run) for response in one.responses} & truncated
+        kept = {(one.id, response.index) for one in answered_questions(run) for response in one.responses}
+        assert not kept & truncated
     made = stub.chats
     await generate(a_run(stub, tmp_path, questions=6, longmab={"rounds": 12}, pairs={"allow_truncated": True}))
     pairs = rows(tmp_path / "data/codes.jsonl")
@@ -201,7 +202,7 @@ async def test_responses_that_were_cut_off_are_scored_and_stay_out_of_pairs(stub
     sides = {f"{pair['id']}-{pair[f'{side}_index']}" for pair in pairs for side in ("chosen", "rejected")}
     assert pairs and not sides & truncated
     with closing(RunFolder(tmp_path / "run")) as run:
-        assert sum(len(one.responses) for one in answered(run)) == 24 - len(truncated)
+        assert sum(len(one.responses) for one in answered_questions(run)) == 24 - len(truncated)
     # Handed on to another run, they are still known as cut off.
     (given := tmp_path / "given").mkdir()
     responses = str(tmp_path / "run/sampled_responses.jsonl")
@@ -218,13 +219,13 @@ async def test_a_run_whose_outputs_are_all_cut_off_makes_no_pair_and_says_what_t
     assert (result.summary["calls"]["rollout"]["truncated"], result.summary["calls"]["embed"]["truncated"]) == (18, 0)
     print_generation(config, result.summary)
     advice = (
-        "rollout: 18 of 18 replies were cut off at their most tokens. Raise longmab.sampling.max_new_tokens and set "
-        "another output_dir, or set pairs.allow_truncated=true; the pairs hold none of them."
+        "rollout: 18 of 18 replies were cut off at their token limit. Raise longmab.sampling.max_new_tokens and set "
+        "another output_dir, or set pairs.allow_truncated=true; without it, the pairs contain no truncated replies."
     )
     told = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert advice in told and "3 too few complete responses" in told
     page = (tmp_path / "run/report.html").read_text()
-    assert advice in page and "replies cut off" in page and not (tmp_path / "data").exists()
+    assert advice in page and "truncated replies<" in page and not (tmp_path / "data").exists()
 
 
 async def test_a_cache_of_an_earlier_version_tells_what_was_cut_off(tmp_path):

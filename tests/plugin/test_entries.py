@@ -16,7 +16,7 @@ from lf_longpo.files.faults import Faults
 from lf_longpo.plugin.entries import describe_dataset
 from lf_longpo.plugin.registry import load_dataset_info
 from lf_longpo.plugin.row_shape import DEFAULT_TAGS, drop_reason, shape_of, type_fault
-from lf_longpo.run_folder.pair_sets import find_viewed
+from lf_longpo.run_folder.pair_sets import find_pair_set
 
 ALPACA = {"instruction": "Name a river.", "input": "", "output": "Aare"}
 ALPACA_COLUMNS = {"prompt": "instruction", "query": "input", "response": "output"}
@@ -344,7 +344,7 @@ def test_rows_of_any_form_are_described_or_refused(tmp_path):
             )
         for form in (preference_rows, sharegpt_rows):
             with suppress(UserError):
-                viewed = find_viewed(str(path), tmp_path)
+                viewed = find_pair_set(str(path), tmp_path)
                 placed = placed_pairs(path, viewed.columns, faults := Faults())
                 list(form(placed, viewed.columns, shape_of(viewed.entry).tags, faults))
     assert 20 < described < 580

@@ -10,10 +10,10 @@ from test_generate import rows
 from lf_longpo.cli import main
 from lf_longpo.config import GenerateConfig
 from lf_longpo.data.review import Decision, Reviews
-from lf_longpo.export.scored_responses import answered
+from lf_longpo.export.run_responses import answered_questions
 from lf_longpo.generation.generate import generate
 from lf_longpo.run_folder.contents import RunFolder
-from lf_longpo.run_folder.pair_sets import find_viewed
+from lf_longpo.run_folder.pair_sets import find_pair_set
 
 OUTPUTS = {"within": "runs/x", "absolute": "{home}/runs/x", "outside": "../x"}
 
@@ -22,7 +22,7 @@ def reject_first(run, dataset_dir):
     """As the viewer does: decides about the first registered pair of a run."""
     from lf_longpo.data.review import pair_digest
 
-    viewed = find_viewed(str(run), dataset_dir)
+    viewed = find_pair_set(str(run), dataset_dir)
     first = rows(viewed.path)[0]
     reviews = Reviews(viewed.decisions)
     reviews.decide(pair_digest(first, viewed.columns), first["id"], Decision("reject"))
@@ -41,7 +41,7 @@ async def test_decisions_of_a_run_are_found_from_elsewhere(stub, tmp_path, monke
     data |= {"output_dir": OUTPUTS[output].format(home=home), "dataset_dir": "data"}
     if output == "within":
         data["longmab"]["prompt"] = "asked.txt"
-    await generate(GenerateConfig(**data))
+    await generate(GenerateConfig.model_validate(data))
     run, pairs = Path(data["output_dir"]).resolve(), rows(home / "data/codes.jsonl")
 
     monkeypatch.chdir(elsewhere)
@@ -55,7 +55,7 @@ async def test_decisions_of_a_run_are_found_from_elsewhere(stub, tmp_path, monke
         left = rows(tmp_path / "fine/fine.jsonl")
         assert [row["id"] for row in left] == [row["id"] for row in pairs if row["id"] != rejected]
     # So are the contexts and prompts of its questions.
-    assert {one.id for one in answered(RunFolder(run))} == {f"q{number}" for number in range(6)}
+    assert {one.id for one in answered_questions(RunFolder(run))} == {f"q{number}" for number in range(6)}
 
 
 async def test_a_project_that_was_moved_keeps_its_runs_and_decisions(stub, tmp_path, monkeypatch):
@@ -63,13 +63,13 @@ async def test_a_project_that_was_moved_keeps_its_runs_and_decisions(stub, tmp_p
     write_jsonl(home / "q.jsonl", code_questions(3))
     monkeypatch.chdir(home)
     data = run_settings(stub, home, "q.jsonl") | {"output_dir": "runs/x", "dataset_dir": "data"}
-    await generate(GenerateConfig(**data))
+    await generate(GenerateConfig.model_validate(data))
     rejected = reject_first("runs/x", Path("data"))
     moved.parent.mkdir(parents=True)
     home.rename(moved)
     monkeypatch.chdir(tmp_path)
-    viewed = find_viewed("deep/down/moved/runs/x", Path("dataset_info"))
+    viewed = find_pair_set("deep/down/moved/runs/x", Path("dataset_info"))
     assert viewed.path == moved / "data/codes.jsonl"
     assert [decision.verdict for decision in Reviews(viewed.decisions).all().values()] == ["reject"]
     assert json.loads(viewed.decisions.read_text())["id"] == rejected
-    assert len(list(answered(viewed.run))) == 3
+    assert len(list(answered_questions(viewed.run))) == 3

@@ -294,9 +294,9 @@ def test_documents_that_cannot_be_used_are_named_together(tmp_path, stub, capsys
         ({"kinds": ["riddle"]}, "kinds"),
         ({"input": "nothing.pdf"}, "no file nothing.pdf"),
         ({"input": "nothing.jsonl"}, "no file nothing.jsonl"),
-        ({"input": "twice.jsonl", "max_tokens": 120}, "id 'a#1' stands already"),
+        ({"input": "twice.jsonl", "max_tokens": 120}, "id 'a#1' is already used"),
         ({"dataset_dir": "documents"}, "would be written into the input"),
-        ({"prompts": "documents"}, "is no folder with at least one of question_en.txt"),
+        ({"prompts": "documents"}, "must be a folder with at least one of question_en.txt"),
         ({"max_cost": 1}, "max_cost needs the price"),
     ],
 )

@@ -177,7 +177,7 @@ def test_odd_questions_are_passed_over_counted_and_named(tmp_path, capsys):
     assert main(["synthesize", "multihop", config]) == 0
     assert [row["id"] for row in made(tmp_path)] == [f"h{number}" for number in range(60)]
     printed = capsys.readouterr().out.replace("\n", " ")
-    assert f"questions that were passed over: {len(ODD)}" in printed and f"... and {len(ODD) - 10} more" in printed
+    assert f"skipped questions: {len(ODD)}" in printed and f"... and {len(ODD) - 10} more" in printed
     for number, (_, said) in enumerate(ODD[:10], 61):
         assert re.search(rf"line {number}[:,] {re.escape(said)}", printed), (number, said)
 
@@ -217,7 +217,7 @@ def test_lines_that_cannot_be_read_and_repeated_ids_are_refused_together(tmp_pat
         file.write('{"_id": \n')
     assert main(["synthesize", "multihop", config]) == 2
     err = capsys.readouterr().err
-    assert "3 rows cannot be used" in err and "line 3: id 'h0' stands already in" in err
+    assert "3 rows cannot be used" in err and "line 3: id 'h0' is already used in" in err
     assert "line 4: the field question holds \\ud83d" in err and "line 5 is not JSON" in err
 
 
@@ -235,7 +235,7 @@ def test_articles_without_title_or_text_are_passed_over(tmp_path, capsys):
     corpus = write_jsonl(tmp_path / "corpus.jsonl", [*empty, *articles])
     assert main(["synthesize", "multihop", config, f"corpus={corpus}"]) == 0
     printed = capsys.readouterr().err
-    assert "articles that were passed over: 3" in printed and f"{corpus}, line 2: the field text" in printed
+    assert "skipped articles: 3" in printed and f"{corpus}, line 2: the field text" in printed
     write_jsonl(corpus, empty)
     assert main(["synthesize", "multihop", config, f"corpus={corpus}"]) == 2
     assert f"corpus: 3 articles cannot be used:\n{corpus}, line 1: the field title" in capsys.readouterr().err
@@ -347,7 +347,7 @@ def test_what_is_held_out_shares_no_document_with_training(tmp_path, capsys):
 def test_ids_that_stand_twice_and_outputs_that_are_inputs_are_refused(tmp_path, capsys):
     config = write_mix(tmp_path, {"one": [question("a", english(1))], "two": [question("a", english(2))]})
     assert main(["synthesize", "mix", config]) == 2
-    assert "two.jsonl, line 1: id 'a' stands already in" in capsys.readouterr().err
+    assert "two.jsonl, line 1: id 'a' is already used in" in capsys.readouterr().err
     assert main(["synthesize", "mix", config, f"output={tmp_path / 'one.jsonl'}"]) == 2
     assert "would overwrite" in capsys.readouterr().err
 

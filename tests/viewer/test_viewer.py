@@ -1,4 +1,4 @@
-"""The viewer: driven in a real browser where there is one, and by its requests."""
+"""The viewer: its requests, and a real browser if one is installed."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from stub import Stub
 
 from lf_longpo.cli import main
 from lf_longpo.data.review import Reviews
-from lf_longpo.run_folder.pair_sets import find_viewed
+from lf_longpo.run_folder.pair_sets import find_pair_set
 from lf_longpo.viewer.app import make_app
 from lf_longpo.viewer.index import PairIndex
 
@@ -57,10 +57,10 @@ class Open:
     """The application on a data set, without a server."""
 
     def __init__(self, name, dataset_dir=Path("dataset_info"), hosts=("testserver",)):
-        viewed = find_viewed(str(name), Path(dataset_dir))
-        self.reviews = Reviews(viewed.decisions)
-        self.index = PairIndex(viewed, self.reviews.all())
-        self.client = TestClient(make_app(viewed, self.index, self.reviews, list(hosts)))
+        pairs = find_pair_set(str(name), Path(dataset_dir))
+        self.reviews = Reviews(pairs.decisions)
+        self.index = PairIndex(pairs, self.reviews.all())
+        self.client = TestClient(make_app(pairs, self.index, self.reviews, list(hosts)))
 
     def __enter__(self):
         self.index.start()
@@ -93,13 +93,13 @@ def test_lists_are_searched_filtered_sorted_and_paged(tmp_path):
         assert found(client.get("/?sort=gap_up&page=99"))[-1] == 1
         assert found(client.get("/?least_gap=0.5&most_gap=0.52")) == [59, 60, 61]
         assert found(client.get("/?least_gap=no&sort=no&state=no&page=x")) == list(range(1, 51))
-        # Through a filter's pairs one goes on within it.
+        # Previous and next stay within the filter.
         page = client.get("/pair/60?least_gap=0.5&most_gap=0.52").text
         assert 'href="/pair/59?least_gap=0.5' in page and 'href="/pair/61?least_gap=0.5' in page and "2 of 3" in page
         assert client.get("/pair/121").status_code == 404
 
 
-def test_decisions_go_to_the_side_file_and_into_the_reviewed_data_set(tmp_path, capsys):
+def test_decisions_are_saved_next_to_the_data_set_and_applied_to_the_reviewed_one(tmp_path, capsys):
     path = write_pairs(tmp_path / "p.jsonl", 4)
     before = path.read_bytes()
     with Open(path) as client:
@@ -125,15 +125,15 @@ def test_decisions_go_to_the_side_file_and_into_the_reviewed_data_set(tmp_path, 
     assert [row["id"] for row in rows] == ["q1", "q2", "q3"] and rows[0]["chosen"] == "Better\nstill."
     assert json.loads((tmp_path / "data/dataset_info.json").read_text())["fine"]["ranking"] is True
 
-    # Decisions belong to texts: a pair that was made anew is undecided again, and that is told.
+    # Decisions belong to texts: a pair that was recreated is undecided again, and the command reports it.
     write_pairs(path, 4, chosen="Another answer.")
-    assert main(register) == 2 and "is there already" in capsys.readouterr().err
+    assert main(register) == 2 and "already exists" in capsys.readouterr().err
     assert main([*register, "--overwrite"]) == 0
     assert "1 decisions are about pairs that no longer exist" in re.sub(r"\s+", " ", capsys.readouterr().out)
     assert [row["id"] for row in rows_of(tmp_path / "data/fine.jsonl")] == ["q0", "q1", "q2", "q3"]
 
 
-def test_a_file_that_was_written_anew_takes_no_decision(tmp_path):
+def test_a_file_that_has_changed_takes_no_decision(tmp_path):
     path = write_pairs(tmp_path / "p.jsonl", 3)
     with Open(path) as client:
         lines = path.read_text().splitlines()
@@ -144,7 +144,7 @@ def test_a_file_that_was_written_anew_takes_no_decision(tmp_path):
         assert not (tmp_path / "p.review.jsonl").exists()
 
 
-def test_decisions_stay_while_a_run_ends_and_goes_on(tmp_path, key):
+def test_decisions_stay_when_a_run_ends_and_resumes(tmp_path, key):
     run = make_run(tmp_path)
     summary = (run / "summary.json").read_text()
     (run / "summary.json").unlink()
@@ -160,10 +160,10 @@ def test_an_edited_pair_is_not_accepted_as_it_was(tmp_path):
     with Open(path) as client:
         client.post("/pair/1", data={"decision": "edit", "chosen": "Edited.", "rejected": "Bad 0."})
         page = client.get("/pair/1").text
-        assert 'value="accept"' not in page and "Take the edit back" in page
+        assert 'value="accept"' not in page and "Undo the edit" in page
 
 
-def test_half_a_letter_stops_nothing(tmp_path):
+def test_half_a_character_is_shown(tmp_path):
     path = write_pairs(tmp_path / "p.jsonl", 3, chosen="a \ud83d b", id="\udc00")
     with Open(path) as client:
         assert found(client.get("/")) == [1, 2, 3] and "⟨U+D83D⟩" in client.get("/pair/1").text
@@ -189,7 +189,7 @@ def test_a_reviewed_data_set_keeps_the_shape_that_it_was_registered_in(tmp_path,
     ]
 
 
-def test_other_pages_cannot_decide(tmp_path):
+def test_other_sites_cannot_decide(tmp_path):
     with Open(write_pairs(tmp_path / "p.jsonl", 2)) as client:
         assert client.get("/", headers={"host": "evil.example"}).status_code == 400
         evil = client.post("/pair/1", data={"decision": "reject"}, headers={"origin": "http://evil.example"})
@@ -208,7 +208,7 @@ def test_hostile_text_stays_text(tmp_path):
             assert "<script" not in page.text and "<img" not in page.text and "&lt;script&gt;" in page.text
         without_editor = re.sub(r"<textarea.*?</textarea>", "", client.get("/pair/1").text, flags=re.DOTALL)
         assert "\u202e" not in without_editor and "⟨U+202E⟩gnp.exe" in without_editor
-        assert "1,008,576 characters left out here" in re.sub("</?mark>", "", without_editor)
+        assert "1,008,576 characters not shown" in re.sub("</?mark>", "", without_editor)
 
 
 @pytest.mark.parametrize(
@@ -216,11 +216,11 @@ def test_hostile_text_stays_text(tmp_path):
     [
         ("nothing", "no run, file or data set 'nothing'"),
         (".", "holds no run: config.yaml is missing"),
-        ("sft.jsonl", "is no data set of pairs"),
-        ("p.csv", "is no .jsonl file here"),
+        ("sft.jsonl", "is not a data set of pairs"),
+        ("p.csv", "is not a .jsonl file here"),
     ],
 )
-def test_what_cannot_be_viewed_is_told(tmp_path, capsys, monkeypatch, name, said):
+def test_what_cannot_be_viewed_is_an_error(tmp_path, capsys, monkeypatch, name, said):
     monkeypatch.chdir(tmp_path)
     write_jsonl(tmp_path / "sft.jsonl", [{"instruction": "a", "output": "b"}])
     (tmp_path / "p.csv").write_text("a,b\n")
@@ -246,14 +246,35 @@ def test_messages_are_shown_and_edited_in_their_form(tmp_path):
     assert [message["role"] for message in made["prompt"]] == ["user", "assistant", "user"]
 
 
-def test_evidence_is_marked_where_it_stands(tmp_path, key):
+def test_the_system_prompt_and_the_history_are_shown_as_text(tmp_path):
+    row = {"q": "And of Basel?", "sys": HOSTILE, "past": [["Name a river.", "Aare & Inn"], ["Another?", None]]}
+    write_jsonl(tmp_path / "p.jsonl", [row | {"win": "Rhine", "lose": "no"}, {"q": "Why?", "win": "a", "lose": "b"}])
+    columns = {"prompt": "q", "system": "sys", "history": "past", "chosen": "win", "rejected": "lose"}
+    info = {"talks": {"file_name": "p.jsonl", "ranking": True, "columns": columns}}
+    (tmp_path / "dataset_info.json").write_text(json.dumps(info))
+    with Open("talks", tmp_path) as client:
+        page, plain = client.get("/pair/1").text, client.get("/pair/2").text
+        assert f"{len(HOSTILE) + len('Name a river.Aare & InnAnother?And of Basel?'):,}" in client.get("/").text
+    parts = re.findall(r'<h3>(.*?)</h3><pre dir="auto">(.*?)</pre>', page, re.DOTALL)
+    assert parts[0][0] == "System prompt" and "&lt;script&gt;" in parts[0][1] and "<img" not in page
+    assert parts[1:] == [
+        ("History, turn 1: user", "Name a river."),
+        ("History, turn 1: assistant", "Aare &amp; Inn"),
+        ("History, turn 2: user", "Another?"),
+        ("History, turn 2: assistant", ""),
+        ("Prompt", "And of Basel?"),
+    ]
+    assert "System prompt" not in plain and "History" not in plain and '<pre dir="auto">Why?</pre>' in plain
+
+
+def test_evidence_is_marked_in_the_context(tmp_path, key):
     run = make_run(tmp_path)
     pair = rows_of(tmp_path / "data/codes.jsonl")[0]
     rollouts = {row["round"]: row for row in rows_of(run / "rollouts.jsonl") if row["id"] == pair["id"]}
     with Open(run) as client:
         page = client.get("/pair/1").text
     arms = rollouts[pair["chosen_index"]]["arms"]
-    assert f"saw chunks {', '.join(str(arm + 1) for arm in arms)}" in page
+    assert f"prompt with chunks {', '.join(str(arm + 1) for arm in arms)}" in page
     marked = "".join(re.findall(r'<span class="on chosen(?: rejected)?">(.*?)</span>', page, re.DOTALL))
     code = re.search(r"\w+\.$", pair["input"].replace("?", "."))[0][:-1]
     assert pair["chosen_reward"] < 1 or f"The code of {code} is {pair['answer']}." in marked
@@ -268,7 +289,7 @@ def test_a_judges_analyses_and_passages_are_shown(tmp_path, key):
     with Open(run) as client:
         page = client.get("/pair/1").text
         assert client.get("/report").status_code == 200
-    assert "The judge: helpfulness" in page and "is given." in page and "50%" in page
+    assert "Judge's scores: helpfulness" in page and "is given." in page and "50%" in page
     assert re.search(r'<a href="#passage-1">passage 1</a>', page) and 'id="passage-1"' in page
     assert re.search(r'<span class="on chosen', page)
 

@@ -1,9 +1,8 @@
-"""Answers in other forms than the published one, and gold answers that say nothing."""
+"""Advice about answers in Markdown and about gold answers that every output contains, from whole runs."""
 
 import json
 from contextlib import closing
 
-import pytest
 from conftest import code_questions, run_settings, write_jsonl
 from stub import deterministic_answer
 from test_evaluate import results_of, write_config
@@ -14,52 +13,6 @@ from lf_longpo.config import GenerateConfig
 from lf_longpo.generation.generate import generate
 from lf_longpo.report.longmab_section import longmab_sections
 from lf_longpo.run_folder.contents import RunFolder
-from lf_longpo.text.answers import (
-    extract_answer,
-    has_unread_answer,
-    is_in_every_text,
-    pair_reward,
-    rollout_reward,
-    sub_exact_match,
-)
-
-
-@pytest.mark.parametrize(
-    "output",
-    [
-        "**Answer**: Rhine",
-        "### Answer\nRhine",
-        "### Final Answer\n\nRhine",
-        "**Answer**\nRhine",
-        "Reasoning：…\nAnswer：Rhine",
-        "Answer : Rhine",
-        "`Answer`: Rhine",
-        "__Answer__: Rhine",
-        "答案：Rhine",
-        "**答案是**：Rhine",
-    ],
-)
-def test_labels_in_markdown_are_read_on_request_only(output):
-    assert extract_answer(output)[1] is False and pair_reward(output, "Rhine") == 0.0
-    assert extract_answer(output, "tolerant") == ("rhine", True) and has_unread_answer(output)
-    assert pair_reward(output, "Rhine", "tolerant") == rollout_reward(output, "Rhine", "tolerant") == 1.0
-
-
-@pytest.mark.parametrize(
-    "output",
-    ["Answer: Rhine", "**Answer:** Rhine", "No idea.", "### Answer", "The answers are many.", "", "**Answer**:"],
-)
-def test_what_the_published_rule_reads_or_nobody_does_is_read_alike(output):
-    assert extract_answer(output, "tolerant") == extract_answer(output) and not has_unread_answer(output)
-
-
-@pytest.mark.parametrize("gold", ["A", "The", "!", ["Bern", "an"], "a the ..."])
-def test_a_gold_answer_of_articles_or_marks_is_in_every_text(gold):
-    assert is_in_every_text(gold) and sub_exact_match("Anything.", gold) == 1.0
-
-
-def test_a_gold_answer_with_a_word_is_not():
-    assert not any(map(is_in_every_text, ("B", "a B", "是", ["Bern", "Thun"], "5")))
 
 
 def in_markdown(prompt, seed):
@@ -96,18 +49,18 @@ async def test_answers_in_markdown_are_counted_and_make_pairs_on_request(stub, t
         assert pair["chosen_reward"] == 1.0 and "**Answer**" in pair["chosen"]
 
 
-async def test_gold_answers_that_say_nothing_are_counted_in_generation(stub, tmp_path, capsys):
+async def test_gold_answers_without_words_are_counted_in_generation(stub, tmp_path, capsys):
     questions = code_questions(4)
     questions[1]["answer"], questions[2]["answer"] = "The", [questions[2]["answer"], "!"]
     config = settings(stub, tmp_path, questions)
     summary = (await generate(config)).summary
     assert summary["gold_in_every_text"] == 2
     print_generation(config, summary)
-    words = "Questions whose gold answer is only an article or punctuation (such as A): 2."
+    words = "Questions with a gold answer of only articles or punctuation (such as A): 2."
     assert words in capsys.readouterr().out and words in (tmp_path / "run/report.html").read_text()
 
 
-def test_gold_answers_that_say_nothing_are_counted_in_evaluation(stub, tmp_path, capsys):
+def test_gold_answers_without_words_are_counted_in_evaluation(stub, tmp_path, capsys):
     rows = [
         {"id": id, "question": "Which is right?", "answer": gold, "context": "Option A: Thun. Option B: Bern."}
         for id, gold in (("1", "A"), ("2", "B"))
@@ -120,5 +73,5 @@ def test_gold_answers_that_say_nothing_are_counted_in_evaluation(stub, tmp_path,
     assert (results["gold_in_every_text"], results["unread_answers"]) == (1, 2)
     assert results["by_question"]["q"]["1"]["sub_em_output"] == 1.0  # the published value
     told = capsys.readouterr().out
-    assert "only an article or punctuation (such as A): 1." in told
+    assert "a gold answer of only articles or punctuation (such as A): 1." in told
     assert "2 outputs give their answer in Markdown" in told

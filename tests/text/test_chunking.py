@@ -1,15 +1,18 @@
+"""Cutting texts into sentences and chunks."""
+
 import random
 from itertools import pairwise
 
 import pytest
 
-from lf_longpo.errors import TextTooLong, UserError
 from lf_longpo.text.chunking import chunk_sentences, chunk_tokens, count_tokens, split_sentences
-from lf_longpo.text.fitting import CUT_MARK, cut_middle
-from lf_longpo.text.prompts import QA_FIELDS, QA_PROMPTS, fill, load_prompt
 
 ENGLISH = 'Dr. Ames came late. "Why?" she asked! He paid 3.14 euros...\n\nNobody spoke (yet). The end'
+
+
 CHINESE = "北京是中国的首都。它有很长的历史！你去过吗？“没有。”他说；然后走了……再见"
+
+
 MIXED = f"{ENGLISH}\r\n{CHINESE} \U0001f469‍\U0001f680 naïve café\t\n- item one\n- item two\n"
 
 
@@ -65,35 +68,3 @@ def test_token_chunks_join_to_the_text(tokenizer):
         assert "".join(chunks) == text
         assert len(chunks) >= count_tokens(text, tokenizer) // 16
     assert chunk_tokens("", tokenizer, 16) == []
-
-
-def test_middle_cut_keeps_both_ends_and_the_limit(tokenizer):
-    text = "BEGIN " + "middle 中间。 " * 400 + " END"
-
-    def measure(context):
-        return count_tokens(f"Read:\n{context}\nQuestion: why?", tokenizer)
-
-    for limit in (60, 200, 999):
-        cut = cut_middle(text, tokenizer, measure, limit)
-        assert limit - 8 <= measure(cut) <= limit
-        assert cut.startswith("BEGIN") and cut.endswith("END") and CUT_MARK in cut
-    assert cut_middle(text, tokenizer, measure, 10_000) == text
-    with pytest.raises(TextTooLong, match="limit is 5"):
-        cut_middle(text, tokenizer, measure, 5)
-
-
-def test_filling_looks_at_the_template_only():
-    template = "Text: {context} Question: {question}"
-    filled = fill(template, context="{question} {x} {{", question="{context}")
-    assert filled == "Text: {question} {x} {{ Question: {context}"
-
-
-def test_prompts_of_ones_own_need_their_placeholders(tmp_path):
-    own = tmp_path / "own.txt"
-    own.write_text("{context} and {question}")
-    assert load_prompt(str(own), QA_PROMPTS, QA_FIELDS, "prompt") == "{context} and {question}"
-    own.write_text("{context} and {wrong}")
-    with pytest.raises(UserError, match=r"prompt: .*own.txt must hold the placeholders \{context\}, \{question\}"):
-        load_prompt(str(own), QA_PROMPTS, QA_FIELDS, "prompt")
-    with pytest.raises(UserError, match=r"no prompt 'nope'; use one of brief, plain, reasoning"):
-        load_prompt("nope", QA_PROMPTS, QA_FIELDS, "prompt")

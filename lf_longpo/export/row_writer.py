@@ -1,4 +1,4 @@
-"""Writing rows as JSONL or Parquet, whole or not at all, however many they are."""
+"""Writing any number of rows as JSONL or Parquet, completely or not at all."""
 
 import json
 import tempfile
@@ -14,18 +14,25 @@ if TYPE_CHECKING:
     import pyarrow
 
 TYPES = (".jsonl", ".parquet")
-# Rows of a Parquet row group: with 64k tokens each some megabytes.
+# The number of rows of a Parquet row group; with 64k tokens per row, a group has some megabytes.
 _GROUP = 64
 
 
 def write_rows(target: Path, rows: Iterable[Row]) -> int:
-    """Writes rows and gives their number.
+    """Writes rows to a file.
+
+    Args:
+        target: a file that ends in one of `TYPES`.
+        rows: JSON objects.
+
+    Returns:
+        The number of rows.
 
     Raises:
-        UserError: the target is of another type, there are no rows, or columns hold values of several types.
+        UserError: the target has another ending, there are no rows, or a column holds values of several types.
     """
     if target.suffix not in TYPES:
-        raise UserError(f"{target} must end in {' or '.join(TYPES)}")
+        raise UserError(f"{target} must end in {' or '.join(TYPES)}; rename it")
     check_folder(target.parent, "output")
     number = 0
 
@@ -36,7 +43,7 @@ def write_rows(target: Path, rows: Iterable[Row]) -> int:
             line = json.dumps(row, ensure_ascii=False) + "\n"
             try:
                 line.encode()
-            except UnicodeEncodeError as error:  # from a journal of another program
+            except UnicodeEncodeError as error:  # can come from a journal that another program wrote
                 half = f"\\u{ord(line[error.start]):04x}"
                 raise UserError(
                     f"{target}: row {number} holds {half}, half of a character (a lone surrogate); replace it in the "
@@ -44,7 +51,7 @@ def write_rows(target: Path, rows: Iterable[Row]) -> int:
                 ) from None
             yield line
         if not number:
-            raise UserError(f"there are no rows to write; {target} was not written")
+            raise UserError(f"there are no rows to write, so {target} was not written; name another data set or run")
 
     if target.suffix == ".jsonl":
         write_whole(target, lines())
@@ -60,20 +67,22 @@ def _write_parquet(target: Path, lines: Iterator[str]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     schema = pyarrow.schema([])
     try:
-        # Twice: what a column holds is only known when all rows were seen.
+        # Two passes: the type of a column is known only after all rows.
         with (
             tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n", dir=target.parent) as plain,
-            replacing(target) as made,
+            replacing(target) as file,
         ):
             for batch in _batches(lines):
                 plain.writelines(batch)
-                found = pyarrow.schema([(name, _type_of(name, its)) for name, its in _columns(batch).items()])
+                found = pyarrow.schema([(name, _type_of(name, values)) for name, values in _columns(batch).items()])
                 schema = pyarrow.unify_schemas([schema, found], promote_options="permissive")
             plain.seek(0)
-            with parquet.ParquetWriter(made, schema, compression="zstd") as writer:
+            with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
                 for batch in _batches(plain):
                     columns = _columns(batch)
-                    arrays = [pyarrow.array(columns.get(one.name, [None] * len(batch)), one.type) for one in schema]
+                    arrays = [
+                        pyarrow.array(columns.get(field.name, [None] * len(batch)), field.type) for field in schema
+                    ]
                     writer.write_table(pyarrow.table(arrays, schema=schema))
     except pyarrow.ArrowException as error:
         raise UserError(

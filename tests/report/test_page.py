@@ -1,4 +1,4 @@
-"""The page about a run: what it tells, while the run goes on too, and that no text becomes markup."""
+"""The report: its contents, during a run and after it, and that no text becomes markup."""
 
 import json
 import re
@@ -11,7 +11,6 @@ from conftest import code_questions, judged, run_settings, write_jsonl
 from stub import Stub
 
 from lf_longpo.cli import main
-from lf_longpo.text.differences import differences, visible
 
 HOSTILE = (
     '<script>alert(1)</script><img src=x onerror=alert(2)> &lt;b&gt; "\u202egnp.exe\u2066 \x1b[2J </pre></details>'
@@ -36,7 +35,7 @@ class Page(HTMLParser):
 
 
 def write_run(tmp_path, stub, pairs=3, **changes):
-    """A run's folder, as if somebody had killed the run."""
+    """A run's folder, as a killed run leaves it."""
     settings = run_settings(stub, tmp_path, tmp_path / "q.jsonl") | changes
     run = tmp_path / "run"
     run.mkdir()
@@ -68,11 +67,11 @@ def test_hostile_text_stays_text(tmp_path, server):
     assert not {"script", "img"} & page.tags and not [name for name in page.attributes if name.startswith("on")]
     assert "<script>alert(1)</script>" in page.text and "onerror=alert(2)" in page.text and "&lt;b&gt;" in page.text
     assert not re.search("[\u202a-\u202e\u2066-\u2069\x1b]", page.source) and "⟨U+202E⟩gnp.exe⟨U+2066⟩" in page.text
-    assert "1,042,576 characters left out here" in page.text and len(page.source) < 500_000
+    assert "1,042,576 characters not shown" in page.text and len(page.source) < 500_000
     assert not re.search(r'(?:src|href)="?(?:http|//)', page.source)  # nothing is fetched
 
 
-def test_a_longmab_run_is_told_while_it_goes_on_and_after_it(tmp_path, server, capsys):
+def test_a_longmab_run_is_reported_during_and_after_the_run(tmp_path, server, capsys):
     questions = write_jsonl(tmp_path / "q.jsonl", code_questions(8))
     settings = run_settings(server, tmp_path, questions)
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings))
@@ -82,16 +81,16 @@ def test_a_longmab_run_is_told_while_it_goes_on_and_after_it(tmp_path, server, c
     (run / "report.html").unlink()
     assert main(["report", str(run)]) == 0
     page = Page(run / "report.html")
-    assert "still going on, or was stopped" in page.text and "No pair yet." in page.text
+    assert "it is still running, or it was stopped" in page.text and "There are no pairs yet." in page.text
     assert "Does the bandit learn?" in page.text and page.source.count("<svg") == 4
 
     assert main(["generate", str(tmp_path / "c.yaml")]) == 0
     page = Page(run / "report.html")
-    assert "This run has ended, after the stage pairs." in page.text
+    assert "This run is finished, up to the stage pairs." in page.text
     summary = json.loads((run / "summary.json").read_text())
     assert f"pairs{summary['pairs']}questions8" in page.text.replace("\n", "")
-    assert f"{summary['mean_reward']:.3f}" in page.text and "saw chunks" in page.text
-    assert "seconds a call" in page.text and f"{summary['calls']['rollout']['calls']}" in page.text
+    assert f"{summary['mean_reward']:.3f}" in page.text and "prompt with chunks" in page.text
+    assert "seconds per call" in page.text and f"{summary['calls']['rollout']['calls']}" in page.text
     assert str(run / "report.html") in capsys.readouterr().out
     # The same run gives the same page.
     before = page.source
@@ -112,18 +111,18 @@ def test_a_longreward_run_shows_its_dimensions(tmp_path, key):
     assert "responses scored16" in page.text.replace("\n", "")
 
 
-def test_lengths_that_tell_the_sides_apart_are_warned_of(tmp_path, server):
+def test_lengths_that_separate_the_responses_give_a_warning(tmp_path, server):
     run, rows = write_run(tmp_path, server, pairs=25)
     write_jsonl(run / "pairs.jsonl", rows)
     main(["report", str(run)])
     page = Page(run / "report.html")
-    assert "In 100% of the pairs the chosen response is the longer one" in page.text
+    assert "In 100% of the pairs, the chosen response is longer than the rejected one" in page.text
     # The largest gap first, the smallest first; no pair stands twice.
     shown = re.findall(r"<h3[^>]*>(Question \d+\?)", page.source)
     assert len(shown) == len(set(shown)) == 25 and shown[0] == "Question 0?" and shown[13] == "Question 24?"
 
 
-def test_odd_values_and_old_files_stop_no_report(tmp_path, server, capsys):
+def test_odd_values_and_old_files_do_not_stop_a_report(tmp_path, server, capsys):
     policy = run_settings(server, tmp_path, tmp_path / "q")["policy"]
     run, rows = write_run(tmp_path, server, policy=policy | {"base_url": "https://bob:s3cret@gw.example/v1?key=abc"})
     rows[0] |= {"chosen_reward": 0.30000000000000004, "rejected_reward": 0.0}
@@ -140,19 +139,9 @@ def test_odd_values_and_old_files_stop_no_report(tmp_path, server, capsys):
     assert "probe171" in page.text.replace("\n", "")
 
 
-def test_a_folder_without_a_generation_is_told(tmp_path, capsys):
+def test_a_folder_without_a_run_is_an_error(tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 2
     assert "holds no run: config.yaml is missing" in capsys.readouterr().err
     (tmp_path / "config.yaml").write_text("benchmark: longqa\n")
     assert main(["report", str(tmp_path)]) == 2
-    assert "is no generation's" in capsys.readouterr().err
-
-
-def test_differences_keep_the_texts():
-    first, second = "The bridge was built in 1931 by Anna.", "The bridge, 这座桥, was built in 1932."
-    sides = differences(first, second)
-    assert ["".join(piece.text for piece in side) for side in sides] == [first, second]
-    assert [piece.text for piece in sides[0] if piece.own] == ["1931 by Anna"]
-    long = "word " * 5000
-    assert "".join(piece.text for piece in differences(long, long)[0]) == long
-    assert visible("a\r\nb\u202ec", 100) == "a\nb⟨U+202E⟩c"
+    assert "is not a config of longpo generate" in capsys.readouterr().err

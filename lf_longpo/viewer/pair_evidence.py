@@ -1,5 +1,5 @@
-"""Where in its context a response comes from: the chunks that its roll-out was shown (LongMab-PO), or the passages that
-its statements were checked against (LongReward)."""
+"""The evidence of a pair's responses: the chunks in the rollout's prompt (LongMab-PO), or the passages that the judge
+compared the statements with (LongReward)."""
 
 import threading
 from collections.abc import Callable
@@ -9,12 +9,13 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from lf_longpo.config import LongMabGenerateConfig, LongRewardGenerateConfig
 from lf_longpo.data.questions import question_id, question_of, read_questions
 from lf_longpo.data.records import Rollout, names
 from lf_longpo.data.review import SIDES
 from lf_longpo.errors import UserError
 from lf_longpo.files.journal import Row, RowsById
-from lf_longpo.longmab.method import ROLLOUTS
+from lf_longpo.longmab.rollout_files import ROLLOUTS
 from lf_longpo.longreward.response_files import SCORES
 from lf_longpo.longreward.scorer import DIMENSIONS
 from lf_longpo.run_folder.contents import RunFolder
@@ -22,21 +23,22 @@ from lf_longpo.text.chunking import chunk_spans, chunk_tokens
 
 # Seconds that a page waits for the run's files to be read.
 _PATIENCE = 2.0
-# Characters by which a context is known again.
+# The number of characters by which a context is recognised in a prompt.
 _BEGINNING = 100
 
 
 class Span(NamedTuple):
-    """A part of a context that one side or both rest on."""
+    """A part of a context that is evidence of one or both responses."""
 
     start: int
     end: int
     sides: tuple[str, ...]
+    """`chosen`, `rejected`, or both."""
     label: str
 
 
 class Statement(NamedTuple):
-    """A statement of a response, as the judge checked it."""
+    """A statement of a response, and the judge's rating of it."""
 
     text: str
     support: float
@@ -45,8 +47,8 @@ class Statement(NamedTuple):
     passages: list[str]
 
 
-class Judged(NamedTuple):
-    """What the judge said about one dimension of a response."""
+class DimensionScore(NamedTuple):
+    """The judge's score of a response in one dimension."""
 
     dimension: str
     score: float
@@ -54,22 +56,20 @@ class Judged(NamedTuple):
 
 
 @dataclass(slots=True)
-class Evidence:
-    """What a run knows about a pair."""
+class PairEvidence:
+    """What a run's files hold about a pair."""
 
     context: str | None = None
-    """As it was before anything was cut off for training; None where the question is not to be had any more."""
+    """The complete context, before cutting for training; None if the question is no longer in the run's input."""
     spans: list[Span] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
-    """By side."""
-    judged: dict[str, list[Judged]] = field(default_factory=dict)
+    """By side (`chosen`, `rejected`), as the next two."""
+    scores: dict[str, list[DimensionScore]] = field(default_factory=dict)
     statements: dict[str, list[Statement]] = field(default_factory=dict)
 
 
-class Witness:
-    """Knows what the responses of a run rest on.
-
-    Finding things in a run's files takes reading them once; a thread of its own begins with that at once.
+class EvidenceReader:
+    """Finds the evidence of a run's pairs. A thread indexes the run's files, starting at once.
 
     Args:
         run: the run.
@@ -81,8 +81,8 @@ class Witness:
         self._read = threading.Event()
         threading.Thread(target=self._read_all, daemon=True).start()
 
-    def of(self, pair: Row) -> Evidence | None:
-        """The evidence of one pair; None while the run's files are still being read."""
+    def of(self, pair: Row) -> PairEvidence | None:
+        """The evidence of one pair; None while the run's files are still being indexed."""
         if not self._read.wait(_PATIENCE):
             return None
         with self._lock:
@@ -96,35 +96,35 @@ class Witness:
 
 
 class _Contexts:
-    """The contexts of a run's questions, read from its input again."""
+    """The contexts of a run's questions, from the run's input."""
 
     def __init__(self, run: RunFolder) -> None:
         self._source = run.questions
 
     def of(self, pair: Row) -> str | None:
-        """The context of a pair's question; None where it is not to be had any more, or is another one now."""
+        """The context of a pair's question; None if the question is no longer in the input, or has changed."""
         try:
             context = self._of_question(pair["id"])
         except UserError:
             return None
-        # Prompts lose the middle of their context only.
+        # A prompt contains the beginning of its context: only the middle is cut.
         return context if context is not None and context[:_BEGINNING] in pair["prompt"] else None
 
     def _of_question(self, id: str) -> str | None:
         if self._rows is not None:
             rows = self._rows.rows(id)
             return question_of(rows[-1], self._source.name, False).context if rows else None
-        return next((one.context for one in read_questions(self._source) if one.id == id), None)
+        return next((question.context for question in read_questions(self._source) if question.id == id), None)
 
     @cached_property
     def _rows(self) -> RowsById | None:
-        """Where the questions stand; only .jsonl files can be read from the middle."""
+        """The questions by id; None for other formats than .jsonl, which cannot be read from an offset."""
         path = Path(self._source.name)
         return RowsById(path, (), question_id) if path.suffix == ".jsonl" else None
 
 
 class _LongMab:
-    """The chunks that both roll-outs were shown."""
+    """The evidence of LongMab-PO pairs: the chunks in the prompts of both rollouts."""
 
     def __init__(self, run: RunFolder) -> None:
         self._run = run
@@ -134,25 +134,27 @@ class _LongMab:
     def _rollouts(self) -> RowsById:
         return RowsById(self._run.path / ROLLOUTS, names(Rollout))
 
-    def of(self, pair: Row) -> Evidence:
-        evidence = Evidence(self._contexts.of(pair))
+    def of(self, pair: Row) -> PairEvidence:
+        evidence = PairEvidence(self._contexts.of(pair))
         arms = {row["round"]: row["arms"] for row in self._rollouts.rows(pair["id"])}
-        shown = {side: arms.get(pair[f"{side}_index"], []) for side in SIDES}
-        for side, its in shown.items():
-            if its:
-                chunks = ", ".join(str(arm + 1) for arm in its)
-                evidence.notes[side] = f"round {pair[f'{side}_index'] + 1}, saw chunks {chunks}"
+        arms_of = {side: arms.get(pair[f"{side}_index"], []) for side in SIDES}
+        for side, used in arms_of.items():
+            if used:
+                chunks = ", ".join(str(arm + 1) for arm in used)
+                evidence.notes[side] = f"round {pair[f'{side}_index'] + 1}, prompt with chunks {chunks}"
         if evidence.context is not None:
+            assert isinstance(self._run.config, LongMabGenerateConfig)
             config = self._run.config.longmab
             spans = chunk_spans(evidence.context, self._run.tokenizer(), config.chunk_size, config.chunk_overlap)
-            for arm in sorted({arm for its in shown.values() for arm in its if arm < len(spans)}):
-                sides = tuple(side for side in SIDES if arm in shown[side])
-                evidence.spans.append(Span(*spans[arm], sides, f"chunk {arm + 1}"))
+            for arm in sorted({arm for used in arms_of.values() for arm in used if arm < len(spans)}):
+                sides = tuple(side for side in SIDES if arm in arms_of[side])
+                start, end = spans[arm]
+                evidence.spans.append(Span(start, end, sides, f"chunk {arm + 1}"))
         return evidence
 
 
 class _LongReward:
-    """Scores, analyses, and the passages of both responses' statements."""
+    """The evidence of LongReward pairs: scores, analyses, and the passages of both responses' statements."""
 
     def __init__(self, run: RunFolder) -> None:
         self._run = run
@@ -162,55 +164,56 @@ class _LongReward:
     def _scores(self) -> RowsById:
         return RowsById(self._run.path / SCORES, ("idx", "scores"), lambda row: _ending(str(row["idx"])))
 
-    def of(self, pair: Row) -> Evidence:
-        evidence = Evidence(self._contexts.of(pair))
-        passages = self._passages(evidence.context or "")
+    def of(self, pair: Row) -> PairEvidence:
+        evidence = PairEvidence(self._contexts.of(pair))
+        find = self._passage_finder(evidence.context or "")
         sides_of: dict[tuple[int, int], list[str]] = {}
         checked: dict[str, list[tuple[Row, list[tuple[int, int]]]]] = {}
         for side in SIDES:
             details = self._details(f"{pair['id']}-{pair[f'{side}_index']}")
-            evidence.judged[side] = [
-                Judged(name, details[name]["score"], details[name].get("analysis") or "") for name in details
+            evidence.scores[side] = [
+                DimensionScore(name, details[name]["score"], details[name].get("analysis") or "") for name in details
             ]
             for statement in details.get("faithfulness", {}).get("details") or []:
-                places = [passages(one["c_idx"], one["content"]) for one in statement.get("evidences") or []]
-                places = [place for place in places if place is not None]
-                for place in places:
-                    if side not in sides_of.setdefault(place, []):
-                        sides_of[place].append(side)
-                checked.setdefault(side, []).append((statement, places))
+                found = [find(passage["c_idx"], passage["content"]) for passage in statement.get("evidences") or []]
+                spans = [span for span in found if span is not None]
+                for span in spans:
+                    if side not in sides_of.setdefault(span, []):
+                        sides_of[span].append(side)
+                checked.setdefault(side, []).append((statement, spans))
         labels = {span: f"passage {number}" for number, span in enumerate(sorted(sides_of), 1)}
         evidence.spans = [Span(*span, tuple(sides_of[span]), label) for span, label in labels.items()]
         evidence.statements = {
             side: [
-                Statement(one["fact"], one["score"], one.get("analysis") or "", [labels[place] for place in places])
-                for one, places in its
+                Statement(row["fact"], row["score"], row.get("analysis") or "", [labels[span] for span in spans])
+                for row, spans in statements
             ]
-            for side, its in checked.items()
+            for side, statements in checked.items()
         }
         return evidence
 
     def _details(self, idx: str) -> dict[str, Row]:
-        """What the judge said by dimension; published files may lack all or some of it."""
+        """The judge's details by dimension; published files may lack some or all of them."""
         rows = [row for row in self._scores.rows(_ending(idx)) if f"-{row['idx']}".endswith(f"-{idx}")]
         details = (rows[-1].get("details") or {}) if rows else {}
         return {name: details[name] for name in DIMENSIONS if isinstance(details.get(name), dict)}
 
-    def _passages(self, context: str) -> Callable[[int, str], tuple[int, int] | None]:
-        """Tells where a passage stands, by its number and text."""
+    def _passage_finder(self, context: str) -> Callable[[int, str], tuple[int, int] | None]:
+        """Returns a function from a passage's number and text to its start and end in the context."""
+        assert isinstance(self._run.config, LongRewardGenerateConfig)
         texts = chunk_tokens(context, self._run.tokenizer(), self._run.config.longreward.evidence_chunk_size)
         edges = [0, *accumulate(map(len, texts))]
         spans = [span for span, text in zip(pairwise(edges), texts, strict=True) if text.strip()]
 
-        def place(number: int, text: str) -> tuple[int, int] | None:
+        def find(number: int, text: str) -> tuple[int, int] | None:
             if number < len(spans) and context[slice(*spans[number])] == text:
                 return spans[number]
-            start = context.find(text)  # cut in another way, by the published code
+            start = context.find(text)  # the published code cuts passages in another way
             return (start, start + len(text)) if start >= 0 and text else None
 
-        return place
+        return find
 
 
 def _ending(idx: str) -> str:
-    """The last two parts of a response's idx; published ones have another one before them."""
+    """The last two parts of a response's idx; a published idx has one more part before them."""
     return "-".join(idx.rsplit("-", 2)[-2:])

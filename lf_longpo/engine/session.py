@@ -1,0 +1,172 @@
+"""A run's session: everything that a run opens before its work and closes after it."""
+
+import json
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lf_longpo.aio import all_settled
+from lf_longpo.config import ChatConfig, EmbedderConfig, EvaluateConfig, GenerateConfig, ScoreConfig, SelfInstructConfig
+from lf_longpo.engine.failures import FAILURES, Failures
+from lf_longpo.engine.pipeline import Pipeline, Q, Tally
+from lf_longpo.engine.progress import Progress
+from lf_longpo.files.journal import check_folder, write_whole
+from lf_longpo.files.run_dir import SUMMARY, changed_settings, locked, refuse_changes, save_settings
+from lf_longpo.models.cache import CALLS, CallCache
+from lf_longpo.models.calls import Calls
+from lf_longpo.models.embedders import Embedder, make_embedder
+from lf_longpo.models.factory import make_chat
+from lf_longpo.models.ledger import Ledger
+from lf_longpo.models.turns import QuestionOrder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+RunConfig = GenerateConfig | ScoreConfig | EvaluateConfig | SelfInstructConfig
+"""The configuration of a command that calls models for many questions."""
+
+
+class Startable(Protocol):
+    """A chat model or an embedder."""
+
+    async def start(self) -> None:
+        """Loads the model, or connects to it."""
+        ...
+
+
+class Session:
+    """Holds the lock, the call cache, the ledger, the failures and the models of one run.
+
+        async with Session(config) as session:
+            session.check_settings()
+            judge = session.chat(config.judge, tokenizer)  # checks its settings
+            await session.start(judge)  # checks the model
+            session.open()  # nothing is written before this
+            ...
+            tally = await session.run(questions, number, work, in_flight, progress)
+            session.write_summary({..., **tally.counts(), **session.totals()})
+
+    When the block ends, the models close first, so that calls that still come back are kept; then the failures and
+    the call cache close, and the lock is released.
+
+    Args:
+        config: the run's.
+        patience: seconds to wait for another run in the same folder to end.
+        summary: the file in the run's folder that says how the run ended.
+    """
+
+    def __init__(self, config: RunConfig, patience: float = 0.0, summary: str = SUMMARY) -> None:
+        self.ledger = Ledger(config.max_cost)
+        """The calls, tokens and cost so far."""
+        self.failures = Failures(config.output_dir / FAILURES)
+        """What failed."""
+        self._config = config
+        self._patience = patience
+        self._summary = config.output_dir / summary
+        self._cache = CallCache(config.output_dir / CALLS)
+        self._order = QuestionOrder()
+        self._chats: dict[str, Calls] = {}
+        self._embedders: list[Embedder] = []
+        self._opened = ExitStack()
+        self._began = time.monotonic()
+
+    def check_settings(self, redone: Collection[str] = ()) -> bool:
+        """Checks the folder, and the settings against those that the folder's run began with.
+
+        Args:
+            redone: prefixes of the settings that may have changed, because what they determine is made again.
+
+        Returns:
+            Whether one of these has changed.
+
+        Raises:
+            UserError: another setting has changed, or the folder cannot be written.
+        """
+        folder = self._config.output_dir
+        changed = changed_settings(self._config, folder)
+        refuse_changes({name: values for name, values in changed.items() if not name.startswith(tuple(redone))}, folder)
+        check_folder(folder, "output_dir")
+        return bool(changed)
+
+    def chat(self, config: ChatConfig, tokenizer: "PreTrainedTokenizerBase") -> Calls:
+        """A chat model, not started. The same configuration gives the same model, which is loaded once.
+
+        Raises:
+            UserError: its settings cannot work.
+        """
+        key = config.model_dump_json()
+        if key not in self._chats:
+            model = make_chat(config, self._cache, self.ledger)
+            seed = self._config.seed
+            self._chats[key] = Calls(model, config, tokenizer, self._cache, self.ledger, seed, self._order)
+        return self._chats[key]
+
+    def embedder(self, config: EmbedderConfig) -> Embedder:
+        """An embedder, not started."""
+        embedder = make_embedder(config, self._cache, self.ledger)
+        self._embedders.append(embedder)
+        return embedder
+
+    async def start(self, *models: Startable) -> None:
+        """Starts models one after the other: libraries that load weights are not safe for several threads.
+
+        Raises:
+            UserError: one of them cannot be used.
+        """
+        for model in models:
+            await model.start()
+
+    def open(self) -> None:
+        """Locks the folder, opens the call cache, removes an old summary and old failures, and saves the settings.
+
+        Raises:
+            UserError: another run works in the folder, or its call cache cannot be used.
+        """
+        folder = self._config.output_dir
+        self._opened.enter_context(locked(folder, self._patience))
+        self._opened.callback(self._cache.close)
+        self._cache.open()
+        self.ledger.carry_over(self._cache.totals())
+        self._opened.callback(self.failures.close)
+        self.failures.clear()
+        self._summary.unlink(missing_ok=True)  # a summary means that the run has ended
+        save_settings(self._config, folder)
+
+    async def run(
+        self,
+        questions: Iterable[Q],
+        number: int,
+        work: Callable[[Q], Awaitable[None]],
+        in_flight: int,
+        progress: Progress,
+    ) -> Tally:
+        """Runs the work of all questions and shows its progress; see `Pipeline`."""
+        pipeline = Pipeline(number, work, in_flight, self.failures, progress, self.ledger, self._order)
+        with progress:
+            return await pipeline.run(questions)
+
+    def totals(self) -> dict[str, Any]:
+        """The calls by stage, their cost, and the seconds since the session began, for a summary."""
+        return {
+            "calls": {stage: totals._asdict() for stage, totals in self.ledger.stages.items()},
+            "cost": self.ledger.spent,
+            "seconds": round(time.monotonic() - self._began, 1),
+        }
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Writes the summary; from then on the run has ended."""
+        write_whole(self._summary, [json.dumps(summary, indent=2, ensure_ascii=False), "\n"])
+
+    async def __aenter__(self) -> "Session":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            chats = (chat.close() for chat in self._chats.values())
+            await all_settled(*chats, *(embedder.close() for embedder in self._embedders))
+        finally:
+            self._opened.close()

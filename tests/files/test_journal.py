@@ -1,0 +1,69 @@
+"""Journals and atomic writes."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from lf_longpo.files.journal import Journal, write_whole
+
+
+def test_an_incomplete_last_line_is_removed(tmp_path):
+    path = tmp_path / "j.jsonl"
+    with Journal(path) as journal:
+        journal.append({"id": "a", "x": "é\n"})
+        journal.append({"id": "b", "x": 2})
+    with path.open("ab") as file:
+        file.write(b'{"id": "c", "x"')
+    with Journal(path) as journal:
+        assert "c" not in journal and len(journal) == 2
+        journal.append({"id": "c", "x": 3})
+        assert journal.rows("a") == [{"id": "a", "x": "é\n"}]
+    assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == ["a", "b", "c"]
+
+
+def test_broken_lines_in_between_are_skipped(tmp_path):
+    path = tmp_path / "j.jsonl"
+    path.write_bytes(b'{"id": "a"}\n\x00\x00\x00\n{"id": "b"}\n[]\n')
+    with Journal(path) as journal:
+        assert (len(journal), journal.skipped) == (2, 2)
+        assert journal.rows("b") == [{"id": "b"}]
+
+
+def test_whole_files_appear_complete_or_not_at_all(tmp_path):
+    path = tmp_path / "sub" / "f.txt"
+    write_whole(path, ["old"])
+
+    def broken():
+        yield "new"
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_whole(path, broken())
+    assert path.read_text() == "old"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_row_that_cannot_be_written_names_the_file_and_is_removed(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    path.write_text('{"id": "a"}\n')
+    code = f"""
+import resource
+from pathlib import Path
+from lf_longpo.export.row_writer import write_rows
+from lf_longpo.files.journal import Journal
+with Journal(Path({str(path)!r})) as journal:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))
+    try:
+        journal.append({{"id": "b"}})
+    except OSError as error:
+        print(error)
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "File too large" in told and str(path) in told
+    assert path.stat().st_size == 20
+    with Journal(path) as journal:
+        assert list(journal.ids()) == ["a"]
+        journal.append({"id": "b"})
+    assert path.read_text() == '{"id": "a"}\n{"id": "b"}\n'
