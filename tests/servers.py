@@ -1,6 +1,6 @@
 """Stubs that behave as particular servers do: their paths, keys, headers, refusals, and where they put thoughts.
 
-    with ServerStub(judged, **SERVERS["deepseek"], thought=lambda prompt: "Is it [[2]]?") as stub: ...
+with ServerStub(judged, **SERVERS["deepseek"], thought=lambda prompt: "Is it [[2]]?") as stub: ...
 """
 
 from collections.abc import Callable, Mapping

@@ -193,7 +193,10 @@ class Calls:
                     self._keep(key._replace(request=f"{key.request}/lost/{uuid.uuid4().hex}"), lost, began)
                 raise
             if not completion.prompt_tokens:  # the server reports no usage, so tokens are counted here
-                used = chat_tokens(request.prompt, self._tokenizer, self._config), len(self._tokenizer.tokenize(completion.text))
+                used = (
+                    chat_tokens(request.prompt, self._tokenizer, self._config),
+                    len(self._tokenizer.tokenize(completion.text)),
+                )
                 completion = replace(completion, prompt_tokens=used[0], completion_tokens=used[1])
             self._keep(key, completion.plain(), began)
         return completion

@@ -31,9 +31,7 @@ class OpenAIChat:
         )
         self._parameters = RequestParameters(config.model)
         most = None if config.max_concurrency == "auto" else config.max_concurrency
-        self._servers = Servers(
-            [Server(url, make_chat_client(config, url), most) for url in config.base_urls]
-        )
+        self._servers = Servers([Server(url, make_chat_client(config, url), most) for url in config.base_urls])
 
     @property
     def limit(self) -> int:

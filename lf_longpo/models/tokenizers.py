@@ -113,11 +113,10 @@ def chat_ids(
     Raises:
         UserError: the template cannot render them, for example because it has no system prompt.
     """
+    messages = messages_of(prompt, config.system if config else None)
     arguments = config.template_arguments if config else {}
     try:
-        text: Any = tokenizer.apply_chat_template(
-            messages_of(prompt, config.system if config else None), add_generation_prompt=True, tokenize=False, **arguments
-        )
+        text: Any = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **arguments)
     except Exception as error:  # a template is a program and may raise any error
         fix = "remove system or extra_body.chat_template_kwargs" if config else "set another model or tokenizer"
         raise UserError(
