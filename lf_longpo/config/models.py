@@ -94,7 +94,8 @@ class ChatConfig(ServedConfig):
     """Name of the model on the server; for vllm and transformers a folder, a name on the hub, or the embedded
     `smollm2-135m`."""
     system: Annotated[str, Field(min_length=1)] | None = None
-    """System prompt, the first message of every request. Default: none."""
+    """System prompt, the first message of every request. The pairs keep the policy's in the column `system`, so that
+    training reads it, too. Default: none."""
     extra_body: dict[str, JsonValue] | None = None
     """Further parameters of every request, also in batches, as in `{chat_template_kwargs: {enable_thinking: false}}`.
     vllm takes `chat_template_kwargs` and its own sampling parameters (`top_k`, `min_p`, `stop`, ...), transformers only
@@ -236,7 +237,8 @@ class EmbedderConfig(ServedConfig):
     """Address of the server, including /v1. Default: the provider's address, or OpenAI's."""
     backend: Literal["sentence-transformers", "openai"] = "sentence-transformers"
     provider: Literal["openai", "azure", "zhipu", "local"] | None = None
-    """A known server. `azure` needs base_url, `https://RESOURCE.openai.azure.com/openai/v1`. It sets the defaults of backend, base_url and api_key_env."""
+    """A known server. It sets the defaults of backend, base_url and api_key_env. `azure` has no default base_url: set
+    `https://RESOURCE.openai.azure.com/openai/v1`."""
     model: str = "minilm"
     """A folder, a name on the hub, or the embedded `minilm`; for openai the name of the model on the server."""
     device: Device = "auto"

@@ -193,11 +193,11 @@ class Calls:
                     self._keep(key._replace(request=f"{key.request}/lost/{uuid.uuid4().hex}"), lost, began)
                 raise
             if not completion.prompt_tokens:  # the server reports no usage, so tokens are counted here
-                used = (
-                    chat_tokens(request.prompt, self._tokenizer, self._config),
-                    len(self._tokenizer.tokenize(completion.text)),
+                completion = replace(
+                    completion,
+                    prompt_tokens=chat_tokens(request.prompt, self._tokenizer, self._config),
+                    completion_tokens=len(self._tokenizer.tokenize(completion.text)),
                 )
-                completion = replace(completion, prompt_tokens=used[0], completion_tokens=used[1])
             self._keep(key, completion.plain(), began)
         return completion
 
