@@ -70,8 +70,9 @@ class OpenAIChat:
                 return None  # this server does not list its models
             refuse_error(server.base_url or OPENAI_URL, listed)
             models = {model.id: model for model in listed.data or []}
-        # Hosted providers serve aliases and older models that they do not list.
-        if models and config.model not in models and not is_hosted(server.base_url):
+        # Hosted providers serve aliases and older models that they do not list; Azure lists no deployments.
+        hosted = is_hosted(server.base_url) or config.provider == "azure"
+        if models and config.model not in models and not hosted:
             served = ", ".join(sorted(map(str, models))[:10])
             raise UserError(f"{server.base_url} does not serve {config.model!r}; it serves {served}")
         return _window_of(config.model, models)

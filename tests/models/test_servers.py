@@ -356,9 +356,10 @@ def test_overrides_reach_into_the_parameters(tmp_path):
     assert config.policy.extra_body == {"chat_template_kwargs": {"enable_thinking": False}}
 
 
-async def test_azures_key_is_in_its_header(key):
+async def test_azures_key_is_in_its_header_and_the_model_is_a_deployment(key):
     with ServerStub(**SERVERS["azure before v1"]) as stub:
-        chat = OpenAIChat(policy_of(stub, api_version="2024-10-21"))
+        stub.models_text = json.dumps({"data": [{"id": "gpt-4o"}]})  # Azure lists models, not deployments
+        chat = OpenAIChat(policy_of(stub, provider="azure", api_version="2024-10-21", model="my-deployment"))
         await chat.start()
         await chat.complete(REQUEST)
         await chat.close()
