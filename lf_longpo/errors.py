@@ -5,7 +5,7 @@
       CallFailed            a model call failed for good; it ends its question, not the run
         Refused             the server refuses the request as it is
         TryAgain            the same call may succeed later
-          NoServer          all servers must be skipped for some seconds; no call was made
+          NoServer          all servers are paused for some seconds; no call was made
       Unfinished            the run makes no more calls
         BudgetSpent         the next call could cost more than `max_cost` leaves
         Interrupted         the user asked the run to end
@@ -81,7 +81,7 @@ class TryAgain(CallFailed):
 
 
 class NoServer(TryAgain):
-    """All servers must be skipped for `after` seconds. No call was made, so this does not count as a try."""
+    """All servers are paused for `after` seconds. No call was made, so this does not count as a try."""
 
 
 class Unfinished(Exception):

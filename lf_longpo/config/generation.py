@@ -136,13 +136,6 @@ class LongMabGenerateConfig(GenerateConfig):
     """The model that writes probes and rollouts; best the model that will be trained."""
     longmab: LongMabConfig = LongMabConfig()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _has_a_policy(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("policy") is None:
-            raise ValueError("method: longmab needs a policy; add the section policy")
-        return data
-
     @model_validator(mode="after")
     def _models_fit(self) -> "LongMabGenerateConfig":
         if self.policy.batch:
@@ -162,13 +155,6 @@ class LongRewardGenerateConfig(GenerateConfig):
     """Sampled responses, as {"idx": "<question's id>-<sample>", "query", "answer"} lines. With them, the policy samples
     nothing."""
     longreward: LongRewardConfig = LongRewardConfig()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _has_a_judge(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("judge") is None:
-            raise ValueError("method: longreward needs a judge; add the section judge")
-        return data
 
     @model_validator(mode="after")
     def _has_responses(self) -> "LongRewardGenerateConfig":

@@ -165,14 +165,14 @@ def test_a_resolved_configuration_of_an_earlier_version_is_the_same(tmp_path, ow
         ({"method": "longmab", "longreward": {"no_such": 3}}, "longreward: not for method: longmab; remove it"),
         ({"method": "longmab", "judge": MODEL}, "judge: not for method: longmab; remove it or change the method"),
         ({"method": "longmab", "responses": "r.jsonl"}, "responses: not for method: longmab"),
-        ({"method": "longmab", "policy": None}, "method: longmab needs a policy; add the section policy"),
+        ({"method": "longmab", "policy": None}, "^settings: policy.model is missing; set it$"),
         ({"method": "longmab", "longmab": {"round": 3}}, r"unknown key longmab\.round; did you mean rounds\?"),
         ({"method": "longreward", "longmab": {"rounds": 3}, "judge": MODEL}, "longmab: not for method: longreward"),
         (
             {"method": "longmob", "longmab": {"rounds": 3}},
             "^settings: method: Input should be 'longmab' or 'longreward'",
         ),
-        ({}, "^settings: method is missing$"),
+        ({}, "^settings: method is missing; set it$"),
     ],
 )
 def test_sections_of_the_other_method_are_named(own, message):

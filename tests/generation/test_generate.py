@@ -272,7 +272,7 @@ def test_a_recipe_that_cannot_be_read_does_not_spoil_the_end_of_a_run(stub, tmp_
         ("policy.api_key_env=NOT_SET", "the environment variable NOT_SET is not set; put"),
         ("policy.model=other", "does not serve 'other'; it serves stub-model"),
         ("embedder.api_key_env=NOT_SET", "the environment variable NOT_SET is not set; put"),
-        ("pairs.template=llama33", "LLaMA-Factory knows no template 'llama33'; did you mean llama3"),
+        ("pairs.template=llama33", "LLaMA-Factory has no template 'llama33'; did you mean llama3"),
         ("input=nowhere.jsonl", "no file nowhere.jsonl"),
         ("tokenizer=/nowhere", "tokenizer: /nowhere does not exist; set tokenizer to a model folder or a hub name"),
         ("longmab.prompt=nope", "longmab.prompt: no prompt 'nope'"),

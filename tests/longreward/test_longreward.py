@@ -689,11 +689,11 @@ def test_longpo_score_end_to_end(stub, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"judge": None}, "needs a judge"),
+        ({"judge": None}, "judge\\n  Field required"),
         ({"policy": None}, "a policy is needed"),
         ({"longmab": {"rounds": 3}}, "longmab: not for method: longreward"),
         ({"longreward": {"num_samples": 3}}, "below longreward.min_responses"),
-        ({"longreward": {"analysis_tokens": 0, "rating": "parsed"}}, "leaves a parsed verdict no room"),
+        ({"longreward": {"analysis_tokens": 0, "rating": "parsed"}}, "leaves no tokens for a parsed verdict"),
         ({"max_cost": 1.0}, "max_cost needs the price of m"),
     ],
 )

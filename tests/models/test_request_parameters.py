@@ -78,7 +78,7 @@ def a_run(stub, folder, model, **changes):
         del data["longmab"]
     else:
         data["longmab"]["sampling"] = {"temperature": 0.8}
-    return GenerateConfig(**data | changes)
+    return GenerateConfig.model_validate(data | changes)
 
 
 @pytest.mark.parametrize("model", [MODEL, "o4-mini"])
