@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, JsonValue, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from lf_longpo.config.base import Config, Positive
 from lf_longpo.config.providers import PROVIDERS
@@ -96,7 +96,7 @@ class ChatConfig(ServedConfig):
     system: Annotated[str, Field(min_length=1)] | None = None
     """System prompt, the first message of every request. The pairs keep the policy's in the column `system`, so that
     training reads it, too. Default: none."""
-    extra_body: dict[str, JsonValue] | None = None
+    extra_body: dict[str, Any] | None = None
     """Further parameters of every request, also in batches, as in `{chat_template_kwargs: {enable_thinking: false}}`.
     vllm takes `chat_template_kwargs` and its own sampling parameters (`top_k`, `min_p`, `stop`, ...), transformers only
     `chat_template_kwargs`. Parameters that other settings set are refused."""

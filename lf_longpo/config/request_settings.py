@@ -1,5 +1,6 @@
 """What users may add to a model's requests: parameters of the body, and headers."""
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -65,6 +66,12 @@ def check_extra_body(body: Mapping[str, Any], backend: str) -> None:
                 f"extra_body.{name}: backend {backend} has no such parameter; remove it. It takes "
                 f"{', '.join(sorted(known))}"
             )
+    try:
+        json.dumps(body, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"extra_body cannot be sent as JSON ({error}); use texts, numbers, lists and mappings"
+        ) from None
     arguments = body.get(TEMPLATE_KWARGS, {})
     if not isinstance(arguments, dict):
         raise ValueError(f"extra_body.{TEMPLATE_KWARGS} is not a mapping; write it as {{enable_thinking: false}}")

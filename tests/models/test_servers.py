@@ -139,6 +139,7 @@ async def test_batches_carry_the_settings(key, tmp_path, monkeypatch):
         ({"extra_body": {"max_completion_tokens": 9}}, r"extra_body\.max_completion_tokens: set max_new_tokens"),
         ({"extra_body": {"messages": []}}, r"extra_body\.messages: set system instead"),
         ({"extra_body": {"model": "x"}}, r"extra_body\.model: set model instead"),
+        ({"extra_body": {"x": float("nan")}}, r"extra_body cannot be sent as JSON"),
         ({"extra_body": {"stream": True}}, r"extra_body\.stream: replies are read as a whole"),
         ({"extra_body": {"chat_template_kwargs": "x"}}, r"extra_body\.chat_template_kwargs is not a mapping"),
         ({"extra_body": {"chat_template_kwargs": {"tokenize": 1}}}, r"chat_template_kwargs\.tokenize: every request"),
