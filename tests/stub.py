@@ -34,6 +34,9 @@ def deterministic_answer(prompt: str, seed: int) -> str:
 class Stub:
     """The server, on a thread and loop of its own, with counters that tests read."""
 
+    path = "/v1"
+    """Path of the API."""
+
     def __init__(self, answer: Callable[[str, int], str] = deterministic_answer, delay: float = 0.0) -> None:
         self.answer = answer
         self.delay = delay
@@ -78,15 +81,15 @@ class Stub:
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         app = web.Application(client_max_size=64 * 2**20)
-        app.router.add_get("/v1/models", self._models)
-        app.router.add_post("/v1/chat/completions", self._chat)
-        app.router.add_post("/v1/embeddings", self._embeddings)
+        app.router.add_get(f"{self.path}/models", self._models)
+        app.router.add_post(f"{self.path}/chat/completions", self._chat)
+        app.router.add_post(f"{self.path}/embeddings", self._embeddings)
         self.add_routes(app)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
-        self.base_url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/v1"
+        self.base_url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}{self.path}"
         self._ready.set()
         await self._stop.wait()
         await runner.cleanup()
@@ -121,8 +124,8 @@ class Stub:
 
     def reply_to(self, body: dict) -> dict:
         """The completion of a request."""
-        prompt = body["messages"][0]["content"]
-        start = body["messages"][1]["content"] if len(body["messages"]) > 1 else ""
+        messages = [message["content"] for message in body["messages"] if message["role"] != "system"]
+        prompt, start = [*messages, ""][:2]
         assert bool(start) == bool(body.get("continue_final_message"))
         if start.rstrip("0123456789").endswith("[["):
             weights = self.weights(prompt, start)

@@ -3,7 +3,6 @@
 import argparse
 
 from lf_longpo.cli.arguments import Subparsers, add_command
-from lf_longpo.cli.settings_files import settings_commands, settings_of
 
 
 def add(subparsers: Subparsers) -> None:
@@ -17,11 +16,12 @@ def add(subparsers: Subparsers) -> None:
     )
     parser.usage = "longpo config COMMAND"
     parser.add_argument(
-        "words", nargs="+", metavar="COMMAND", help=f"one of: {', '.join(settings_commands(by_method=True))}"
+        "words", nargs="+", metavar="COMMAND", help="such as: generate longmab, score, evaluate longqa, synthesize mix"
     )
 
 
 def run(options: argparse.Namespace) -> int:
+    from lf_longpo.cli.settings_files import settings_commands, settings_of
     from lf_longpo.config.listing import commented_yaml
 
     print(commented_yaml(settings_of(options.words, settings_commands(by_method=True))), end="")

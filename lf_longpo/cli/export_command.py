@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     )
     print(f"{number:,} rows -> {options.output}")
     if options.register:
-        register_kto(options.dataset_dir, options.register, options.output)
+        register_kto(options.dataset_dir, options.register, options.output, viewed)
         print(f"registered {options.register} in {options.dataset_dir}/dataset_info.json")
     if options.push_to_hub:
         print(push(options.push_to_hub, options.output, number, options.to, viewed, options.private))

@@ -3,7 +3,6 @@
 import argparse
 
 from lf_longpo.cli.arguments import Subparsers, add_command
-from lf_longpo.cli.settings_files import settings_commands, settings_of
 
 
 def add(subparsers: Subparsers) -> None:
@@ -22,6 +21,7 @@ def add(subparsers: Subparsers) -> None:
 def run(options: argparse.Namespace) -> int:
     import json
 
+    from lf_longpo.cli.settings_files import settings_commands, settings_of
     from lf_longpo.config.listing import json_schema
 
     print(json.dumps(json_schema(settings_of(options.words, settings_commands())), indent=2, ensure_ascii=False))

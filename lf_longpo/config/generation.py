@@ -102,6 +102,11 @@ class GenerateConfig(Config):
         """One class for each method."""
         return cls.__subclasses__() or [cls]
 
+    @property
+    def system(self) -> str | None:
+        """The policy's system prompt, which training reads, too."""
+        return self.policy.system if self.policy else None
+
     @model_validator(mode="wrap")
     @classmethod
     def _of_its_method(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:

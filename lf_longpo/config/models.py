@@ -7,13 +7,14 @@ from pydantic import AfterValidator, Field, model_validator
 
 from lf_longpo.config.base import Config, Positive
 from lf_longpo.config.providers import PROVIDERS
+from lf_longpo.config.request_settings import TEMPLATE_KWARGS, check_extra_body, check_extra_headers
 
 # Default of max_concurrency with batch: true.
 _BATCHED = 20_000
 # Smaller batches are not worth the wait of up to a day.
 _BATCHED_LEAST = 1000
 # Providers without a Batch API in OpenAI's form.
-_UNBATCHED = ("anthropic", "deepseek", "local")
+_UNBATCHED = ("anthropic", "deepseek", "local", "openrouter")
 # Keys that say where a model runs.
 _LOCATION = ("backend", "provider", "base_url")
 # Keys that describe the model named by `model`.
@@ -63,6 +64,11 @@ class ServedConfig(Config):
     def _address_needs_a_server(self) -> "ServedConfig":
         if self.backend != "openai" and self.base_url:
             raise ValueError("base_url and provider need backend: openai; remove them or change the backend")
+        if self.provider == "azure" and not self.base_url:
+            raise ValueError(
+                "provider: azure needs the address of your resource; set base_url, as in "
+                "https://RESOURCE.openai.azure.com/openai/v1"
+            )
         return self
 
 
@@ -76,12 +82,33 @@ class ChatConfig(ServedConfig):
     backend: Literal["openai", "vllm", "transformers"] = "openai"
     """`openai`: any server with the OpenAI API (vLLM, SGLang, a paid service). `vllm`: a vLLM engine that the run
     starts and stops. `transformers`: in this process."""
-    provider: Literal["openai", "zhipu", "anthropic", "deepseek", "local"] | None = None
-    """A known server (`local`: port 8000 of this machine). It sets the defaults of base_url, api_key_env and
-    send_seed."""
+    provider: Literal["openai", "azure", "openrouter", "zhipu", "anthropic", "deepseek", "local"] | None = None
+    """A known server (`local`: port 8000 of this machine). It sets the defaults of base_url, api_key_env, send_seed,
+    continues_replies and token_probabilities. `azure` has no default base_url: set
+    `https://RESOURCE.openai.azure.com/openai/v1`."""
+    api_version: str | None = None
+    """Azure's version of the API, as in `2024-10-21`, for its API before v1. base_url is then
+    `https://RESOURCE.openai.azure.com/openai`, and `model` the name of the deployment. Not needed with
+    `/openai/v1`."""
     model: str
     """Name of the model on the server; for vllm and transformers a folder, a name on the hub, or the embedded
     `smollm2-135m`."""
+    system: Annotated[str, Field(min_length=1)] | None = None
+    """System prompt, the first message of every request. The pairs keep the policy's in the column `system`, so that
+    training reads it, too. Default: none."""
+    extra_body: dict[str, Any] | None = None
+    """Further parameters of every request, also in batches, as in `{chat_template_kwargs: {enable_thinking: false}}`.
+    vllm takes `chat_template_kwargs` and its own sampling parameters (`top_k`, `min_p`, `stop`, ...), transformers only
+    `chat_template_kwargs`. Parameters that other settings set are refused."""
+    extra_headers: dict[str, str] | None = None
+    """HTTP headers of every request, as in `{X-Key: $MY_KEY}` (openai only). `$NAME` or `${NAME}` in a value stands
+    for an environment variable, whose value is written to no file, log or error."""
+    continues_replies: bool | None = None
+    """Whether the server continues a reply that a request begins, as vLLM and SGLang do (openai only). Default: no for
+    known providers, yes for other servers until one refuses it."""
+    token_probabilities: bool | None = None
+    """Whether the server reports token probabilities, which `rating: expected` needs (openai only). Default: no for
+    anthropic and zhipu; otherwise the first reply decides."""
     adapter: str | None = None
     """Folder of a LoRA adapter to load (vllm and transformers; on a server, name the adapter in `model`)."""
     tensor_parallel_size: Positive = 1
@@ -145,7 +172,22 @@ class ChatConfig(ServedConfig):
                 f"max_concurrency: {self.max_concurrency} limits batches to so few requests; remove it or set "
                 f"{_BATCHED_LEAST} or more"
             )
+        self._check_requests()
         return self
+
+    def _check_requests(self) -> None:
+        if self.extra_body:
+            check_extra_body(self.extra_body, self.backend)
+        if self.extra_headers:
+            check_extra_headers(self.extra_headers, self.backend)
+        for name in ("api_version", "continues_replies", "token_probabilities"):
+            if self.backend != "openai" and getattr(self, name) is not None:
+                raise ValueError(f"{name} needs backend: openai; remove it or change the backend")
+        if self.api_version and (self.batch or not self.base_url):
+            raise ValueError(
+                "api_version needs base_url, as in https://RESOURCE.openai.azure.com/openai, and has no batches; set "
+                "base_url to https://RESOURCE.openai.azure.com/openai/v1 and remove api_version"
+            )
 
     def completed(self, given: dict[str, Any]) -> dict[str, Any]:
         """The keys of a section with this default, where the user set the keys `given`.
@@ -159,6 +201,18 @@ class ChatConfig(ServedConfig):
         if completed["model"] != self.model:
             completed = {name: completed[name] for name in completed if name in given or name not in _OF_THE_MODEL}
         return completed
+
+    @property
+    def request_settings(self) -> dict[str, Any]:
+        """The settings, as far as they are set, that change what every request holds besides model and sampling."""
+        settings = {"system": self.system, "extra_body": self.extra_body, "extra_headers": self.extra_headers}
+        return {name: value for name, value in settings.items() if value}
+
+    @property
+    def template_arguments(self) -> dict[str, Any]:
+        """Arguments of the chat template besides the messages."""
+        arguments = (self.extra_body or {}).get(TEMPLATE_KWARGS)
+        return arguments if isinstance(arguments, dict) else {}
 
     @property
     def base_urls(self) -> list[str | None]:
@@ -182,8 +236,9 @@ class EmbedderConfig(ServedConfig):
     base_url: str | None = None
     """Address of the server, including /v1. Default: the provider's address, or OpenAI's."""
     backend: Literal["sentence-transformers", "openai"] = "sentence-transformers"
-    provider: Literal["openai", "zhipu", "local"] | None = None
-    """A known server. It sets the defaults of backend, base_url and api_key_env."""
+    provider: Literal["openai", "azure", "zhipu", "local"] | None = None
+    """A known server. It sets the defaults of backend, base_url and api_key_env. `azure` has no default base_url: set
+    `https://RESOURCE.openai.azure.com/openai/v1`."""
     model: str = "minilm"
     """A folder, a name on the hub, or the embedded `minilm`; for openai the name of the model on the server."""
     device: Device = "auto"

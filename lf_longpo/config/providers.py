@@ -6,23 +6,36 @@ from urllib.parse import urlsplit
 # Default address of the official client.
 OPENAI_URL = "https://api.openai.com/v1"
 
-# Each provider has the OpenAI API at this address. `send_seed` is off if its documentation has no `seed`.
+# Each provider has the OpenAI API at this address, and these defaults of a model's settings. `send_seed` is off if its
+# documentation has no `seed`, `token_probabilities` if it has no `logprobs`. Hosted providers start a new reply where a
+# request begins one, or refuse such a request.
 PROVIDERS: dict[str, dict[str, Any]] = {
     "openai": {"base_url": OPENAI_URL, "api_key_env": "OPENAI_API_KEY"},
+    "azure": {"api_key_env": "AZURE_OPENAI_API_KEY", "continues_replies": False},
+    "openrouter": {
+        "base_url": "https://openrouter.ai/api/v1",
+        "api_key_env": "OPENROUTER_API_KEY",
+        "continues_replies": False,
+    },
     "zhipu": {
         "base_url": "https://open.bigmodel.cn/api/paas/v4",
         "api_key_env": "ZHIPUAI_API_KEY",
         "send_seed": False,
+        "continues_replies": False,
+        "token_probabilities": False,
     },
     "anthropic": {
         "base_url": "https://api.anthropic.com/v1",
         "api_key_env": "ANTHROPIC_API_KEY",
         "send_seed": False,
+        "continues_replies": False,
+        "token_probabilities": False,
     },
     "deepseek": {
         "base_url": "https://api.deepseek.com/v1",
         "api_key_env": "DEEPSEEK_API_KEY",
         "send_seed": False,
+        "continues_replies": False,
     },
     "local": {"base_url": "http://127.0.0.1:8000/v1", "api_key_env": "LOCAL_API_KEY"},
 }
@@ -33,7 +46,7 @@ _AZURE_DOMAINS = (".openai.azure.com", ".services.ai.azure.com", ".cognitiveserv
 
 
 def provider_at(base_url: str | None) -> str | None:
-    """The known provider, or `azure`, that an address belongs to by its host; None for any other server.
+    """The known provider that an address belongs to by its host; None for any other server.
 
     Args:
         base_url: the address; None is OpenAI's. Case, port, path and a slash at the end make no difference.
@@ -54,4 +67,6 @@ def _host(url: str) -> str:
         return ""
 
 
-_HOSTS = {_host(known["base_url"]): name for name, known in PROVIDERS.items() if name != "local"}
+_HOSTS = {
+    _host(known["base_url"]): name for name, known in PROVIDERS.items() if "base_url" in known and name != "local"
+}

@@ -37,13 +37,15 @@ class Pairs:
     Args:
         output_dir: the run's folder.
         fitter: fits training prompts into the cutoff length.
+        system: the policy's system prompt, if any; the pairs then have a field `system`.
     """
 
-    def __init__(self, output_dir: Path, fitter: PairFitter) -> None:
+    def __init__(self, output_dir: Path, fitter: PairFitter, system: str | None = None) -> None:
         self.unfit = 0
         """The number of questions without a pair because no training prompt fits the cutoff length."""
         self._journal = Journal(output_dir / PAIRS, names(PreferencePair))
         self._fitter = fitter
+        self._added = {"system": system} if system else {}
         self._without: set[str] = set()
 
     @property
@@ -89,7 +91,7 @@ class Pairs:
                 chosen_index=chosen.index,
                 rejected_index=rejected.index,
             )
-            self._journal.append(asdict(pair))
+            self._journal.append(asdict(pair) | self._added)
         self._without.discard(question.id)
 
     def drop(self, id: str) -> None:
@@ -112,7 +114,7 @@ class Pairs:
             pair = self._pair(id)
             if single:
                 pair["answer"] = pair["answer"][0] if pair["answer"] else ""
-            yield json.dumps(pair, ensure_ascii=False) + "\n"
+            yield json.dumps(pair | self._added, ensure_ascii=False) + "\n"
 
     def close(self) -> None:
         """Closes the journal."""

@@ -82,13 +82,14 @@ def estimate(config: EvaluateConfig, benchmark: Benchmark) -> list[Expected]:
     tokenizer = _tokenizer(config, benchmark)
     stages: dict[str, Usage] = {}
     for _, item in benchmark.items():
-        prompt = chat_tokens(_render(benchmark, item)(item.context), tokenizer)
+        prompt = _render(benchmark, item)(item.context)
         parts = benchmark.estimate(item, tokenizer)
         for stage, model in benchmark.models.items():
             window = model.context_window or tokenizer.model_max_length
             limit = min(config.max_prompt_tokens, window - config.sampling.max_new_tokens)
             share = 1.0 if is_embedded(model.model) else _OUTPUT_SHARE
-            parts[stage] = Usage(1, min(prompt, limit), int(share * config.sampling.max_new_tokens))
+            size = min(chat_tokens(prompt, tokenizer, model), limit)
+            parts[stage] = Usage(1, size, int(share * config.sampling.max_new_tokens))
         for stage, usage in parts.items():
             stages[stage] = stages.get(stage, Usage()) + usage.times(config.samples)
     judging = benchmark.judge.price if benchmark.judge else None

@@ -129,7 +129,7 @@ class LongBench:
                 self.judge,
                 _SCALES[_SETS[item.set].group].verdicts,
                 tokenizer,
-                chat_tokens(bare, tokenizer),
+                chat_tokens(bare, tokenizer, self.judge),
             )
         return {"judge": judged}
 

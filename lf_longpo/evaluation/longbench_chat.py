@@ -70,7 +70,7 @@ class LongBenchChat:
 
     def estimate(self, item: Item, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Usage]:
         """One verdict; the answer is assumed to be as long as the reference."""
-        tokens = chat_tokens(self._judge_prompt(item, item.answers[0]), tokenizer)
+        tokens = chat_tokens(self._judge_prompt(item, item.answers[0]), tokenizer, self.judge)
         return {"judge": verdict_usage(self._config.judging, self.judge, _VERDICTS, tokenizer, tokens)}
 
     def _judge_prompt(self, item: Item, answer: str) -> str:

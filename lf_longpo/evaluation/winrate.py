@@ -89,7 +89,7 @@ class WinRate:
         """Two verdicts; answers are assumed to be as long as the reference, or 200 tokens long."""
         answers = 2 * (count_tokens(item.answers[0], tokenizer) if item.answers else _ANSWER)
         window = self.judge.context_window or tokenizer.model_max_length
-        prompt = chat_tokens(self._render(item, "", "")(item.context), tokenizer) + answers
+        prompt = chat_tokens(self._render(item, "", "")(item.context), tokenizer, self.judge) + answers
         return {
             "judge": verdict_usage(self._config.judging, self.judge, _VERDICTS, tokenizer, min(prompt, window)).times(2)
         }

@@ -96,7 +96,8 @@ def _rows(pairs: PairSet, form: str, threshold: float | None, reviewed: bool) ->
             )
         if reviewed:
             raise UserError(f"--reviewed applies to pairs, but --to {form} exports all responses; remove --reviewed")
-        return both_labels(kto_rows(answered_questions(pairs.run), threshold, form == "trl-kto"))
+        system = pairs.run.config.system
+        return both_labels(kto_rows(answered_questions(pairs.run), threshold, form == "trl-kto", system))
     if threshold is not None:
         raise UserError("--threshold applies to --to kto and trl-kto only; remove it")
     faults = Faults("pairs")
@@ -115,19 +116,21 @@ def _writable(placed: Iterable[tuple[str, Row]], faults: Faults) -> Iterator[Row
     return together(parsed(placed, refuse_halves, faults), faults)
 
 
-def register_kto(dataset_dir: Path, name: str, target: Path) -> None:
+def register_kto(dataset_dir: Path, name: str, target: Path, pairs: PairSet) -> None:
     """Registers a file in the format `kto` with LLaMA-Factory.
 
     Args:
         dataset_dir: the folder with the dataset_info.json.
         name: the name of the data set.
         target: the file.
+        pairs: the set of pairs that it was made from.
 
     Raises:
         UserError: see `register_dataset`.
     """
     file_name = Path(os.path.relpath(target, dataset_dir)).as_posix()
-    register_dataset(dataset_dir, name, {"file_name": file_name, "columns": dict(KTO_ENTRY)})
+    system = {"system": "system"} if "system" in pairs.columns else {}
+    register_dataset(dataset_dir, name, {"file_name": file_name, "columns": KTO_ENTRY | system})
 
 
 def push(repository: str, target: Path, rows: int, form: str, pairs: PairSet, private: bool) -> str:

@@ -146,7 +146,9 @@ def _no_text(field: str, value: Any) -> UserError:
     )
 
 
-def kto_rows(questions: Iterable[AnsweredQuestion], threshold: float | None, conversational: bool) -> Iterator[Row]:
+def kto_rows(
+    questions: Iterable[AnsweredQuestion], threshold: float | None, conversational: bool, system: str | None = None
+) -> Iterator[Row]:
     """Unpaired preferences: one row per response, desirable or not (KTO, arXiv 2402.01306).
 
     A text that was sampled several times gives one row, with the mean of its rewards.
@@ -157,7 +159,9 @@ def kto_rows(questions: Iterable[AnsweredQuestion], threshold: float | None, con
             the lowest and the highest reward of their question are desirable; questions without a reward difference
             are skipped.
         conversational: whether prompt and completion are messages (TRL) or texts (LLaMA-Factory).
+        system: the system prompt of the responses, if any: a message (TRL) or the column `system` (LLaMA-Factory).
     """
+    before = _message("system", system) if system else []
     for question in questions:
         rewards: dict[str, list[float]] = {}
         index = {response.text: response.index for response in reversed(question.responses)}
@@ -170,12 +174,13 @@ def kto_rows(questions: Iterable[AnsweredQuestion], threshold: float | None, con
         middle = (min(mean_rewards.values()) + max(mean_rewards.values())) / 2
         for text, reward in mean_rewards.items():
             yield {
-                "prompt": _message("user", question.prompt) if conversational else question.prompt,
+                "prompt": before + _message("user", question.prompt) if conversational else question.prompt,
                 "completion": _message("assistant", text) if conversational else text,
                 "label": reward > middle if threshold is None else reward >= threshold,
                 "id": question.id,
                 "index": index[text],
                 "reward": reward,
+                **({"system": system} if system and not conversational else {}),
             }
 
 

@@ -40,7 +40,7 @@ def answered_questions(run: RunFolder) -> Iterator[AnsweredQuestion]:
     """
     config = run.config
     encoder = TemplateEncoder(
-        config.pairs.template, run.tokenizer_name, config.pairs.cutoff_len, run.trusts_remote_code
+        config.pairs.template, run.tokenizer_name, config.pairs.cutoff_len, run.trusts_remote_code, config.system
     )
     responses_of, render_of = (
         _longmab(run, config) if isinstance(config, LongMabGenerateConfig) else _longreward(run, config)

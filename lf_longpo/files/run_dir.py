@@ -16,6 +16,8 @@ from lf_longpo.files.journal import Row, read_rows, row_id, write_whole
 
 CONFIG, SUMMARY = "config.yaml", "summary.json"
 
+# Settings with keys of the user's choice; they are compared as a whole.
+_OPEN = {"extra_body", "extra_headers"}
 # Settings that may change between two starts: where and how fast models are called, but not what they are asked. The
 # input files may also change, because the digest in each row shows whether its question is still the same.
 _CHANGEABLE = {
@@ -39,6 +41,9 @@ _CHANGEABLE = {
     "max_concurrency",
     "timeout",
     "max_retries",
+    "api_version",
+    "continues_replies",
+    "token_probabilities",
     "send_seed",
     "trust_remote_code",
     "requests_per_minute",
@@ -165,5 +170,5 @@ def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in data.items():
         name = f"{prefix}{key}"
-        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+        flat |= _flat(value, f"{name}.") if isinstance(value, dict) and key not in _OPEN else {name: value}
     return flat

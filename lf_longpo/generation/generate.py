@@ -67,7 +67,7 @@ async def generate(config: GenerateConfig, until: str = "pairs", patience: float
         if job.redo_pairs:
             (config.output_dir / PAIRS).unlink(missing_ok=True)
         progress = job.progress(session)
-        with closing(Pairs(config.output_dir, job.encoder)) as pairs:
+        with closing(Pairs(config.output_dir, job.encoder, config.system)) as pairs:
             sinks = Sinks(pairs, session.failures, progress, Outcomes(progress))
             with job.plan.open(models, sinks) as run:
                 _announce(config, len(job.plan.digests), run, sinks)
@@ -114,7 +114,7 @@ async def collect(
         session.open()
         session.failures.add(lost)
         progress = job.progress(session)
-        with closing(Pairs(config.output_dir, job.encoder)) as pairs:
+        with closing(Pairs(config.output_dir, job.encoder, config.system)) as pairs:
             pairs.unfit = total("unfit")
             outcomes = Outcomes(progress, {outcome: total(outcome) for outcome in Outcome})
             with job.plan.open(models, Sinks(pairs, session.failures, progress, outcomes)) as run:
@@ -203,7 +203,7 @@ def _prepare(config: GenerateConfig, until: str, session: Session) -> _Job:
     tokenizer = load_counting_tokenizer(config.tokenizer, config.policy, "policy")
     name = config.tokenizer or (config.policy.model if config.policy else "")
     trust = bool(config.policy and config.policy.trust_remote_code)
-    encoder = TemplateEncoder(config.pairs.template, name, config.pairs.cutoff_len, trust)
+    encoder = TemplateEncoder(config.pairs.template, name, config.pairs.cutoff_len, trust, config.system)
     return _Job(config, until, plan, redo_pairs, tokenizer, encoder)
 
 

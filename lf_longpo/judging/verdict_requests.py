@@ -5,18 +5,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lf_longpo.config import ChatConfig, SamplingConfig, VerdictConfig
-from lf_longpo.errors import CallFailed, UserError
+from lf_longpo.errors import CallFailed, Refused, UserError
 from lf_longpo.judging.rating import OPENING, mean, shares
 from lf_longpo.judging.verdicts import own_verdict
 from lf_longpo.models.calls import Call, Calls
 from lf_longpo.models.chat import Completion
 from lf_longpo.models.embedded import is_embedded
+from lf_longpo.models.request_parameters import concerns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # The first try is nearly greedy, the others may give other replies (the values of LongReward's published code).
 _TEMPERATURES = (0.01, 0.95, 0.95, 0.95, 0.95)
+# Parameters of requests that begin the reply, and of those for token probabilities.
+_BEGUN = ("continue_final_message", "add_generation_prompt")
+_WEIGHED = ("logprobs", "top_logprobs")
 
 T = TypeVar("T")
 
@@ -84,6 +88,8 @@ class Judge:
         self._calls = calls
         self._section = section
         self._expected = rates_by_expectation(config, judge)
+        if self._expected and judge.token_probabilities is False:
+            raise self._no_probabilities()
         self.begins_replies = self._expected and calls.continues_replies
         """Whether a request sets the beginning of the judge's replies."""
         if not config.analysis_tokens and not self.begins_replies:
@@ -146,6 +152,8 @@ class Judge:
             if not settled and self._calls.continues_replies:
                 start = analysis.rstrip() + "\n" if analysis.strip() else ""
                 completion = await self._complete(request, attempt, start + OPENING, weigh_after=OPENING)
+                if completion.text and completion.weights is None:
+                    raise self._no_probabilities()
                 settled = await self._settle(request, attempt, start, completion, verdicts)
             score = mean(settled, verdicts)
             if score is not None:
@@ -156,10 +164,13 @@ class Judge:
 
     def _refuse_without_weights(self, completion: Completion) -> None:
         if OPENING in completion.text and completion.weights is None and not self._calls.continues_replies:
-            raise UserError(
-                "the judge's server reports no token probabilities, which rating: expected needs; set "
-                f"{self._section}.rating: parsed"
-            )
+            raise self._no_probabilities()
+
+    def _no_probabilities(self, reason: str = "") -> UserError:
+        return UserError(
+            f"the judge's server reports no token probabilities{reason}, which rating: expected needs; set "
+            f"{self._section}.rating: parsed"
+        )
 
     async def _settle(
         self, request: JudgeRequest, attempt: int, before: str, completion: Completion, verdicts: Mapping[str, float]
@@ -187,18 +198,27 @@ class Judge:
         sampling = SamplingConfig(
             temperature=_TEMPERATURES[attempt], top_p=1.0, presence_penalty=0.0, max_new_tokens=tokens
         )
-        return await self._calls.complete(
-            Call(
-                request.stage,
-                request.id,
-                attempt,
-                sampling,
-                request.render,
-                request.context,
-                reply_start=start,
-                weigh_after=weigh_after,
-            )
+        call = Call(
+            request.stage,
+            request.id,
+            attempt,
+            sampling,
+            request.render,
+            request.context,
+            reply_start=start,
+            weigh_after=weigh_after,
         )
+        try:
+            return await self._calls.complete(call)
+        except Refused as refusal:
+            if start and concerns(refusal, _BEGUN):
+                raise UserError(
+                    f"the judge's server does not continue a reply that a request begins ({refusal}); set "
+                    "continues_replies: false next to the judge's model"
+                ) from None
+            if weigh_after and concerns(refusal, _WEIGHED):
+                raise self._no_probabilities(f" ({refusal})") from None
+            raise
 
 
 def _verdict_in(completion: Completion, request: JudgeRequest) -> str:

@@ -40,8 +40,9 @@ def estimate_longmab(
         chunks = chunk_sentences(question.context, tokenizer, settings.chunk_size, settings.chunk_overlap)
         sizes = [count_tokens(chunk, tokenizer) for chunk in chunks]
         shown = min(settings.top_k, len(chunks)) * sum(sizes) // len(chunks)
-        probe += Usage(1, min(chat_tokens(prompts.probe(question)(question.context), tokenizer), limit), output)
-        each = min(chat_tokens(prompts.rollout(question)(""), tokenizer) + shown, limit)
+        probed = chat_tokens(prompts.probe(question)(question.context), tokenizer, config.policy)
+        probe += Usage(1, min(probed, limit), output)
+        each = min(chat_tokens(prompts.rollout(question)(""), tokenizer, config.policy) + shown, limit)
         rollouts += Usage(1, each, output).times(settings.rounds)
         if settings.init != "random" and config.embedder.backend == "openai":
             embed += Usage(-(-(len(chunks) + 1) // config.embedder.batch_size), sum(sizes) + output, 0)

@@ -53,7 +53,7 @@ def estimate_longreward(
     def bare(stage: str, language: Language) -> int:
         empty = dict.fromkeys(STAGES[stage], "")
         empty.pop("context", None)
-        return chat_tokens(prompts.render(stage, language, **empty)(""), tokenizer)
+        return chat_tokens(prompts.render(stage, language, **empty)(""), tokenizer, config.judge)
 
     stages: dict[str, Usage] = {}
     for question in read_questions(source):
@@ -82,7 +82,8 @@ def _of_question(
         if is_embedded(config.policy.model):  # it ends no response early
             answer = settings.sampling.max_new_tokens
         limit = (config.policy.context_window or tokenizer.model_max_length) - settings.sampling.max_new_tokens
-        asked = min(size + chat_tokens(fill(PROMPT, context="", question=question.question), tokenizer), limit)
+        bare_prompt = fill(PROMPT, context="", question=question.question)
+        asked = min(size + chat_tokens(bare_prompt, tokenizer, config.policy), limit)
         usage.append(("sample", Usage(1, asked, answer).times(settings.num_samples)))
         lengths = [(answer, _sentences(stand_in))] * settings.num_samples
     else:

@@ -41,10 +41,9 @@ class BatchChat:
         ledger: shows the batches and interrupts the waiting at the end of the run.
     """
 
-    continues_replies = False
-
     def __init__(self, config: ChatConfig, store: BatchStore, ledger: Ledger) -> None:
         self.limit = config.calls_at_once
+        self.continues_replies = config.continues_replies or False
         self._config = config
         self._store = store
         self._ledger = ledger
@@ -64,7 +63,7 @@ class BatchChat:
 
     async def complete(self, request: ChatRequest) -> Completion:
         """One chat completion, hours later; see `ChatModel.complete`."""
-        id = request_hash({"model": self._config.model, **request.identity()})
+        id = request_hash({"model": self._config.model, **self._config.request_settings, **request.identity()})
         submitted = self._store.find(id)
         if submitted is None:
             group = self._join(id, request)

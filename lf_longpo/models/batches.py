@@ -19,7 +19,7 @@ from lf_longpo.config.providers import OPENAI_URL
 from lf_longpo.errors import CallFailed, TryAgain, UserError
 from lf_longpo.models.batch_store import BatchStore
 from lf_longpo.models.ledger import Ledger
-from lf_longpo.models.openai_client import make_client, plain_errors, refuse_error
+from lf_longpo.models.openai_client import make_chat_client, plain_errors, refuse_error
 from lf_longpo.text.differences import whole_letters
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Batches:
         self._endpoint: Any = endpoint
         self._store = store
         self._ledger = ledger
-        self._client = make_client(url, config.api_key_env, config.timeout, max_retries=0)
+        self._client = make_chat_client(config, url)
         self._collecting: Once[None] = Once(0)
         self._queueing = asyncio.Lock()
         self._running: set[str] = set()

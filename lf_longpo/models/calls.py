@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import random
 import time
 import uuid
@@ -98,6 +99,7 @@ class Calls:
         self._started: Once[None] = Once(1)
         self._refusals = Refusals()
         self._window = 0
+        self._margin = _TEMPLATE_MARGIN + len(json.dumps(config.request_settings).encode())
 
     async def start(self) -> None:
         """Starts the model and finds its context window, once. Without this, the first call does it.
@@ -128,8 +130,8 @@ class Calls:
         if not self._window:
             await self.start()
         request = await self._request(call)
-        identity = {"model": self._config.model, "adapter": self._adapter, **request.identity()}
-        key = CallKey(call.stage, call.question, call.index, request_hash(identity))
+        model = {"model": self._config.model, "adapter": self._adapter, **self._config.request_settings}
+        key = CallKey(call.stage, call.question, call.index, request_hash(model | request.identity()))
         kept = self._cache.get(key)
         if kept is not None:
             return record_of(Completion, kept)
@@ -151,7 +153,7 @@ class Calls:
             limit = min(limit, call.max_prompt_tokens)
         prompt = call.render(call.context)
         # A token is at least one byte, so a short prompt needs no counting; the margin is for the chat template.
-        if len(prompt.encode()) + _TEMPLATE_MARGIN > limit:
+        if len(prompt.encode()) + self._margin > limit:
             prompt = call.render(await asyncio.to_thread(self._fit, call.render, call.context, limit))
         seed = _seed_of(f"{self._seed}/{call.stage}/{call.question}/{call.index}")
         return ChatRequest(prompt, call.sampling, seed, call.reply_start, call.weigh_after, call.question)
@@ -176,7 +178,7 @@ class Calls:
         async with self._turns.take(self._order.rank(key.question), following):
             await self._requests.take(1)
             if self._config.tokens_per_minute:  # counting reads the whole prompt
-                await self._tokens.take(_minute_tokens(request))
+                await self._tokens.take(self._minute_tokens(request))
             return await self._send(key, request)
 
     async def _send(self, key: CallKey, request: ChatRequest) -> Completion:
@@ -191,8 +193,11 @@ class Calls:
                     self._keep(key._replace(request=f"{key.request}/lost/{uuid.uuid4().hex}"), lost, began)
                 raise
             if not completion.prompt_tokens:  # the server reports no usage, so tokens are counted here
-                used = chat_tokens(request.prompt, self._tokenizer), len(self._tokenizer.tokenize(completion.text))
-                completion = replace(completion, prompt_tokens=used[0], completion_tokens=used[1])
+                completion = replace(
+                    completion,
+                    prompt_tokens=chat_tokens(request.prompt, self._tokenizer, self._config),
+                    completion_tokens=len(self._tokenizer.tokenize(completion.text)),
+                )
             self._keep(key, completion.plain(), began)
         return completion
 
@@ -215,7 +220,7 @@ class Calls:
         """The most that a request can cost, however its server counts tokens: a token is at least one byte."""
         if self._config.price is None:  # counting reads the whole prompt
             return 0.0
-        size = len(request.prompt.encode()) + len(request.reply_start.encode()) + _TEMPLATE_MARGIN
+        size = len(request.prompt.encode()) + len(request.reply_start.encode()) + self._margin
         return cost_of(self._config.price, size, request.sampling.max_new_tokens)
 
     async def close(self) -> None:
@@ -224,14 +229,16 @@ class Calls:
 
     def _fit(self, render: Callable[[str], str], context: str, limit: int) -> str:
         try:
-            return cut_middle(context, self._tokenizer, lambda text: chat_tokens(render(text), self._tokenizer), limit)
+            return cut_middle(
+                context, self._tokenizer, lambda text: chat_tokens(render(text), self._tokenizer, self._config), limit
+            )
         except TextTooLong as error:
             raise CallFailed(f"the prompt does not fit the model's window: {error}") from None
 
-
-def _minute_tokens(request: ChatRequest) -> int:
-    """About what a provider counts against the tokens per minute: most texts have at least three bytes a token."""
-    return len(request.prompt.encode()) // 3 + request.sampling.max_new_tokens
+    def _minute_tokens(self, request: ChatRequest) -> int:
+        """About what a provider counts against the tokens per minute: most texts have at least three bytes a token."""
+        size = len(request.prompt.encode()) + len((self._config.system or "").encode())
+        return size // 3 + request.sampling.max_new_tokens
 
 
 def _seed_of(name: str) -> int:

@@ -98,6 +98,12 @@ class ChatModel(Protocol):
         ...
 
 
+def messages_of(prompt: str, system: str | None) -> list[dict[str, str]]:
+    """The messages of a request: the model's system prompt if it has one, and the user message `prompt`."""
+    before = [{"role": "system", "content": system}] if system else []
+    return [*before, {"role": "user", "content": prompt}]
+
+
 def token_after(mark: str, start: str, tokens: Sequence[str]) -> tuple[int, str] | None:
     """Finds the token directly after the last `mark` in a reply.
 

@@ -8,7 +8,7 @@ from lf_longpo.config import ChatConfig
 from lf_longpo.config.providers import OPENAI_URL, is_hosted, provider_at
 from lf_longpo.errors import CallFailed, Refused, UserError
 from lf_longpo.models.chat import ChatRequest, Completion
-from lf_longpo.models.openai_client import key_hint, make_client, plain_errors, refuse_error
+from lf_longpo.models.openai_client import key_hint, make_chat_client, plain_errors, refuse_error
 from lf_longpo.models.openai_wire import read_reply, request_body
 from lf_longpo.models.request_parameters import ParameterRefused, RequestParameters
 from lf_longpo.models.servers import Server, Servers
@@ -26,15 +26,12 @@ class OpenAIChat:
     def __init__(self, config: ChatConfig) -> None:
         self._config = config
         # vLLM and SGLang continue a reply that was started; hosted providers start a new one.
-        self.continues_replies = not any(map(is_hosted, config.base_urls))
+        self.continues_replies = (
+            not any(map(is_hosted, config.base_urls)) if config.continues_replies is None else config.continues_replies
+        )
         self._parameters = RequestParameters(config.model)
         most = None if config.max_concurrency == "auto" else config.max_concurrency
-        self._servers = Servers(
-            [
-                Server(url, make_client(url, config.api_key_env, config.timeout, max_retries=0), most)
-                for url in config.base_urls
-            ]
-        )
+        self._servers = Servers([Server(url, make_chat_client(config, url), most) for url in config.base_urls])
 
     @property
     def limit(self) -> int:
@@ -73,8 +70,9 @@ class OpenAIChat:
                 return None  # this server does not list its models
             refuse_error(server.base_url or OPENAI_URL, listed)
             models = {model.id: model for model in listed.data or []}
-        # Hosted providers serve aliases and older models that they do not list.
-        if models and config.model not in models and not is_hosted(server.base_url):
+        # Hosted providers serve aliases and older models that they do not list; Azure lists no deployments.
+        hosted = is_hosted(server.base_url) or config.provider == "azure"
+        if models and config.model not in models and not hosted:
             served = ", ".join(sorted(map(str, models))[:10])
             raise UserError(f"{server.base_url} does not serve {config.model!r}; it serves {served}")
         return _window_of(config.model, models)
@@ -106,12 +104,16 @@ class OpenAIChat:
 
 
 def _window_of(name: str, models: Mapping[str, "Model"]) -> int | None:
-    """The window that a server reports for a model, as vLLM and SGLang do; for an adapter, that of its base model."""
+    """The window that a server reports for a model, as vLLM, SGLang and OpenRouter (`context_length`) do.
+
+    For an adapter, that of its base model.
+    """
     seen: set[str] = set()
     while name in models and name not in seen:
-        window = getattr(models[name], "max_model_len", None)
-        if isinstance(window, int) and window > 0:
-            return window
+        for field in ("max_model_len", "context_length"):
+            window = getattr(models[name], field, None)
+            if isinstance(window, int) and window > 0:
+                return window
         seen.add(name)
         name = str(getattr(models[name], "parent", None))
     return None

@@ -8,12 +8,14 @@ when the run is interrupted.
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
+from lf_longpo.config import ChatConfig
 from lf_longpo.config.providers import OPENAI_URL, is_hosted
+from lf_longpo.config.request_settings import filled_headers
 from lf_longpo.errors import CallFailed, Refused, TryAgain, UserError, first_line
 from lf_longpo.models.request_parameters import ParameterRefused, refused_parameter
 from lf_longpo.text.differences import whole_letters
@@ -47,7 +49,34 @@ _MODERATED = {400, 403, 451}
 _OVERLOADED = {_TOO_MANY_REQUESTS, 503, 529}
 
 
-def make_client(base_url: str | None, api_key_env: str, timeout: float, max_retries: int) -> "AsyncOpenAI":
+# Values of environment variables that headers name: the text that names each. Servers may quote a header in an error.
+_SECRETS: dict[str, str] = {}
+# Shorter values are no secrets, and replacing them would make messages unreadable.
+_SHORTEST_SECRET = 4
+
+
+def make_chat_client(config: ChatConfig, base_url: str | None) -> "AsyncOpenAI":
+    """Makes the client for chat with one server of a model.
+
+    Raises:
+        UserError: as `make_client`, or an environment variable that a header names is not set.
+    """
+    try:
+        headers, secrets = filled_headers(config.extra_headers or {})
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    _SECRETS.update({secret: name for secret, name in secrets.items() if len(secret) >= _SHORTEST_SECRET})
+    return make_client(base_url, config.api_key_env, config.timeout, 0, headers, config.api_version)
+
+
+def make_client(
+    base_url: str | None,
+    api_key_env: str,
+    timeout: float,
+    max_retries: int,
+    headers: Mapping[str, str] | None = None,
+    api_version: str | None = None,
+) -> "AsyncOpenAI":
     """Makes a client on the aiohttp transport, without a limit of its own on parallel calls.
 
     Args:
@@ -55,11 +84,13 @@ def make_client(base_url: str | None, api_key_env: str, timeout: float, max_retr
         api_key_env: the environment variable that holds the key.
         timeout: seconds.
         max_retries: how often the client itself retries after 408, 409, 429, 5xx or a lost connection.
+        headers: sent with every call.
+        api_version: of Azure's API before v1; the client then uses the addresses and the key's header of that API.
 
     Raises:
         UserError: the key's variable is not set and the server is a hosted provider's, or base_url is not a URL.
     """
-    from openai import AsyncOpenAI, DefaultAioHttpClient
+    from openai import AsyncAzureOpenAI, AsyncOpenAI, DefaultAioHttpClient
 
     key = os.environ.get(api_key_env)
     if not key and is_hosted(base_url):
@@ -69,14 +100,18 @@ def make_client(base_url: str | None, api_key_env: str, timeout: float, max_retr
         )
     if base_url is not None and not base_url.startswith(("http://", "https://")):
         raise UserError(f"base_url {base_url!r} must begin with http:// or https://")
+    settings: dict[str, Any] = {
+        "api_key": key or _NO_KEY,
+        "base_url": base_url,
+        "timeout": timeout,
+        "max_retries": max_retries,
+        "default_headers": headers,
+    }
     try:
-        return AsyncOpenAI(
-            api_key=key or _NO_KEY,
-            base_url=base_url,
-            timeout=timeout,
-            max_retries=max_retries,
-            http_client=DefaultAioHttpClient(timeout=timeout, event_hooks={"response": [_settle_credit]}),
-        )
+        client = DefaultAioHttpClient(timeout=timeout, event_hooks={"response": [_settle_credit]})
+        if api_version:
+            return AsyncAzureOpenAI(**settings, http_client=client, api_version=api_version)
+        return AsyncOpenAI(**settings, http_client=client)
     except Exception as error:  # the client's URL parser has its own exceptions
         raise UserError(
             f"base_url {base_url!r} is not an address ({first_line(error)}); fix it, as in http://127.0.0.1:8000/v1"
@@ -173,7 +208,7 @@ def refused(
         `UserError` (nothing can work), `CallFailed` (this call is lost; `Refused` where that may hold for all calls,
         `ParameterRefused` where it is about a parameter) or `TryAgain`.
     """
-    words = whole_letters(words)[:_MOST_WORDS]
+    words = _shown(words)
     if status == _PAYMENT_REQUIRED or code in _CREDIT_CODES:
         return UserError(f"{server} reports that the account has no credit left: {words}; top it up")
     reason = ""
@@ -227,4 +262,11 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _words(error: Exception) -> str:
     """The server's own message, cut short."""
-    return whole_letters(str(getattr(error, "message", error)))[:_MOST_WORDS]
+    return _shown(str(getattr(error, "message", error)))
+
+
+def _shown(words: str) -> str:
+    """The beginning of a server's message, with the names of environment variables instead of their values."""
+    for secret, name in _SECRETS.items():
+        words = words.replace(secret, name)
+    return whole_letters(words)[:_MOST_WORDS]

@@ -8,7 +8,7 @@ from lf_longpo.config import ChatConfig
 from lf_longpo.config.providers import is_hosted
 from lf_longpo.errors import CallFailed, TryAgain, first_line
 from lf_longpo.models.cache import CUT_OFF
-from lf_longpo.models.chat import ChatRequest, Completion, token_after, weights_after
+from lf_longpo.models.chat import ChatRequest, Completion, messages_of, token_after, weights_after
 from lf_longpo.text.differences import whole_letters
 
 # The most alternatives for each token that OpenAI and vLLM report.
@@ -28,7 +28,7 @@ _MOST_TOKENS = 10**9
 def request_body(config: ChatConfig, request: ChatRequest) -> dict[str, Any]:
     """The body of a request. Defaults of the API are left out where a server may not know the parameter."""
     sampling = request.sampling
-    messages = [{"role": "user", "content": request.prompt}]
+    messages = messages_of(request.prompt, config.system)
     body: dict[str, Any] = {
         "model": config.model,
         "messages": messages,
@@ -47,7 +47,7 @@ def request_body(config: ChatConfig, request: ChatRequest) -> dict[str, Any]:
     if request.reply_start:
         messages.append({"role": "assistant", "content": request.reply_start})
         body |= {"continue_final_message": True, "add_generation_prompt": False}
-    return body
+    return {**(config.extra_body or {}), **body}
 
 
 def read_reply(reply: Any, request: ChatRequest) -> Completion:

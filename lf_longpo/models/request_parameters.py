@@ -6,6 +6,7 @@ parameter out, instead of failing question by question.
 
 import re
 import sys
+from collections.abc import Collection
 from typing import Any
 
 from lf_longpo.errors import Refused
@@ -49,6 +50,12 @@ def refused_parameter(code: str, named: object, words: str) -> str:
         return named
     found = _UNSUPPORTED_WORDS.search(words)
     return found[1] if found else ""
+
+
+def concerns(refusal: Refused, parameters: Collection[str]) -> bool:
+    """Whether a refusal is about one of the parameters, by its field for the parameter or by the server's words."""
+    named = isinstance(refusal, ParameterRefused) and refusal.parameter in parameters
+    return named or any(re.search(rf"\b{name}\b", str(refusal)) for name in parameters)
 
 
 class RequestParameters:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from lf_longpo.config import ChatConfig
 from lf_longpo.errors import UserError, first_line
+from lf_longpo.models.chat import messages_of
 from lf_longpo.models.embedded import resolve
 from lf_longpo.models.folders import model_problem, tokenizer_problem
 
@@ -83,20 +84,44 @@ def load_chat_tokenizer(config: ChatConfig) -> "PreTrainedTokenizerBase":
     tokenizer = load_tokenizer(config.model, "model", config.trust_remote_code)
     if not tokenizer.chat_template:
         raise UserError(f"the tokenizer of {config.model!r} has no chat template; set an instruction-tuned model")
+    chat_ids("", tokenizer, config)
     return tokenizer
 
 
-def chat_tokens(prompt: str, tokenizer: "PreTrainedTokenizerBase") -> int:
-    """Tokens of `prompt` as the only user message of a chat, with the model's chat template where it has one."""
+def chat_tokens(prompt: str, tokenizer: "PreTrainedTokenizerBase", config: ChatConfig | None = None) -> int:
+    """Tokens of `prompt` as the only user message of a chat, with the model's chat template where it has one.
+
+    Args:
+        prompt: the user message.
+        tokenizer: the model's.
+        config: the model's; its system prompt and arguments of the template count, too.
+
+    Raises:
+        UserError: as `chat_ids`.
+    """
     if tokenizer.chat_template:
-        return len(chat_ids(prompt, tokenizer))
-    return len(tokenizer(prompt, verbose=False)["input_ids"])
+        return len(chat_ids(prompt, tokenizer, config))
+    system = config.system if config and config.system else ""
+    return len(tokenizer(system + prompt, verbose=False)["input_ids"])
 
 
-def chat_ids(prompt: str, tokenizer: "PreTrainedTokenizerBase", reply_start: str = "") -> list[int]:
-    """Token ids of `prompt` as the only user message of a chat, then `reply_start`, by the model's chat template."""
-    messages = [{"role": "user", "content": prompt}]
-    text: Any = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+def chat_ids(
+    prompt: str, tokenizer: "PreTrainedTokenizerBase", config: ChatConfig | None = None, reply_start: str = ""
+) -> list[int]:
+    """Token ids of the messages of a request, then `reply_start`, by the model's chat template.
+
+    Raises:
+        UserError: the template cannot render them, for example because it has no system prompt.
+    """
+    messages = messages_of(prompt, config.system if config else None)
+    arguments = config.template_arguments if config else {}
+    try:
+        text: Any = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **arguments)
+    except Exception as error:  # a template is a program and may raise any error
+        fix = "remove system or extra_body.chat_template_kwargs" if config else "set another model or tokenizer"
+        raise UserError(
+            f"the chat template of {tokenizer.name_or_path} cannot render a request ({first_line(error)}); {fix}"
+        ) from None
     # The template writes special tokens itself.
     ids: list[int] = tokenizer(text + reply_start, add_special_tokens=False, verbose=False)["input_ids"]
     return ids

@@ -84,7 +84,7 @@ class TransformersChat:
 
     async def complete(self, request: ChatRequest) -> Completion:
         """Queues the request for the next batch; see `ChatModel.complete`."""
-        ids = await asyncio.to_thread(chat_ids, request.prompt, self._tokenizer, request.reply_start)
+        ids = await asyncio.to_thread(chat_ids, request.prompt, self._tokenizer, self._config, request.reply_start)
         done = asyncio.get_running_loop().create_future()
         waiting = _Waiting(request, np.array(ids, dtype=np.int32), self._batches, done)
         self._waiting.append(waiting)

@@ -11,7 +11,8 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lf_longpo.config import ChatConfig
+from lf_longpo.config import ChatConfig, SamplingConfig
+from lf_longpo.config.request_settings import TEMPLATE_KWARGS
 from lf_longpo.errors import CallFailed, TryAgain, UserError, first_line
 from lf_longpo.models.cache import CUT_OFF
 from lf_longpo.models.chat import ChatRequest, Completion, token_after, weights_after
@@ -36,6 +37,8 @@ class VLLMChat:
         self._config = config
         self.limit = config.calls_at_once
         self._engine: Any = None
+        extra = config.extra_body or {}
+        self._extra: dict[str, Any] = {name: extra[name] for name in extra if name != TEMPLATE_KWARGS}
 
     async def start(self) -> int | None:
         """Loads the model. Its window is the engine's."""
@@ -48,7 +51,7 @@ class VLLMChat:
         """Hands the request to the engine; see `ChatModel.complete`."""
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        ids = await asyncio.to_thread(chat_ids, request.prompt, self._tokenizer, request.reply_start)
+        ids = await asyncio.to_thread(chat_ids, request.prompt, self._tokenizer, self._config, request.reply_start)
         prompt = {"prompt_token_ids": ids}
         outputs = []
         try:
@@ -86,6 +89,7 @@ class VLLMChat:
             from vllm.v1.engine.async_llm import AsyncLLM
         except ImportError as error:
             raise UserError(f"backend: vllm needs vLLM ({error}); run `pip install -e '.[vllm]'`") from None
+        self._check_sampling()
         config = self._config
         given: dict[str, Any] = {"max_model_len": config.context_window} if config.context_window else {}
         self._adapter = None
@@ -129,7 +133,15 @@ class VLLMChat:
             seed=request.seed if self._config.send_seed else None,
             logprobs=_ALTERNATIVES if request.weigh_after else None,
             output_kind=RequestOutputKind.FINAL_ONLY,
+            **self._extra,
         )
+
+    def _check_sampling(self) -> None:
+        """Finds parameters of extra_body with values that vLLM refuses, before the engine is loaded."""
+        try:
+            self._sampling(ChatRequest("", SamplingConfig(), 0))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"extra_body: vLLM refuses a parameter: {first_line(error)}; fix its value") from None
 
 
 def _rank(adapter: str) -> int:

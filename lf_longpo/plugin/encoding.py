@@ -25,12 +25,20 @@ class TemplateEncoder:
         tokenizer: model folder, hub name or embedded model; training uses its tokenizer.
         cutoff_len: of the training recipe, in tokens.
         trust_remote_code: whether code that comes with the tokenizer may run.
+        system: the system prompt of every example, if any.
 
     Raises:
         UserError: LLaMA-Factory has no such template, or the tokenizer cannot be loaded.
     """
 
-    def __init__(self, template: str, tokenizer: str, cutoff_len: int, trust_remote_code: bool = False) -> None:
+    def __init__(
+        self,
+        template: str,
+        tokenizer: str,
+        cutoff_len: int,
+        trust_remote_code: bool = False,
+        system: str | None = None,
+    ) -> None:
         from llamafactory.data.template import TEMPLATES, get_template_and_fix_tokenizer
         from llamafactory.hparams import DataArguments
 
@@ -47,11 +55,12 @@ class TemplateEncoder:
         logging.getLogger("llamafactory").setLevel(logging.WARNING)
         self._template = get_template_and_fix_tokenizer(self._tokenizer, DataArguments(template=template))
         self._cutoff_len = cutoff_len
+        self._system = system
 
     def length(self, prompt: str, response: str) -> tuple[int, int]:
         """Numbers of tokens of the prompt and of the response, as in LLaMA-Factory's pairs."""
         messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
-        prompt_ids, response_ids = self._template.encode_oneturn(self._tokenizer, messages)
+        prompt_ids, response_ids = self._template.encode_oneturn(self._tokenizer, messages, self._system)
         return len(prompt_ids), len(response_ids) + int(self._template.efficient_eos)
 
     def fit(self, context: str, render: Callable[[str], str], responses: Sequence[str]) -> str:

@@ -35,9 +35,15 @@ def load_dataset_info(dataset_dir: str | Path) -> dict[str, Any]:
     return info
 
 
-def ranking_entry(file_name: str) -> dict[str, Any]:
-    """The entry of a file with the columns prompt, chosen and rejected."""
-    return {"file_name": file_name, "ranking": True, "columns": dict(RANKING_COLUMNS)}
+def ranking_entry(file_name: str, system: bool = False) -> dict[str, Any]:
+    """The entry of a file with the columns prompt, chosen and rejected.
+
+    Args:
+        file_name: the file, relative to the data folder.
+        system: whether the file also has the column system, with the system prompt.
+    """
+    columns = RANKING_COLUMNS | ({"system": "system"} if system else {})
+    return {"file_name": file_name, "ranking": True, "columns": columns}
 
 
 def sft_entry(file_name: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lf_longpo.config import GenerateConfig, LongRewardGenerateConfig
 from lf_longpo.data.pairs import Pairs
@@ -19,6 +19,11 @@ def data_set_of(config: GenerateConfig) -> Path:
     return config.dataset_dir / f"{config.dataset_name}.jsonl"
 
 
+def entry_of(config: GenerateConfig) -> dict[str, Any]:
+    """The entry of the run's data set for dataset_info.json."""
+    return ranking_entry(data_set_of(config).name, system=config.system is not None)
+
+
 def check_data_set(config: GenerateConfig) -> None:
     """Finds, before any work, what would keep the data set from being written.
 
@@ -26,7 +31,7 @@ def check_data_set(config: GenerateConfig) -> None:
         UserError: the data folder or the name cannot be used, or the file is an input of the run.
     """
     target = data_set_of(config)
-    check_registration(config.dataset_dir, config.dataset_name, ranking_entry(target.name))
+    check_registration(config.dataset_dir, config.dataset_name, entry_of(config))
     responses = config.responses if isinstance(config, LongRewardGenerateConfig) else None
     if target.resolve() in {Path(source).resolve() for source in (config.input, responses) if source}:
         raise UserError(f"the pairs would be written over the input {target}; set another dataset_name or dataset_dir")
@@ -54,7 +59,7 @@ def register_pairs(config: GenerateConfig, ids: Sequence[str], pairs: Pairs, tal
         return "kept"
     if made:
         write_whole(target, pairs.lines(ids))
-        register_dataset(config.dataset_dir, config.dataset_name, ranking_entry(target.name))
+        register_dataset(config.dataset_dir, config.dataset_name, entry_of(config))
         return "written"
     if registered and ended and tally.failed == pairs.unfit:
         unregister_dataset(config.dataset_dir, config.dataset_name)

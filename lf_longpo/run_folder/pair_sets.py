@@ -12,8 +12,9 @@ from lf_longpo.files.journal import Row
 from lf_longpo.files.run_dir import CONFIG
 from lf_longpo.plugin.dataset_files import first_rows
 from lf_longpo.plugin.entries import guess_entry
-from lf_longpo.plugin.registry import DATASET_INFO, RANKING_COLUMNS, load_dataset_info, ranking_entry
+from lf_longpo.plugin.registry import DATASET_INFO, RANKING_COLUMNS, load_dataset_info
 from lf_longpo.run_folder.contents import RunFolder
+from lf_longpo.run_folder.data_set import entry_of
 
 _COLUMNS = ("prompt", "query", "system", "history", "tools", "chosen", "rejected")
 
@@ -53,9 +54,9 @@ def find_pair_set(name: str, dataset_dir: Path) -> PairSet:
         path = registered if registered.is_file() and run.summary() else folder / PAIRS
         if not path.is_file():
             raise UserError(f"{folder} has no pairs yet; wait for the first pair, or resume the run")
-        entry = ranking_entry(registered.name)
+        entry = entry_of(run.config)
         # The decisions' file is the same in both cases, so that decisions stay when the run ends or resumes.
-        return PairSet(run.config.dataset_name, path, entry, dict(RANKING_COLUMNS), decisions_of(registered), run)
+        return PairSet(run.config.dataset_name, path, entry, dict(entry["columns"]), decisions_of(registered), run)
     if folder.is_dir():
         raise UserError(f"{folder} holds no run: {CONFIG} is missing; name a run's folder, a file or a data set")
     listed = load_dataset_info(dataset_dir).get(name)

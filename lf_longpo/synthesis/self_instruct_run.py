@@ -133,7 +133,7 @@ def estimate(config: SelfInstructConfig) -> list[Expected]:
                     (ANSWER, answering, _ANSWER_TOKENS),
                 ):
                     # The text was counted before; joined with the prompt, the count differs by a token or two.
-                    prompt = text.tokens + chat_tokens(render(""), tokenizer)
+                    prompt = text.tokens + chat_tokens(render(""), tokenizer, config.model)
                     stages[stage] += Usage(1, prompt, min(tokens, config.sampling.max_new_tokens))
     return [expected(stage, usage, config.model.price) for stage, usage in stages.items()]
 
@@ -151,8 +151,8 @@ def _check_window(
         UserError: there is such a text.
     """
     longest = max(texts, key=lambda text: text.tokens)
-    around = max(chat_tokens(writer.asking(longest, kind)(""), tokenizer) for kind in config.kinds)
-    around = max(around, chat_tokens(writer.answering(longest, "")(""), tokenizer) + _QUESTION_ROOM)
+    around = max(chat_tokens(writer.asking(longest, kind)(""), tokenizer, config.model) for kind in config.kinds)
+    around = max(around, chat_tokens(writer.answering(longest, "")(""), tokenizer, config.model) + _QUESTION_ROOM)
     needed = longest.tokens + around + config.sampling.max_new_tokens
     if needed > window:
         raise UserError(
