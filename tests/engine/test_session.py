@@ -112,7 +112,7 @@ async def test_a_session_keeps_its_lock_and_its_cache_until_its_models_are_close
     seen = []
     async with Session(config) as session:
         policy = session.chat(config.policy, tokenizer)
-        await session.start(policy)
+        await session.start(config.policy)
         session.open()
         call = Call("probe", "q0", 0, SamplingConfig(), lambda context: f"Question: code of {context}?", "place0")
         late = asyncio.create_task(policy.complete(call))
