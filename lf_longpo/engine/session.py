@@ -12,15 +12,14 @@ from lf_longpo.config import ChatConfig, EmbedderConfig, EvaluateConfig, Generat
 from lf_longpo.engine.failures import FAILURES, Failures
 from lf_longpo.engine.pipeline import Pipeline, Q, Tally
 from lf_longpo.engine.progress import Progress
-from lf_longpo.errors import UserError
 from lf_longpo.files.journal import check_folder, write_whole
 from lf_longpo.files.run_dir import SUMMARY, changed_settings, locked, refuse_changes, save_settings
 from lf_longpo.models.cache import CALLS, CallCache
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.chat import ChatModel
-from lf_longpo.models.embedders import Embedder, make_embedder
+from lf_longpo.models.embedders import Embedder, check_embedder, make_embedder
 from lf_longpo.models.factory import make_chat
-from lf_longpo.models.folders import check_chat_folders, embedder_problem
+from lf_longpo.models.folders import check_chat_folders
 from lf_longpo.models.ledger import Ledger
 from lf_longpo.models.turns import QuestionOrder
 
@@ -121,8 +120,8 @@ class Session:
             if isinstance(config, EmbedderConfig):
                 if config.backend == "openai":
                     await self.embedder(config).start()
-                elif problem := embedder_problem(config.model, "embedder.model"):
-                    raise UserError(f"embedder.model: {problem}")
+                else:
+                    check_embedder(config)
             elif config.backend == "openai":
                 await self._backend(config).start()
             else:

@@ -4,7 +4,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -22,7 +22,7 @@ from lf_longpo.models.ledger import Ledger, cost_of
 from lf_longpo.models.memory_shortage import free_memory, is_memory_shortage
 from lf_longpo.models.openai_wire import used_tokens
 from lf_longpo.models.refusals import Refusals
-from lf_longpo.text.chunking import token_starts
+from lf_longpo.text.chunking import split_evenly
 
 _END_MARKS = 8
 
@@ -63,6 +63,17 @@ class Embedder(Protocol):
 def make_embedder(config: EmbedderConfig, cache: CallCache, ledger: Ledger) -> Embedder:
     """Makes the embedder that `config` names, without starting it."""
     return OpenAIEmbedder(config, cache, ledger) if config.backend == "openai" else LocalEmbedder(config)
+
+
+def check_embedder(config: EmbedderConfig) -> None:
+    """Checks an embedder in this process by its name and files; nothing heavy is imported.
+
+    Raises:
+        UserError: there is no such folder or model on the hub.
+    """
+    setting = "embedder.model"
+    if problem := embedder_problem(config.model, setting) or hub_problem(config.model, setting):
+        raise UserError(f"{setting}: {problem}")
 
 
 def unit_vectors(vectors: Any, texts: int, source: str) -> np.ndarray:
@@ -139,11 +150,8 @@ class LocalEmbedder:
         if self._window is None:
             return [text]
         assert self._model, "start() comes first"
-        starts = token_starts(text, self._model.tokenizer)
-        number = -(-len(starts) // self._window)
-        if number <= 1:
-            return [text]
-        if not self._reported:
+        pieces = split_evenly(text, self._model.tokenizer, self._window)
+        if len(pieces) > 1 and not self._reported:
             self._reported = True
             print(
                 f"embedder {self._config.model}: reads {self._window} tokens at once; the vector of a longer text is "
@@ -151,8 +159,7 @@ class LocalEmbedder:
                 file=sys.stderr,
                 flush=True,
             )
-        size = -(-len(starts) // number)
-        return [text[begin:end] for begin, end in pairwise(sorted({0, *starts[size::size], len(text)}))]
+        return pieces
 
     def _encode_whole(self, texts: list[str]) -> Any:
         """Unit vectors of texts that fit the window; halves the batch while memory runs out."""
@@ -173,9 +180,7 @@ class LocalEmbedder:
             self._batch_size //= 2
 
     def _load(self) -> "SentenceTransformer":
-        setting = "embedder.model"
-        if problem := embedder_problem(self._config.model, setting) or hub_problem(self._config.model, setting):
-            raise UserError(f"embedder.model: {problem}")
+        check_embedder(self._config)
         from sentence_transformers import SentenceTransformer
 
         config = self._config
