@@ -55,6 +55,10 @@ class Embedder(Protocol):
         """
         ...
 
+    async def similarities(self, question: str, anchor: str, texts: Sequence[str]) -> np.ndarray:
+        """Cosine similarity of each text to the anchor, float32, shape (len(texts),); otherwise as `embed`."""
+        ...
+
     async def close(self) -> None:
         """Closes connections and frees memory."""
         ...
@@ -106,8 +110,12 @@ def unit_vectors(vectors: Any, texts: int, source: str) -> np.ndarray:
 class LocalEmbedder:
     """A sentence-transformers model in this process.
 
-    A text that is longer than the model's window is embedded in pieces of equal length, and its vector is the mean of
-    theirs. POOLING
+    A text that is longer than the model's window is embedded in pieces of equal length. Its vector is the direction of
+    their mean, and its similarity is that of its most similar piece.
+
+    Measured on 100 MuSiQue questions with minilm (`python scripts/compare_pooling.py musique_train.json 25 1500`): the
+    four chunks of about 40 that are most similar to question and answer hold 0.59 of the supporting chunks by the first
+    window alone, 0.93 by the mean and 0.99 by the most similar piece.
     """
 
     def __init__(self, config: EmbedderConfig) -> None:
@@ -127,23 +135,36 @@ class LocalEmbedder:
 
     async def embed(self, question: str, texts: Sequence[str]) -> np.ndarray:
         """See `Embedder.embed`."""
-        await self.start()
-        async with self._turn:
-            vectors = await asyncio.to_thread(self._encode, list(texts))
-        return unit_vectors(vectors, len(texts), f"the embedder {self._config.model}")
+        vectors, firsts = await self._embed_pieces(texts)
+        if len(vectors) == len(texts):
+            return vectors
+        return unit_vectors(np.add.reduceat(vectors, firsts), len(texts), self._source)
+
+    async def similarities(self, question: str, anchor: str, texts: Sequence[str]) -> np.ndarray:
+        """See `Embedder.similarities`."""
+        vectors, firsts = await self._embed_pieces([anchor, *texts])
+        first = firsts[1]
+        [direction] = unit_vectors(vectors[:first].sum(0, keepdims=True), 1, self._source)
+        alike: np.ndarray = np.maximum.reduceat(vectors[first:] @ direction, firsts[1:] - first)
+        return alike
 
     async def close(self) -> None:
         """Frees the model."""
         self._model = None
 
-    def _encode(self, texts: list[str]) -> Any:
-        pieces = [self._pieces(text) for text in texts]
-        vectors = self._encode_whole([piece for parts in pieces for piece in parts])
-        if len(vectors) == len(texts):
-            return vectors
-        firsts = [0, *accumulate(map(len, pieces))][:-1]
-        sizes = np.array([len(parts) for parts in pieces])
-        return np.add.reduceat(vectors, firsts) / sizes[:, None]
+    @property
+    def _source(self) -> str:
+        return f"the embedder {self._config.model}"
+
+    async def _embed_pieces(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Unit vectors of the pieces of all texts, and the row of each text's first piece."""
+        await self.start()
+        async with self._turn:
+            pieces = await asyncio.to_thread(lambda: [self._pieces(text) for text in texts])
+            flat = [piece for parts in pieces for piece in parts]
+            vectors = await asyncio.to_thread(self._encode, flat)
+        firsts = np.array([0, *accumulate(map(len, pieces))][:-1])
+        return unit_vectors(vectors, len(flat), self._source), firsts
 
     def _pieces(self, text: str) -> list[str]:
         """The text in as few pieces of about equal length as fit the window; joined, they are the text."""
@@ -154,14 +175,14 @@ class LocalEmbedder:
         if len(pieces) > 1 and not self._reported:
             self._reported = True
             print(
-                f"embedder {self._config.model}: reads {self._window} tokens at once; the vector of a longer text is "
-                "the mean of its pieces",
+                f"embedder {self._config.model}: reads {self._window} tokens at once; longer texts are embedded in "
+                "pieces",
                 file=sys.stderr,
                 flush=True,
             )
         return pieces
 
-    def _encode_whole(self, texts: list[str]) -> Any:
+    def _encode(self, texts: list[str]) -> Any:
         """Unit vectors of texts that fit the window; halves the batch while memory runs out."""
         assert self._model, "start() comes first"
         while True:
@@ -265,6 +286,12 @@ class OpenAIEmbedder:
         batches = [texts[start : start + size] for start in range(0, len(texts), size)]
         vectors = await all_settled(*(self._kept(question, index, list(batch)) for index, batch in enumerate(batches)))
         return np.concatenate(vectors)
+
+    async def similarities(self, question: str, anchor: str, texts: Sequence[str]) -> np.ndarray:
+        """See `Embedder.similarities`."""
+        vectors = await self.embed(question, [anchor, *texts])
+        alike: np.ndarray = vectors[1:] @ vectors[0]
+        return alike
 
     async def close(self) -> None:
         """Closes the connections."""

@@ -8,7 +8,7 @@ from lf_longpo.models.cache import CallCache
 from lf_longpo.models.embedders import make_embedder, unit_vectors
 from lf_longpo.models.ledger import Ledger
 
-LINE = "embedder minilm: reads 254 tokens at once; the vector of a longer text is the mean of its pieces"
+LINE = "embedder minilm: reads 254 tokens at once; longer texts are embedded in pieces"
 RAIN = "It rained for a week, and nobody left the house. " * 30
 WHALES = "The blue whale is the largest animal that has ever lived in the sea. "
 
@@ -38,6 +38,17 @@ async def test_the_vector_of_a_long_text_is_the_unit_mean_of_its_pieces(embedder
     mean = vectors.mean(0)
     np.testing.assert_allclose(whole, mean / np.linalg.norm(mean), atol=1e-5)
     np.testing.assert_allclose(short, (await embedder.embed("q", [WHALES]))[0], atol=1e-5)
+
+
+async def test_the_most_similar_piece_gives_the_similarity(embedder):
+    long, anchor = RAIN + WHALES * 20, WHALES + RAIN
+    alike = await embedder.similarities("q", anchor, [long, WHALES, RAIN])
+    pieces = embedder._pieces(long)
+    [vector, *parts] = await embedder.embed("q", [anchor, *pieces])
+    assert alike.shape == (3,) and len(embedder._pieces(anchor)) == 2
+    np.testing.assert_allclose(alike[0], max(part @ vector for part in parts), atol=1e-5)
+    np.testing.assert_allclose(alike[1], (await embedder.embed("q", [WHALES]))[0] @ vector, atol=1e-5)
+    assert abs(alike[0] - (await embedder.embed("q", [long]))[0] @ vector) > 1e-3  # not the mean's
 
 
 async def test_texts_that_fit_are_embedded_as_before(embedder, capsys):
