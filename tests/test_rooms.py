@@ -113,3 +113,14 @@ def test_two_files_share_a_name_only_for_the_same_job():
     names = [path.stem for path in paths]
     repeated = sorted({name for name in names if names.count(name) > 1} - shared)
     assert not repeated, repeated
+
+
+def test_no_function_is_longer_than_a_screen():
+    long = [
+        f"{module}.{node.name}: {lines} lines"
+        for module, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if (lines := node.end_lineno - node.lineno + 1) > 60
+    ]
+    assert not long, "\n".join(long)

@@ -9,6 +9,7 @@ from io import TextIOWrapper
 from lf_longpo import __version__
 from lf_longpo.cli import (
     check_command,
+    config_command,
     evaluate_command,
     export_command,
     generate_command,
@@ -16,6 +17,7 @@ from lf_longpo.cli import (
     recipes_command,
     register_command,
     report_command,
+    schema_command,
     score_command,
     synthesize_command,
     train_command,
@@ -37,6 +39,8 @@ COMMANDS = (
     check_command,
     train_command,
     register_command,
+    config_command,
+    schema_command,
 )
 
 

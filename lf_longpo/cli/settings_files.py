@@ -1,8 +1,10 @@
 """The settings of each command, and the command that a settings file belongs to."""
 
+import difflib
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import lf_longpo.config as configs
 from lf_longpo.config.base import fields_of, section_of
@@ -28,6 +30,40 @@ _OF_SCORE = {"responses", "output_dir"}
 # Every LLaMA-Factory recipe has the first key; a training recipe has one of the others.
 _MODEL = "model_name_or_path"
 _TRAINING = {"stage", "do_train", "do_eval", "do_predict", "dataset", "eval_dataset"}
+
+
+def settings_commands(by_method: bool = False) -> dict[str, type[configs.Config]]:
+    """The commands that take a settings file, without `longpo`, and their settings.
+
+    Args:
+        by_method: `generate longmab` and `generate longreward` instead of `generate`.
+    """
+    kinds = {command.removeprefix("longpo "): kind for command, kind in _SETTINGS.items()}
+    if by_method:
+        kinds = {
+            f"{command} {_method_of(variant)}" if issubclass(variant, configs.GenerateConfig) else command: variant
+            for command, kind in kinds.items()
+            for variant in kind.variants()
+        }
+    return kinds
+
+
+def _method_of(kind: type[configs.GenerateConfig]) -> str:
+    return str(get_args(kind.model_fields["method"].annotation)[0])
+
+
+def settings_of(words: Sequence[str], kinds: Mapping[str, type[configs.Config]]) -> type[configs.Config]:
+    """The settings of a command among `kinds`.
+
+    Raises:
+        UserError: no such command takes a settings file.
+    """
+    name = " ".join(words)
+    if name in kinds:
+        return kinds[name]
+    near = difflib.get_close_matches(name, kinds, 1)
+    fix = f"did you mean {near[0]}?" if near else f"use {', '.join(kinds)}"
+    raise UserError(f"{name} is not a command with a settings file; {fix}")
 
 
 def load_settings(kind: type[C], path: str | None, overrides: list[str]) -> C:

@@ -3,12 +3,14 @@
 import json
 import textwrap
 from collections.abc import Iterator
+from functools import reduce
+from operator import or_
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
-from lf_longpo.config.base import Config
+from lf_longpo.config.base import Config, section_of
 
 _WIDTH = 116
 
@@ -18,16 +20,29 @@ def commented_yaml(kind: type[Config]) -> str:
     return "\n".join(_lines(kind)) + "\n"
 
 
-def json_schema(kind: Any) -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a configuration class, or of a union of such."""
-    schema = TypeAdapter(kind).json_schema()
+def json_schema(kind: type[Config]) -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of the files that a command takes.
+
+    A section that has defaults needs none of its keys, whatever the class of the section requires.
+    """
+    union: Any = reduce(or_, kind.variants())
+    schema = TypeAdapter(union).json_schema()
+    sections = schema.get("$defs", {})
+    for owner in (schema, *list(sections.values())):
+        for entry in owner.get("properties", {}).values():
+            if isinstance(entry.get("default"), dict):
+                for reference in (choice for choice in (entry, *entry.get("anyOf", [])) if "$ref" in choice):
+                    section = sections[reference["$ref"].rpartition("/")[2]]
+                    reference["$ref"] += "WithDefaults"
+                    name = reference["$ref"].rpartition("/")[2]
+                    sections[name] = {key: value for key, value in section.items() if key != "required"}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def _lines(kind: type[Config], defaults: Config | None = None) -> Iterator[str]:
     """Args: the class, and the values that a section has where the file does not set it."""
     for name, field in kind.model_fields.items():
-        section = _section(field)
+        section = section_of(field)
         required = defaults is None and field.is_required()
         default = field.default if defaults is None else getattr(defaults, name)
         yield from _comment(field.description or (section.__doc__ if section else None))
@@ -49,12 +64,6 @@ def _required(name: str, field: FieldInfo) -> str:
 def _plain(value: Any) -> str:
     """JSON, which is YAML on one line."""
     return json.dumps(TypeAdapter(Any).dump_python(value, mode="json"), ensure_ascii=False)
-
-
-def _section(field: FieldInfo) -> type[Config] | None:
-    """The class of a setting that is a section of its own."""
-    kinds = [field.annotation, *get_args(field.annotation)]
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Config)), None)
 
 
 def _comment(text: str | None) -> Iterator[str]:
