@@ -15,9 +15,7 @@ def add(subparsers: Subparsers) -> None:
         "a default are comments: remove the # and set them.",
     )
     parser.usage = "longpo config COMMAND"
-    parser.add_argument(
-        "words", nargs="+", metavar="COMMAND", help="such as: generate longmab, score, evaluate longqa, synthesize mix"
-    )
+    parser.add_argument("words", nargs="+", metavar="COMMAND", help="generate longmab, score, evaluate longqa, ...")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ def add(subparsers: Subparsers) -> None:
         "YAML file that begins with `# yaml-language-server: $schema=FILE`.",
     )
     parser.usage = "longpo schema COMMAND"
-    parser.add_argument("words", nargs="+", metavar="COMMAND", help=f"one of: {', '.join(settings_commands())}")
+    parser.add_argument("words", nargs="+", metavar="COMMAND", help="generate, score, evaluate longqa, ...")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -256,6 +256,11 @@ class EmbedderConfig(ServedConfig):
 
     @model_validator(mode="after")
     def _backend_fields(self) -> "EmbedderConfig":
+        if self.backend == "openai" and "model" not in self.model_fields_set:
+            raise ValueError(
+                "a server needs the name of its embedding model; set embedder.model (OpenAI: text-embedding-3-small, "
+                "Zhipu: embedding-3)"
+            )
         check_in_process(self, "sentence-transformers")
         return self
 

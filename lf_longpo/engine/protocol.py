@@ -8,13 +8,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
+from lf_longpo.config import ChatConfig, EmbedderConfig
 from lf_longpo.data.pairs import Pairs
 from lf_longpo.data.questions import Source
 from lf_longpo.data.records import Question
 from lf_longpo.engine.failures import Failures
 from lf_longpo.engine.outcomes import Outcomes
 from lf_longpo.engine.progress import Progress
-from lf_longpo.engine.session import Session, Startable
+from lf_longpo.engine.session import Session
 from lf_longpo.models.usage import Usage
 
 if TYPE_CHECKING:
@@ -98,8 +99,8 @@ class Plan(Protocol[M]):
         """
         ...
 
-    def needed(self, models: M) -> Sequence[Startable]:
-        """Those of the models that still have work to do."""
+    def needed(self) -> Sequence[ChatConfig | EmbedderConfig]:
+        """The models that still have work to do."""
         ...
 
     def open(self, models: M, sinks: Sinks) -> AbstractContextManager[Run]:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from lf_longpo.aio import all_settled
 from lf_longpo.config import ChatConfig, EmbedderConfig, EvaluateConfig, GenerateConfig, ScoreConfig, SelfInstructConfig
@@ -16,8 +16,10 @@ from lf_longpo.files.journal import check_folder, write_whole
 from lf_longpo.files.run_dir import SUMMARY, changed_settings, locked, refuse_changes, save_settings
 from lf_longpo.models.cache import CALLS, CallCache
 from lf_longpo.models.calls import Calls
-from lf_longpo.models.embedders import Embedder, make_embedder
+from lf_longpo.models.chat import ChatModel
+from lf_longpo.models.embedders import Embedder, check_embedder, make_embedder
 from lf_longpo.models.factory import make_chat
+from lf_longpo.models.folders import check_chat_folders
 from lf_longpo.models.ledger import Ledger
 from lf_longpo.models.turns import QuestionOrder
 
@@ -28,21 +30,14 @@ RunConfig = GenerateConfig | ScoreConfig | EvaluateConfig | SelfInstructConfig
 """The configuration of a command that calls models for many questions."""
 
 
-class Startable(Protocol):
-    """A chat model or an embedder."""
-
-    async def start(self) -> None:
-        """Loads the model, or connects to it."""
-        ...
-
-
 class Session:
     """Holds the lock, the call cache, the ledger, the failures and the models of one run.
 
         async with Session(config) as session:
             session.check_settings()
-            judge = session.chat(config.judge, tokenizer)  # checks its settings
-            await session.start(judge)  # checks the model
+            await session.check_models(config.judge)  # finds what is wrong within seconds
+            judge = session.chat(config.judge, tokenizer)
+            await session.start(config.judge)  # loads the model
             session.open()  # nothing is written before this
             ...
             tally = await session.run(questions, number, work, in_flight, progress)
@@ -67,8 +62,10 @@ class Session:
         self._summary = config.output_dir / summary
         self._cache = CallCache(config.output_dir / CALLS)
         self._order = QuestionOrder()
+        # Models by their settings as JSON.
+        self._backends: dict[str, ChatModel] = {}
         self._chats: dict[str, Calls] = {}
-        self._embedders: list[Embedder] = []
+        self._embedders: dict[str, Embedder] = {}
         self._opened = ExitStack()
         self._began = time.monotonic()
 
@@ -98,25 +95,50 @@ class Session:
         """
         key = config.model_dump_json()
         if key not in self._chats:
-            model = make_chat(config, self._cache, self.ledger)
-            seed = self._config.seed
-            self._chats[key] = Calls(model, config, tokenizer, self._cache, self.ledger, seed, self._order)
+            model, seed, section = self._backend(config), self._config.seed, self._section(config)
+            self._chats[key] = Calls(model, config, tokenizer, self._cache, self.ledger, seed, self._order, section)
         return self._chats[key]
 
     def embedder(self, config: EmbedderConfig) -> Embedder:
-        """An embedder, not started."""
-        embedder = make_embedder(config, self._cache, self.ledger)
-        self._embedders.append(embedder)
-        return embedder
+        """An embedder, not started. The same configuration gives the same embedder.
 
-    async def start(self, *models: Startable) -> None:
-        """Starts models one after the other: libraries that load weights are not safe for several threads.
+        Raises:
+            UserError: its settings cannot work.
+        """
+        key = config.model_dump_json()
+        if key not in self._embedders:
+            self._embedders[key] = make_embedder(config, self._cache, self.ledger)
+        return self._embedders[key]
+
+    async def check_models(self, *models: ChatConfig | EmbedderConfig) -> None:
+        """Checks models within seconds, without heavy imports: servers must answer, and folders must hold models.
 
         Raises:
             UserError: one of them cannot be used.
         """
-        for model in models:
-            await model.start()
+        for config in models:
+            if isinstance(config, EmbedderConfig):
+                if config.backend == "openai":
+                    await self.embedder(config).start()
+                else:
+                    check_embedder(config)
+            elif config.backend == "openai":
+                await self._backend(config).start()
+            else:
+                check_chat_folders(config, f"{self._section(config)}.")
+
+    async def start(self, *models: ChatConfig | EmbedderConfig) -> None:
+        """Starts models that `chat` and `embedder` have made, one after the other.
+
+        Libraries that load weights are not safe for several threads.
+
+        Raises:
+            UserError: one of them cannot be used.
+        """
+        for config in models:
+            made: dict[str, Calls] | dict[str, Embedder]
+            made = self._embedders if isinstance(config, EmbedderConfig) else self._chats
+            await made[config.model_dump_json()].start()
 
     def open(self) -> None:
         """Locks the folder, opens the call cache, removes an old summary and old failures, and saves the settings.
@@ -159,6 +181,17 @@ class Session:
         """Writes the summary; from then on the run has ended."""
         write_whole(self._summary, [json.dumps(summary, indent=2, ensure_ascii=False), "\n"])
 
+    def _backend(self, config: ChatConfig) -> ChatModel:
+        key = config.model_dump_json()
+        if key not in self._backends:
+            self._backends[key] = make_chat(config, self._cache, self.ledger)
+        return self._backends[key]
+
+    def _section(self, config: ChatConfig) -> str:
+        """The section of the run's settings that configures a model; the first where several do."""
+        settings = self._config
+        return next((name for name in type(settings).model_fields if getattr(settings, name) == config), "model")
+
     async def __aenter__(self) -> "Session":
         return self
 
@@ -166,7 +199,7 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            chats = (chat.close() for chat in self._chats.values())
-            await all_settled(*chats, *(embedder.close() for embedder in self._embedders))
+            models = [*(self._backends | self._chats).values(), *self._embedders.values()]
+            await all_settled(*(model.close() for model in models))
         finally:
             self._opened.close()

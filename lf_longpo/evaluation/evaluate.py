@@ -23,7 +23,7 @@ from lf_longpo.files.run_dir import refuse_changed_questions
 from lf_longpo.models.adapters import fingerprint
 from lf_longpo.models.calls import Call, Calls
 from lf_longpo.models.embedded import is_embedded
-from lf_longpo.models.tokenizers import chat_tokens, load_counting_tokenizer
+from lf_longpo.models.tokenizers import NO_LIMIT, chat_tokens, load_counting_tokenizer, own_window
 from lf_longpo.models.usage import Expected, Usage, expected
 from lf_longpo.text.prompts import around_context
 
@@ -49,13 +49,15 @@ async def evaluate(config: EvaluateConfig, benchmark: Benchmark) -> tuple[dict[s
         session.check_settings()
         digests, sets = _check(config, benchmark)
         refuse_changed_questions(digests, output_dir / PREDICTIONS, _row_key)
+        finished = {(_row_key(row), row["sample"]) for row in read_rows(output_dir / PREDICTIONS, fields)}
+        is_finished = {(key, sample) for key in digests for sample in range(config.samples)} <= finished
+        needed = [] if is_finished else _all_models(benchmark)
+        await session.check_models(*needed)
         tokenizer = _tokenizer(config, benchmark)
         models = {stage: session.chat(model, tokenizer) for stage, model in benchmark.models.items()}
         judge = session.chat(benchmark.judge, tokenizer) if benchmark.judge else None
         benchmark.equip(judge)
-        finished = {(_row_key(row), row["sample"]) for row in read_rows(output_dir / PREDICTIONS, fields)}
-        if not {(key, sample) for key in digests for sample in range(config.samples)} <= finished:
-            await session.start(*models.values(), *([judge] if judge else []))
+        await session.start(*needed)
         session.open()
         progress = Progress(benchmark.name, len(digests), config.samples * len(digests), session.ledger)
         with Journal(output_dir / PREDICTIONS, fields, _row_key) as predictions:
@@ -85,7 +87,7 @@ def estimate(config: EvaluateConfig, benchmark: Benchmark) -> list[Expected]:
         prompt = _render(benchmark, item)(item.context)
         parts = benchmark.estimate(item, tokenizer)
         for stage, model in benchmark.models.items():
-            window = model.context_window or tokenizer.model_max_length
+            window = own_window(model, tokenizer) or NO_LIMIT
             limit = min(config.max_prompt_tokens, window - config.sampling.max_new_tokens)
             share = 1.0 if is_embedded(model.model) else _OUTPUT_SHARE
             size = min(chat_tokens(prompt, tokenizer, model), limit)

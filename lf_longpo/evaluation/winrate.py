@@ -16,7 +16,7 @@ from lf_longpo.evaluation.referee import Referee, judge_prompt, verdict_usage
 from lf_longpo.files.faults import AT_ONCE, Faults
 from lf_longpo.judging.verdicts import find_verdict
 from lf_longpo.models.calls import Calls
-from lf_longpo.models.tokenizers import chat_tokens
+from lf_longpo.models.tokenizers import NO_LIMIT, chat_tokens, own_window
 from lf_longpo.models.usage import Usage
 from lf_longpo.text.chunking import count_tokens
 from lf_longpo.text.prompts import QA_FIELDS, QA_PROMPTS, around_context, load_prompt
@@ -88,7 +88,7 @@ class WinRate:
     def estimate(self, item: Item, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Usage]:
         """Two verdicts; answers are assumed to be as long as the reference, or 200 tokens long."""
         answers = 2 * (count_tokens(item.answers[0], tokenizer) if item.answers else _ANSWER)
-        window = self.judge.context_window or tokenizer.model_max_length
+        window = own_window(self.judge, tokenizer) or NO_LIMIT
         prompt = chat_tokens(self._render(item, "", "")(item.context), tokenizer, self.judge) + answers
         return {
             "judge": verdict_usage(self._config.judging, self.judge, _VERDICTS, tokenizer, min(prompt, window)).times(2)

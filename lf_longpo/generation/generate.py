@@ -24,7 +24,7 @@ from lf_longpo.longmab.plan import LongMabPlan
 from lf_longpo.longreward.plan import LongRewardPlan
 from lf_longpo.models.tokenizers import load_counting_tokenizer
 from lf_longpo.models.usage import Expected, expected
-from lf_longpo.plugin.encoding import TemplateEncoder
+from lf_longpo.plugin.encoding import TemplateEncoder, check_template
 from lf_longpo.report.page import REPORT, write_report
 from lf_longpo.run_folder.data_set import check_data_set, register_pairs
 
@@ -60,9 +60,12 @@ async def generate(config: GenerateConfig, until: str = "pairs", patience: float
             f"{config.output_dir} holds a run that began with --ray; resume it with --ray, or set another output_dir"
         )
     async with Session(config, patience) as session:
-        job = _prepare(config, until, session)
-        models = job.plan.models(session, job.tokenizer)
-        await session.start(*job.plan.needed(models))
+        plan, redo_pairs = _checked_plan(config, until, session)
+        needed = plan.needed()
+        await session.check_models(*needed)
+        job = _load(config, until, plan, redo_pairs)
+        models = plan.models(session, job.tokenizer)
+        await session.start(*needed)
         session.open()
         if job.redo_pairs:
             (config.output_dir / PAIRS).unlink(missing_ok=True)
@@ -84,7 +87,7 @@ async def check(config: GenerateConfig, until: str = "pairs") -> int:
         UserError: likewise.
     """
     async with Session(config) as session:
-        job = _prepare(config, until, session)
+        job = _load(config, until, *_checked_plan(config, until, session))
         job.plan.models(session, job.tokenizer)
         return len(job.plan.digests)
 
@@ -109,7 +112,7 @@ async def collect(
         return sum(part.get(key, 0) for part in parts)
 
     async with Session(config) as session:
-        job = _prepare(config, until, session)
+        job = _load(config, until, *_checked_plan(config, until, session))
         models = job.plan.models(session, job.tokenizer)
         session.open()
         session.failures.add(lost)
@@ -195,11 +198,18 @@ class _Job:
         return Result(summary, tally.exit_code(made if complete else tally.done, config.max_failure_rate))
 
 
-def _prepare(config: GenerateConfig, until: str, session: Session) -> _Job:
+def _checked_plan(config: GenerateConfig, until: str, session: Session) -> tuple[Plan[Any], bool]:
+    """The plan, and whether pairs are made again. Everything that needs no heavy import is checked here."""
     kind = _plan_kind(config, until)
     redo_pairs = session.check_settings(kind.redone)
     plan = kind(config, until)
     check_data_set(config)
+    check_template(config.pairs.template, "pairs.template")
+    return plan, redo_pairs
+
+
+def _load(config: GenerateConfig, until: str, plan: Plan[Any], redo_pairs: bool) -> _Job:
+    """Loads the tokenizer and LLaMA-Factory, which takes seconds."""
     tokenizer = load_counting_tokenizer(config.tokenizer, config.policy, "policy")
     name = config.tokenizer or (config.policy.model if config.policy else "")
     trust = bool(config.policy and config.policy.trust_remote_code)

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
-from lf_longpo.config import LongMabGenerateConfig
+from lf_longpo.config import ChatConfig, EmbedderConfig, LongMabGenerateConfig
 from lf_longpo.data.questions import Source, check_questions
 from lf_longpo.engine.protocol import Sinks
-from lf_longpo.engine.session import Session, Startable
+from lf_longpo.engine.session import Session
 from lf_longpo.files.run_dir import refuse_changed_questions
 from lf_longpo.longmab.estimate import estimate_longmab
 from lf_longpo.longmab.method import LongMab, Models, Prompts
@@ -53,12 +53,12 @@ class LongMabPlan:
         config = self._config
         return Models(session.chat(config.policy, tokenizer), session.embedder(config.embedder), tokenizer)
 
-    def needed(self, models: Models) -> Sequence[Startable]:
+    def needed(self) -> Sequence[ChatConfig | EmbedderConfig]:
         """None where all rollouts are there."""
-        settings = self._config.longmab
-        if all_rolled_out(self._config.output_dir, self.digests, settings.rounds):
+        config = self._config
+        if all_rolled_out(config.output_dir, self.digests, config.longmab.rounds):
             return []
-        return [models.policy] if settings.init == "random" else [models.policy, models.embedder]
+        return [config.policy] if config.longmab.init == "random" else [config.policy, config.embedder]
 
     @contextmanager
     def open(self, models: Models, sinks: Sinks) -> Iterator[LongMab]:

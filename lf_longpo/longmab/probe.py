@@ -42,5 +42,4 @@ async def arm_values(
         draw = random.Random(f"{seed}/arms/{question_id}")
         return [draw.random() for _ in chunks]
     anchor = probe if init == "probe_similarity" else question
-    vectors = await embedder.embed(question_id, [anchor, *chunks])
-    return [float(value) for value in vectors[1:] @ vectors[0]]
+    return [float(value) for value in await embedder.similarities(question_id, anchor, chunks)]

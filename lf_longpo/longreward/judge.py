@@ -23,7 +23,7 @@ _REMEMBERED = 64
 class LongRewardJudge:
     """Scores responses to long contexts on helpfulness, logicality, faithfulness and completeness (arXiv 2410.21252).
 
-        config = ChatConfig(provider="zhipu", model="glm-4-plus")
+        config = ChatConfig(provider="zhipu", model="glm-4-plus", context_window=128_000)
         async with LongRewardJudge(config, tokenizer="zai-org/glm-4-9b-hf") as judge:
             score = await judge.score(context, query, answer)
             print(score.reward, score.scores["faithfulness"])
@@ -55,7 +55,9 @@ class LongRewardJudge:
         self.ledger = Ledger()
         """Calls and tokens so far, by stage."""
         self._cache = CallCache(cache)
-        self._calls = Calls(make_chat(judge, self._cache, self.ledger), judge, counts, self._cache, self.ledger, seed)
+        self._calls = Calls(
+            make_chat(judge, self._cache, self.ledger), judge, counts, self._cache, self.ledger, seed, section="judge"
+        )
         self._embedder = make_embedder(embedder, self._cache, self.ledger)
         prompts = prompts_for(longreward, judge)
         self._scorer = Scorer(longreward, judge, prompts, self._calls, self._embedder, counts, _REMEMBERED)

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
-from lf_longpo.config import LongRewardGenerateConfig
+from lf_longpo.config import ChatConfig, EmbedderConfig, LongRewardGenerateConfig
 from lf_longpo.data.questions import Source, check_questions, read_questions
 from lf_longpo.engine.protocol import Sinks
-from lf_longpo.engine.session import Session, Startable
+from lf_longpo.engine.session import Session
 from lf_longpo.longreward.estimate import estimate_longreward
 from lf_longpo.longreward.given_responses import (
     KnownQuestion,
@@ -76,14 +76,14 @@ class LongRewardPlan:
         scorer = Scorer(config.longreward, config.judge, self._prompts, judge, embedder, tokenizer, self.in_flight)
         return Models(policy, judge, embedder, scorer)
 
-    def needed(self, models: Models) -> Sequence[Startable]:
+    def needed(self) -> Sequence[ChatConfig | EmbedderConfig]:
         """The policy where samples are missing; judge and embedder where scores are missing."""
         lacks_samples, lacks_scores = self._lacks()
-        needed: list[Startable] = []
-        if models.policy and lacks_samples:
-            needed.append(models.policy)
+        needed: list[ChatConfig | EmbedderConfig] = []
+        if self._config.policy and lacks_samples:
+            needed.append(self._config.policy)
         if lacks_scores and self._until != "sample":
-            needed += [models.judge, models.embedder]
+            needed += [self._config.judge, self._config.embedder]
         return needed
 
     @contextmanager

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lf_longpo.config import ScoreConfig
+from lf_longpo.config import ChatConfig, EmbedderConfig, ScoreConfig
 from lf_longpo.data.questions import Source, placed_questions, refuse_repeated_ids
 from lf_longpo.data.records import Question
 from lf_longpo.engine.outcomes import Outcome, Outcomes
@@ -38,12 +38,15 @@ async def score_file(config: ScoreConfig) -> tuple[dict[str, Any], int]:
         questions = _known_questions(config, prompts)
         given = _given_responses(config, questions)
         total = sum(map(len, given.values()))
+        needed: list[ChatConfig | EmbedderConfig] = []
+        if unscored(output_dir, given):
+            needed = [config.judge, config.embedder]
+        await session.check_models(*needed)
         tokenizer = load_counting_tokenizer(config.tokenizer, config.judge, "judge")
         judge, embedder = session.chat(config.judge, tokenizer), session.embedder(config.embedder)
         in_flight = config.judge.questions_at_once(CALLS_A_QUESTION)
         scorer = Scorer(config.longreward, config.judge, prompts, judge, embedder, tokenizer, remembered=in_flight)
-        if unscored(output_dir, given):
-            await session.start(judge, embedder)
+        await session.start(*needed)
         session.open()
         progress = Progress("score", len(given), len(given) + total, session.ledger)
         outcomes = Outcomes(progress)

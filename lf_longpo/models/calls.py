@@ -20,7 +20,7 @@ from lf_longpo.models.chat import ChatModel, ChatRequest, Completion
 from lf_longpo.models.ledger import Ledger, cost_of
 from lf_longpo.models.quota import Quota
 from lf_longpo.models.refusals import Refusals
-from lf_longpo.models.tokenizers import chat_tokens
+from lf_longpo.models.tokenizers import chat_tokens, own_window
 from lf_longpo.models.turns import QuestionOrder, Turns
 from lf_longpo.text.fitting import cut_middle
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 # More tokens than any chat template adds to a user's message.
 _TEMPLATE_MARGIN = 512
-# Tokenizers that know no window report a number above this.
-_NO_LIMIT = 100_000_000
 # Seconds before a lost call is made again: doubled each time, up to half of it random, so that calls that were lost
 # together are not repeated together.
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
@@ -71,6 +69,7 @@ class Calls:
         ledger: limits and counts the calls that are made.
         seed: the run's seed; the seed of each call follows from it and from the call's name.
         order: ranks the run's questions. Default: first come, first served.
+        section: the section that configures the model, for errors.
     """
 
     def __init__(
@@ -82,6 +81,7 @@ class Calls:
         ledger: Ledger,
         seed: int,
         order: QuestionOrder | None = None,
+        section: str = "model",
     ) -> None:
         self._model = model
         self._config = config
@@ -98,6 +98,7 @@ class Calls:
         self._under_way: Once[Completion] = Once(0)
         self._started: Once[None] = Once(1)
         self._refusals = Refusals()
+        self._section = section
         self._window = 0
         self._margin = _TEMPLATE_MARGIN + len(json.dumps(config.request_settings).encode())
 
@@ -111,11 +112,11 @@ class Calls:
 
     async def _start(self) -> None:
         reported = await self._model.start()
-        known = self._tokenizer.model_max_length
-        window = self._config.context_window or reported or (known if known < _NO_LIMIT else None)
+        window = self._config.context_window or reported or own_window(self._config, self._tokenizer)
         if window is None:
             raise UserError(
-                f"the context window of {self._config.model!r} is unknown; set context_window next to model"
+                f"{self._section}: the context window of {self._config.model!r} is unknown, because the server does "
+                f"not report it; set {self._section}.context_window to the most tokens of prompt and reply together"
             )
         self._window = window
 

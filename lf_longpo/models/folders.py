@@ -124,16 +124,21 @@ def tokenizer_problem(name: str, setting: str, made_by: str = "") -> str | None:
     return None
 
 
-def check_chat_folders(config: ChatConfig) -> None:
+def check_chat_folders(config: ChatConfig, section: str = "") -> None:
     """Checks the folders of a chat model in this process, before it is loaded.
+
+    Args:
+        config: the model's.
+        section: its section with a dot, such as `judge.`, for the error.
 
     Raises:
         UserError: the model or the adapter cannot be loaded.
     """
-    if problem := model_problem(config.model, "model", "adapter"):
-        raise UserError(f"model: {problem}")
-    if config.adapter and (problem := adapter_problem(config.adapter, "adapter", "model")):
-        raise UserError(f"adapter: {problem}")
+    model, adapter = f"{section}model", f"{section}adapter"
+    if problem := model_problem(config.model, model, adapter):
+        raise UserError(f"{model}: {problem}")
+    if config.adapter and (problem := adapter_problem(config.adapter, adapter, model)):
+        raise UserError(f"{adapter}: {problem}")
 
 
 def base_model(adapter: str) -> str:

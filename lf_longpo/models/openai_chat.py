@@ -4,11 +4,18 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from lf_longpo.aio import Once
 from lf_longpo.config import ChatConfig
 from lf_longpo.config.providers import OPENAI_URL, is_hosted, provider_at
 from lf_longpo.errors import CallFailed, Refused, UserError
 from lf_longpo.models.chat import ChatRequest, Completion
-from lf_longpo.models.openai_client import key_hint, make_chat_client, plain_errors, refuse_error
+from lf_longpo.models.openai_client import (
+    key_hint,
+    make_chat_client,
+    plain_errors,
+    refuse_error,
+    refuse_missing_version,
+)
 from lf_longpo.models.openai_wire import read_reply, request_body
 from lf_longpo.models.request_parameters import ParameterRefused, RequestParameters
 from lf_longpo.models.servers import Server, Servers
@@ -25,6 +32,7 @@ class OpenAIChat:
 
     def __init__(self, config: ChatConfig) -> None:
         self._config = config
+        self._started: Once[int | None] = Once(1)
         # vLLM and SGLang continue a reply that was started; hosted providers start a new one.
         self.continues_replies = (
             not any(map(is_hosted, config.base_urls)) if config.continues_replies is None else config.continues_replies
@@ -39,10 +47,13 @@ class OpenAIChat:
         return self._servers.limit
 
     async def start(self) -> int | None:
-        """Requests the list of models, to find a wrong address, key or name before any work is done.
+        """Requests the list of models once, to find a wrong address, key or name before any work is done.
 
         At least one of several servers must answer; the rest is tried again later. The smallest window counts.
         """
+        return await self._started.get(None, self._start)
+
+    async def _start(self) -> int | None:
         if {self._config.provider, *map(provider_at, self._config.base_urls)} & _UNLISTED:
             return None
         windows: list[int | None] = []
@@ -66,8 +77,11 @@ class OpenAIChat:
         with plain_errors(server.base_url, config.api_key_env):
             try:
                 listed = await server.client.with_options(max_retries=1, timeout=30).models.list()
-            except (openai.NotFoundError, openai.BadRequestError):
+            except openai.NotFoundError:
+                await refuse_missing_version(server.client, "base_url")
                 return None  # this server does not list its models
+            except openai.BadRequestError:
+                return None  # likewise
             refuse_error(server.base_url or OPENAI_URL, listed)
             models = {model.id: model for model in listed.data or []}
         # Hosted providers serve aliases and older models that they do not list; Azure lists no deployments.

@@ -41,6 +41,8 @@ _CREDIT_CODES = {"insufficient_quota", "billing_hard_limit_reached", "1113"}
 _PAYMENT_REQUIRED, _TIMEOUT, _CONFLICT, _TOO_MANY_REQUESTS, _SERVER_ERROR = 402, 408, 409, 429, 500
 # Seconds; a longer Retry-After counts as this.
 _LONGEST_WAIT = 3600.0
+# Seconds for a look at the address with /v1.
+_SECOND_LOOK = 5.0
 # Characters of a server's message that are shown.
 _MOST_WORDS = 500
 # Statuses of a refusal of one prompt's content without a code; other 403s are about the key.
@@ -116,6 +118,32 @@ def make_client(
         raise UserError(
             f"base_url {base_url!r} is not an address ({first_line(error)}); fix it, as in http://127.0.0.1:8000/v1"
         ) from None
+
+
+async def refuse_missing_version(client: "AsyncOpenAI", setting: str) -> None:
+    """Looks for the cause of a 404: the address may lack /v1.
+
+    Args:
+        client: for the address.
+        setting: the setting with the address, for the error.
+
+    Raises:
+        UserError: the server lists its models under the address with /v1.
+    """
+    import openai
+
+    url = str(client.base_url).rstrip("/")
+    if url.endswith("/v1"):
+        return
+    try:
+        listed = await client.with_options(base_url=f"{url}/v1", max_retries=0, timeout=_SECOND_LOOK).models.list()
+        found = isinstance(listed.data, list)
+    except openai.AuthenticationError:
+        found = True
+    except Exception:  # whatever the server sends there, the 404 is reported
+        found = False
+    if found:
+        raise UserError(f"{url} answers 404, and {url}/v1 has the API; add /v1: set {setting} to {url}/v1")
 
 
 async def _settle_credit(response: "httpx.Response") -> None:

@@ -8,9 +8,13 @@ from lf_longpo.errors import UserError, first_line
 from lf_longpo.models.chat import messages_of
 from lf_longpo.models.embedded import resolve
 from lf_longpo.models.folders import model_problem, tokenizer_problem
+from lf_longpo.models.hub import hub_problem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+# Tokenizers that know no window report a number above this.
+NO_LIMIT = 100_000_000
 
 
 def load_tokenizer(name: str, setting: str, trust_remote_code: bool = False) -> "PreTrainedTokenizerBase":
@@ -24,7 +28,7 @@ def load_tokenizer(name: str, setting: str, trust_remote_code: bool = False) -> 
     Raises:
         UserError: it cannot be loaded, or has no fast version, which reports where tokens lie in the text.
     """
-    if problem := tokenizer_problem(name, setting):
+    if problem := tokenizer_problem(name, setting) or hub_problem(name, setting):
         raise UserError(f"{setting}: {problem}")
     try:
         tokenizer = _load(name, trust_remote_code)
@@ -47,6 +51,7 @@ def _load(name: str, trust_remote_code: bool) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(resolve(name), trust_remote_code=trust_remote_code)
+    tokenizer.name_or_path = name  # also for an embedded model, whose folder was loaded
     if tokenizer.is_fast:
         # Some tokenizers have a truncation of their own; removing it later, while threads tokenise, is not safe.
         tokenizer.backend_tokenizer.no_truncation()
@@ -73,6 +78,18 @@ def load_counting_tokenizer(named: str | None, model: ChatConfig | None, section
     if problem := model_problem(model.model, setting, f"{section}.adapter", needs_weights=False):
         raise UserError(f"{setting}: {problem}")
     return load_tokenizer(model.model, setting, model.trust_remote_code)
+
+
+def own_window(config: ChatConfig, tokenizer: "PreTrainedTokenizerBase") -> int | None:
+    """The context window of a model, by its setting or its own tokenizer; None if both leave it unknown.
+
+    Args:
+        config: the model's.
+        tokenizer: counts the run's tokens. If it is another model's, its window says nothing about this model.
+    """
+    known = tokenizer.model_max_length
+    is_own = tokenizer.name_or_path == config.model and known < NO_LIMIT
+    return config.context_window or (known if is_own else None)
 
 
 def load_chat_tokenizer(config: ChatConfig) -> "PreTrainedTokenizerBase":

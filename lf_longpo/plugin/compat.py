@@ -7,8 +7,11 @@ a private name of these libraries or assigns to one of their modules.
 LLaMA-Factory is imported inside the functions.
 """
 
+import ast
+import importlib.util
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,6 +37,17 @@ OVERRIDDEN: Mapping[str, str] = {
     ),
 }
 """Methods that classes of the plugin override, each with the reason."""
+
+
+def template_names() -> list[str]:
+    """The names of LLaMA-Factory's templates, sorted; read from its source, because its import takes seconds."""
+    spec = importlib.util.find_spec("llamafactory")  # finds without importing
+    assert spec and spec.submodule_search_locations, "LLaMA-Factory is installed with this package"
+    source = Path(spec.submodule_search_locations[0], "data", "template.py").read_text(encoding="utf-8")
+    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    named = (call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "register_template")
+    values = (word.value for call in named for word in call.keywords if word.arg == "name")
+    return sorted(str(value.value) for value in values if isinstance(value, ast.Constant))
 
 
 def replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:

@@ -4,6 +4,7 @@ LLaMA-Factory truncates a prompt longer than cutoff_len at its end, where the qu
 training, measured with the template and tokenizer that training uses.
 """
 
+import difflib
 import logging
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -11,10 +12,30 @@ from typing import TYPE_CHECKING
 
 from lf_longpo.errors import UserError
 from lf_longpo.models.tokenizers import load_tokenizer
+from lf_longpo.plugin.compat import template_names
 from lf_longpo.text.fitting import cut_middle
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+def check_template(name: str, setting: str) -> None:
+    """Checks that LLaMA-Factory has a template, without the seconds that its import takes.
+
+    Args:
+        name: of the template.
+        setting: the setting that names it, for the error.
+
+    Raises:
+        UserError: there is no such template.
+    """
+    names = template_names()
+    if name not in names:
+        near = difflib.get_close_matches(name, names)
+        raise UserError(
+            f"{setting}: LLaMA-Factory has no template {name!r}; "
+            + (f"did you mean {' or '.join(near)}?" if near else f"set one of {', '.join(names)}")
+        )
 
 
 class TemplateEncoder:
@@ -39,17 +60,10 @@ class TemplateEncoder:
         trust_remote_code: bool = False,
         system: str | None = None,
     ) -> None:
-        from llamafactory.data.template import TEMPLATES, get_template_and_fix_tokenizer
+        check_template(template, "pairs.template")
+        from llamafactory.data.template import get_template_and_fix_tokenizer
         from llamafactory.hparams import DataArguments
 
-        if template not in TEMPLATES:
-            import difflib
-
-            near = difflib.get_close_matches(template, TEMPLATES)
-            raise UserError(
-                f"pairs.template: LLaMA-Factory has no template {template!r}"
-                + (f"; did you mean {' or '.join(near)}?" if near else "; name one that it has")
-            )
         # A copy: LLaMA-Factory changes the special tokens and the chat template of the tokenizer.
         self._tokenizer: PreTrainedTokenizerBase = deepcopy(load_tokenizer(tokenizer, "tokenizer", trust_remote_code))
         logging.getLogger("llamafactory").setLevel(logging.WARNING)

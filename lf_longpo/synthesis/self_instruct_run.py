@@ -60,10 +60,13 @@ async def _run(config: SelfInstructConfig, scratch: Path) -> tuple[dict[str, Any
     async with Session(config) as session:
         session.check_settings()
         _check_targets(config)
-        writer, tokenizer = SelfInstruct(config), _tokenizer(config)
+        writer = SelfInstruct(config)
+        if not (output_dir / CONFIG).is_file():  # a new run needs the model
+            await session.check_models(config.model)
+        tokenizer = _tokenizer(config)
         calls = session.chat(config.model, tokenizer)
-        if not (output_dir / CONFIG).is_file():  # before the time that parsing takes: a new run needs the model
-            await session.start(calls)
+        if not (output_dir / CONFIG).is_file():  # before the time that parsing takes
+            await session.start(config.model)
         with _interruptible():
             texts = LongTexts(config, output_dir if are_parsed(config, output_dir) else scratch, tokenizer)
         digests = _digests(config, writer, texts)
@@ -71,7 +74,7 @@ async def _run(config: SelfInstructConfig, scratch: Path) -> tuple[dict[str, Any
         written = RowsById(output_dir / WRITTEN, _FIELDS)
         missing = sum(not written.rows(id) for id in digests)
         if missing:
-            await session.start(calls)
+            await session.start(config.model)
             _check_window(config, writer, texts, tokenizer, calls.window)
         session.open()
         texts.move_to(output_dir)

@@ -119,6 +119,17 @@ def chunk_tokens(text: str, tokenizer: "PreTrainedTokenizerBase", chunk_size: in
     return [text[begin:end] for begin, end in pairwise(cuts)]
 
 
+def split_evenly(text: str, tokenizer: "PreTrainedTokenizerBase", most: int) -> list[str]:
+    """Cuts `text` into as few pieces of at most `most` tokens as possible, about equally long; joined, they are `text`.
+
+    Arguments as for `chunk_tokens`. A piece that begins inside a word can have a few more tokens alone.
+    """
+    starts = token_starts(text, tokenizer)
+    number = max(1, -(-len(starts) // most))
+    size = max(1, -(-len(starts) // number))
+    return [text[begin:end] for begin, end in pairwise(sorted({0, *starts[size::size], len(text)}))] or [text]
+
+
 def token_starts(text: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """The position of each token's first character, without special tokens; never decreasing."""
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)

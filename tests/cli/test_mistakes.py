@@ -1,7 +1,9 @@
 """Typical mistakes on the command line: one line with the fix, exit code 2, and nothing is written."""
 
 import ctypes
+import json
 import os
+import re
 import subprocess
 import sys
 
@@ -73,6 +75,66 @@ def test_a_file_of_another_command(command, name, right, capsys):
     path = str(REPOSITORY / f"yaml/{name}.yaml")
     message = refused([*command.split(), path], capsys)
     assert message.startswith(f"{path} is not a file for `longpo {command}`; run `{right} {path}`")
+
+
+# Runs the words of each line of stdin, and prints what was imported.
+RUN_EACH = """
+import json, sys
+from lf_longpo.cli import main
+for line in sys.stdin:
+    assert main(json.loads(line)) == 2
+print(*sorted({"torch", "transformers", "llamafactory", "vllm", "sentence_transformers"} & set(sys.modules)))
+"""
+
+
+def mistakes(stub, tmp_path):
+    """Settings with one mistake about a server or a name, and the end of the message."""
+    url = stub.base_url
+    return {
+        "policy.api_key_env=WRONG_KEY": f"{url} rejects the key in WRONG_KEY (401); set that variable to a valid key",
+        "policy.api_key_env=NO_KEY": f"{url} needs a key (401) and the environment variable NO_KEY is not set; put the "
+        "key there or set api_key_env to the variable that holds it",
+        "policy.base_url=https://api.openai.com/v1 policy.api_key_env=NO_KEY": "the environment variable NO_KEY is not "
+        "set; put the API key there, or set base_url to your own server",
+        "policy.base_url=http://127.0.0.1:9/v1": "start the server or fix base_url",
+        f"policy.base_url={url[:-3]}": f"{url[:-3]} answers 404, and {url} has the API; add /v1: set base_url to {url}",
+        "policy.model=gpt-5": f"{url} does not serve 'gpt-5'; it serves stub-model",
+        "embedder.base_url=http://127.0.0.1:9/v1": "start the server or fix embedder.base_url",
+        f"embedder.base_url={url[:-2]}": f"add /v1: set embedder.base_url to {url}",
+        "embedder.api_key_env=WRONG_KEY": "rejects the key in WRONG_KEY (401); set that variable to a valid key",
+        "embedder={provider: openai}": "set embedder.model (OpenAI: text-embedding-3-small, Zhipu: embedding-3)",
+        "embedder={model: ./bge}": "./bge does not exist; set embedder.model to a model folder or a hub name",
+        "policy={backend: transformers, model: ./llama}": "policy.model: ./llama does not exist; set policy.model to a "
+        "model folder or a hub name",
+        "pairs.template=lama3": "pairs.template: LLaMA-Factory has no template 'lama3'; did you mean llama3 or mllama "
+        "or llama4?",
+        f"output_dir={tmp_path}/c.yaml/run": "is a file; name another folder",
+    }
+
+
+def test_mistakes_about_servers_and_names_are_found_before_heavy_imports(stub, tmp_path):
+    questions = write_jsonl(tmp_path / "q.jsonl", code_questions(1))
+    path = tmp_path / "c.yaml"
+    path.write_text(dump_yaml(run_settings(stub, tmp_path / "made", questions)))
+    found = mistakes(stub, tmp_path)
+    words = [json.dumps(["generate", str(path), *re.split(r" (?=policy)", settings)]) + "\n" for settings in found]
+    environment = {**os.environ, "WRONG_KEY": "wrong"}
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_EACH], input="".join(words), cwd=REPOSITORY, env=environment, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(found), done.stderr
+    for line, end in zip(lines, found.values(), strict=True):
+        assert line.startswith("error: ") and line.endswith(end), (line, end)
+    assert done.stdout.split() == []
+    assert not stub.chats and not (tmp_path / "made").exists()
+
+
+def test_a_training_template_that_does_not_exist(capsys):
+    message = refused(["train", str(REPOSITORY / "yaml/llama3_dpo.yaml"), "template=lama3"], capsys)
+    assert message == "template: LLaMA-Factory has no template 'lama3'; did you mean llama3 or mllama or llama4?"
 
 
 def without_override():

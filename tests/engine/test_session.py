@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 import yaml
+from aiohttp import web
 from conftest import code_questions, judged, run_settings, write_jsonl
 from filelock import FileLock, Timeout
 from stub import MODEL
@@ -112,7 +113,7 @@ async def test_a_session_keeps_its_lock_and_its_cache_until_its_models_are_close
     seen = []
     async with Session(config) as session:
         policy = session.chat(config.policy, tokenizer)
-        await session.start(policy)
+        await session.start(config.policy)
         session.open()
         call = Call("probe", "q0", 0, SamplingConfig(), lambda context: f"Question: code of {context}?", "place0")
         late = asyncio.create_task(policy.complete(call))
@@ -140,6 +141,32 @@ async def test_one_configuration_is_one_model(stub, tmp_path, tokenizer):
         policy = session.chat(config.policy, tokenizer)
         assert session.chat(config.policy.model_copy(), tokenizer) is policy
         assert session.chat(config.policy.model_copy(update={"timeout": 1.0}), tokenizer) is not policy
+    assert not (tmp_path / "run").exists()
+
+
+async def test_a_server_that_was_checked_is_not_asked_again(stub, tmp_path, tokenizer):
+    config = configured(stub, tmp_path)
+    async with Session(config) as session:
+        await session.check_models(config.policy, config.embedder)
+        stub.models_text = "no list"
+        stub.fail_embedding = lambda body: web.json_response({"error": {"message": "no"}}, status=400)
+        policy = session.chat(config.policy, tokenizer)
+        assert session.embedder(config.embedder) is session.embedder(config.embedder.model_copy())
+        await session.start(config.policy, config.embedder)
+        assert policy.window == 8192
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_window_names_the_section_that_sets_it(stub, tmp_path, capsys):
+    questions = write_jsonl(tmp_path / "q.jsonl", code_questions(1))
+    settings = run_settings(stub, tmp_path, questions)
+    judge = settings.pop("policy")
+    data = settings | {"method": "longreward", "policy": judge | {"context_window": 4096}, "judge": judge}
+    del data["longmab"]
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(data))
+    stub.models_text = json.dumps({"object": "list", "data": [{"id": MODEL}]})
+    assert main(["generate", str(tmp_path / "c.yaml")]) == 2
+    assert "set judge.context_window to the most tokens of prompt and reply" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

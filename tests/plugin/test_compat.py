@@ -235,3 +235,9 @@ def test_private_names_are_used_in_compat_only():
     assert uses.pop("plugin/compat.py")
     # The actor's class is LLaMA-Factory's own, whose method it overrides; see compat.OVERRIDDEN.
     assert {path: names for path, names in uses.items() if names} == {}
+
+
+def test_the_names_of_templates_are_in_the_source():
+    from llamafactory.data.template import TEMPLATES
+
+    assert compat.template_names() == sorted(TEMPLATES)

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from lf_longpo.text.chunking import chunk_sentences, chunk_tokens, count_tokens, split_sentences
+from lf_longpo.text.chunking import chunk_sentences, chunk_tokens, count_tokens, split_evenly, split_sentences
 
 ENGLISH = 'Dr. Ames came late. "Why?" she asked! He paid 3.14 euros...\n\nNobody spoke (yet). The end'
 
@@ -68,3 +68,19 @@ def test_token_chunks_join_to_the_text(tokenizer):
         assert "".join(chunks) == text
         assert len(chunks) >= count_tokens(text, tokenizer) // 16
     assert chunk_tokens("", tokenizer, 16) == []
+
+
+@pytest.mark.parametrize("most", [1, 3, 7, 50, 10_000])
+def test_pieces_are_few_and_about_equally_long(tokenizer, most):
+    text = "The tower was built in 1889. 塔建于1889年。 It is 330 metres high, and 7 million people see it each year."
+    pieces = split_evenly(text, tokenizer, most)
+    tokens = count_tokens(text, tokenizer)
+    assert "".join(pieces) == text
+    assert len(pieces) <= -(-tokens // most) and (most > 1) <= (len(pieces) == -(-tokens // most))
+    if most in (7, 50):
+        sizes = [count_tokens(piece, tokenizer) for piece in pieces]
+        assert max(sizes) - min(sizes) <= len(pieces)
+
+
+def test_an_empty_text_is_one_piece(tokenizer):
+    assert split_evenly("", tokenizer, 5) == [""]

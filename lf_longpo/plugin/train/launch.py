@@ -14,6 +14,7 @@ from lf_longpo.errors import UserError
 from lf_longpo.plugin.check.findings import Findings
 from lf_longpo.plugin.check.prerequisites import check_prerequisites
 from lf_longpo.plugin.check.settings_check import check_values
+from lf_longpo.plugin.encoding import check_template
 from lf_longpo.plugin.recipe import read_recipe
 from lf_longpo.plugin.train.console_output import diverted
 from lf_longpo.plugin.train.worker import FAILURE_FILE, Failure, log_of, run
@@ -36,6 +37,8 @@ def train(recipe: str, overrides: Sequence[str], stock: bool, verbose: bool) -> 
     """
     recipe = str(resolve(recipe))
     settings = read_recipe(recipe, overrides)
+    if isinstance(settings.get("template"), str):
+        check_template(settings["template"], "template")
     with diverted() as output:
         if not stock:
             output.screen.note("loading LLaMA-Factory")
