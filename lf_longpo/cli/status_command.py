@@ -57,7 +57,10 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"no run in {folder} or below; name the output_dir of a run, or a folder of runs")
     if runs == [folder]:
         status = status_of(folder)
-        print(json.dumps(asdict(status), ensure_ascii=False)) if options.json else _print_run(status)
+        if options.json:
+            print(json.dumps(asdict(status), ensure_ascii=False))
+        else:
+            _print_run(status)
         return 0
     found, unknown = [], []
     for path in runs:
@@ -105,9 +108,10 @@ def _rows(status: "Status") -> Iterator[tuple[str, str]]:
     if status.new_tokens_per_second is not None:
         yield "speed", f"{status.new_tokens_per_second:,.0f} new tokens/s" + ("" if running else " in the last start")
     if status.state != "ended":
-        left = "unknown" if status.seconds_left is None else f"about {duration(status.seconds_left)}"
-        steps = "" if status.steps_left is None else f", {status.steps_left:,} steps"
-        yield "left", left + steps + ("" if running else ", at the speed of the last start")
+        left = "unknown"
+        if status.seconds_left is not None:
+            left = f"about {duration(status.seconds_left)}" + ("" if running else " at the speed of the last start")
+        yield "left", left if status.steps_left is None else f"{left}, {status.steps_left:,} steps"
     for stage, totals in status.calls.items():
         yield f"{stage} calls", totals_line(StageTotals(**totals))
     if status.cost:
