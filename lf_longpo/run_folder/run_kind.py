@@ -21,7 +21,7 @@ class Stage:
     name: str
     journal: str
     rows: int | None
-    """Rows of one question, at most; None where each question has as many as responses were given."""
+    """Rows of one question, at most; None where responses are given: the first stage holds all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def kind_of_settings(settings: Mapping[str, Any]) -> RunKind | None:
             samples = None if settings.get("responses") else int(settings["longreward"]["num_samples"])
             return RunKind("longpo generate", "longreward", _longreward(samples), makes_pairs=True)
         if "contexts" in settings and "judge" in settings:
-            return RunKind("longpo score", None, _longreward(None)[1:])
+            return RunKind("longpo score", None, _longreward(None))
         if "questions_per_document" in settings:
             return RunKind("longpo synthesize self-instruct", None, (Stage("write", WRITTEN, 1),))
         if "max_prompt_tokens" in settings and "samples" in settings:
@@ -79,7 +79,8 @@ def kind_of_settings(settings: Mapping[str, Any]) -> RunKind | None:
 
 
 def _longreward(samples: int | None) -> tuple[Stage, ...]:
-    return Stage("sample", SAMPLES, samples), Stage("extract", NOTES, 1), Stage("score", SCORES, samples)
+    first = "sample" if samples else "given"
+    return Stage(first, SAMPLES, samples), Stage("extract", NOTES, 1), Stage("score", SCORES, samples)
 
 
 def _benchmark(settings: Mapping[str, Any]) -> str:

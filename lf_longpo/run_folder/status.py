@@ -182,8 +182,8 @@ def _finish(status: Status, folders: list[Path], kind: RunKind) -> None:
 
 def _total(stage: Stage, rows: dict[str, int], questions: int | None, skipped: int) -> int | None:
     """The rows that a stage will have, at most; `skipped` questions have no rollouts."""
-    if stage.rows is None:  # scores of given responses
-        return rows.get("sample") if stage.name == "score" else None
+    if stage.rows is None:
+        return next(iter(rows.values()))
     if questions is None:
         return None
     return stage.rows * (questions - (skipped if stage.name == "rollout" else 0))
