@@ -18,6 +18,8 @@
 _GENERIC_MESSAGE = "An error occurred while generating the dataset"
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells report it."""
+CLOSED_PIPE = 141
+"""The exit code after stdout was closed, as by `| head`, as shells report it."""
 
 
 class UserError(Exception):

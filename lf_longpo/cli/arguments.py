@@ -5,7 +5,7 @@ import difflib
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
 
@@ -74,8 +74,43 @@ def add_settings(parser: Parser) -> None:
 
 
 def add_estimate(parser: Parser) -> None:
-    """Adds --estimate."""
-    parser.add_argument("--estimate", action="store_true", help="estimate calls, tokens and cost; make no calls")
+    """Adds --estimate and the speeds that it takes."""
+    parser.add_argument("--estimate", action="store_true", help="estimate calls, tokens, cost and time; make no calls")
+    parser.add_argument(
+        "--tokens-per-second",
+        type=_above_zero,
+        action=_ForEstimate,
+        metavar="N",
+        help="for --estimate: new tokens a second of the server, all calls together (default: measured in a run with "
+        "the same models, if there is one)",
+    )
+    parser.add_argument(
+        "--prompt-tokens-per-second",
+        type=_above_zero,
+        action=_ForEstimate,
+        metavar="N",
+        help="for --estimate, next to --tokens-per-second: prompt tokens a second (default: their time is included)",
+    )
+
+
+class _ForEstimate(argparse.Action):
+    """A number that only an estimate needs: a command with it makes no calls."""
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None
+    ) -> None:
+        setattr(namespace, self.dest, values)
+        namespace.estimate = True
+
+
+def _above_zero(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise ValueError
+    return number
+
+
+_above_zero.__name__ = "number above 0"  # argparse names it in its error
 
 
 def add_recipe(parser: Parser) -> None:

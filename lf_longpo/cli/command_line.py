@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import select
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
@@ -19,12 +20,13 @@ from lf_longpo.cli import (
     report_command,
     schema_command,
     score_command,
+    status_command,
     synthesize_command,
     train_command,
     view_command,
 )
 from lf_longpo.cli.arguments import Parser
-from lf_longpo.errors import INTERRUPTED, UserError
+from lf_longpo.errors import CLOSED_PIPE, INTERRUPTED, UserError
 
 COMMANDS = (
     recipes_command,
@@ -32,6 +34,7 @@ COMMANDS = (
     generate_command,
     score_command,
     evaluate_command,
+    status_command,
     report_command,
     view_command,
     export_command,
@@ -48,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line.
 
     Returns:
-        The exit code: 0 for success, 1 if too many questions failed, 2 for bad input, 130 if interrupted.
+        The exit code: 0 for success, 1 if too many questions failed, 2 for bad input, 130 if interrupted,
+        141 if stdout was closed.
     """
     options = _parse(arguments)
     # Tokenizers warn about forks, and progress bars of libraries would hide the output of the command.
@@ -60,10 +64,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         exit_code: int = options.run(options)
+        sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:  # a full disk, a folder without permission
+        if isinstance(error, BrokenPipeError) and _stdout_is_closed():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout once more at its end
+            return CLOSED_PIPE
         print(f"error: {error}; fix this and run the same command again to resume", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -71,6 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if exit_code == INTERRUPTED:
         print("interrupted; run the same command again to resume", file=sys.stderr)
     return exit_code
+
+
+def _stdout_is_closed() -> bool:
+    """Whether stdout is a pipe that has no reader any more, as after `| head`."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

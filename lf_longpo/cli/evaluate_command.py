@@ -51,14 +51,14 @@ def run(options: argparse.Namespace) -> int:
     }
     config = load_settings(kinds[options.benchmark], options.config, options.overrides)
     from lf_longpo.cli.evaluation_output import print_evaluation
-    from lf_longpo.cli.run_output import print_estimate
+    from lf_longpo.cli.run_output import print_estimate, speed_for
     from lf_longpo.evaluation.benchmarks import make_benchmark
     from lf_longpo.evaluation.evaluate import estimate, evaluate
     from lf_longpo.evaluation.results import load_results
 
     benchmark = make_benchmark(config)
     if options.estimate:
-        print_estimate(options.benchmark, estimate(config, benchmark))
+        print_estimate(options.benchmark, estimate(config, benchmark), speed_for(options, config))
         return 0
     before = [load_results(config.baseline, "baseline", options.benchmark)] if config.baseline else []
     results, exit_code = asyncio.run(evaluate(config, benchmark))

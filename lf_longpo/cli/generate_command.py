@@ -39,11 +39,11 @@ def run(options: argparse.Namespace) -> int:
 
     config = load_settings(GenerateConfig, options.config, options.overrides)
     from lf_longpo.cli.generation_output import method_title, print_generation
-    from lf_longpo.cli.run_output import print_estimate
+    from lf_longpo.cli.run_output import print_estimate, speed_for
     from lf_longpo.generation.generate import estimate, generate
 
     if options.estimate:
-        print_estimate(method_title(config), estimate(config))
+        print_estimate(method_title(config), estimate(config), speed_for(options, config))
         return 0
     if options.ray:
         from lf_longpo.generation.distributed import generate_on_ray

@@ -1,5 +1,6 @@
 """What several commands print at their end: tables, calls and cost, the budget, advice, estimates."""
 
+import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,9 +12,12 @@ from rich.table import Table
 
 from lf_longpo.config import GenerateConfig, LongMabGenerateConfig, ScoreConfig
 from lf_longpo.engine.progress import totals_line
+from lf_longpo.engine.session import RunConfig
+from lf_longpo.errors import UserError
 from lf_longpo.models.cache import StageTotals
-from lf_longpo.models.usage import Expected, Usage
+from lf_longpo.models.usage import Expected, Speed, Usage
 from lf_longpo.report.advice import answer_advice, gold_advice, truncation_advice
+from lf_longpo.run_folder.measured_speed import measured_speed
 
 
 def stdout_console() -> Console:
@@ -84,20 +88,59 @@ def print_advice(console: Console, config: GenerateConfig | ScoreConfig, summary
         console.print(line, markup=False)
 
 
-def print_estimate(title: str, expected: Sequence[Expected]) -> None:
-    """Prints the calls, tokens and cost that a run is expected to take."""
+def speed_for(options: argparse.Namespace, config: RunConfig) -> Speed | None:
+    """The speed for an estimate: what the user has set, or what was measured; None if there is neither.
+
+    Args:
+        options: with those of `add_estimate`.
+        config: the run's.
+
+    Raises:
+        UserError: only the speed of prompts is set.
+    """
+    if options.tokens_per_second:
+        return Speed(options.tokens_per_second, options.prompt_tokens_per_second, "the speed that you set")
+    if options.prompt_tokens_per_second:
+        raise UserError("--prompt-tokens-per-second alone gives no time; set --tokens-per-second, too")
+    return measured_speed(config)
+
+
+def print_estimate(title: str, expected: Sequence[Expected], speed: Speed | None) -> None:
+    """Prints the calls, tokens, cost and time that a run is expected to take."""
     console = stdout_console()
     table = Table(title=escape(f"{title}, expected"), title_justify="left")
     table.add_column("stage")
-    for column in ("calls", "prompt tokens", "new tokens", "cost"):
+    for column in ("calls", "prompt tokens", "new tokens", "cost", "time"):
         table.add_column(column, justify="right")
     priced = any(row.cost for row in expected)
     total = sum((row.usage for row in expected), Usage())
     for row in (*expected, Expected("total", total, sum(row.cost for row in expected))):
         numbers = (row.usage.calls, row.usage.prompt_tokens, row.usage.completion_tokens)
         cost = f"{row.cost:,.4f}" if priced else "-"
-        table.add_row(row.stage, *(f"{number:,}" for number in numbers), cost, end_section=row is expected[-1])
+        time = duration(speed.seconds(row.usage)) if speed else "-"
+        table.add_row(row.stage, *(f"{number:,}" for number in numbers), cost, time, end_section=row is expected[-1])
     console.print(table)
     if not priced:
         console.print("The cost is unknown: set price.prompt and price.completion (per million tokens) for the models.")
+    console.print(_about_time(speed), markup=False)
     console.print("For a run from its start; no calls were made. The lengths of replies are assumptions.")
+
+
+def _about_time(speed: Speed | None) -> str:
+    if speed is None:
+        return (
+            "The time is unknown: set --tokens-per-second, or start the run and interrupt it after some minutes. "
+            "--estimate then uses its measured speed."
+        )
+    prompts = f" and {speed.prompt:,.0f} prompt tokens" if speed.prompt else ""
+    left_out = "" if speed.prompt else "; the time for prompts is part of it"
+    return f"Time: at {speed.new:,.0f} new tokens{prompts} a second, {speed.source}{left_out}."
+
+
+def duration(seconds: float) -> str:
+    """A time in its two largest units: `45 s`, `12 min`, `3 h 20 min`, `2 d 5 h`."""
+    for size, unit, part, name in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min")):
+        if seconds >= size:
+            whole, rest = divmod(round(seconds / part), size // part)
+            return f"{whole} {unit} {rest} {name}"
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

@@ -86,11 +86,11 @@ def run_self_instruct(options: argparse.Namespace) -> int:
     from lf_longpo.config import SelfInstructConfig
 
     config = load_settings(SelfInstructConfig, options.config, options.overrides)
-    from lf_longpo.cli.run_output import print_estimate
+    from lf_longpo.cli.run_output import print_estimate, speed_for
     from lf_longpo.synthesis.self_instruct_run import estimate, self_instruct
 
     if options.estimate:
-        print_estimate(f"self-instruct: {config.dataset_name}", estimate(config))
+        print_estimate(f"self-instruct: {config.dataset_name}", estimate(config), speed_for(options, config))
         return 0
     summary, exit_code = self_instruct(config)
     print_self_instruct(summary, config)

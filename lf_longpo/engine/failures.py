@@ -1,5 +1,6 @@
 """The failures of a run, in a file of their own."""
 
+import re
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +9,11 @@ from lf_longpo.errors import CallFailed
 from lf_longpo.files.journal import Journal, Row
 
 FAILURES = "failures.jsonl"
+
+
+def cause_of(reason: str) -> str:
+    """A reason without its numbers, so that failures of the same kind count together."""
+    return re.sub(r"\d+", "N", reason)
 
 
 class Failures:

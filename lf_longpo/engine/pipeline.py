@@ -157,7 +157,7 @@ class Pipeline(Generic[Q]):
             self._end(error)
         finally:
             self._slots.release()
-        self._progress.question_ended(failed=self._tally.failed)
+        self._progress.questions_ended(self._tally.done + self._tally.failed, self._tally.failed)
 
     async def _settle(self, question: Q) -> None:
         try:

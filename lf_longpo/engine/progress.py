@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -48,7 +48,7 @@ class Progress:
         self._ledger = ledger
         self._began = time.monotonic()
         self._ended_all = threading.Event()
-        self._carried = 0
+        self._carried = (0, 0)
         self._live: Live | None = None
         if sys.stderr.isatty():
             console = Console(stderr=True)
@@ -66,7 +66,7 @@ class Progress:
             self._live = Live(self, console=console, refresh_per_second=4)
 
     def __enter__(self) -> "Progress":
-        self._carried = self._new_tokens()  # of earlier starts; they do not count for the speed
+        self._carried = self._tokens()  # of earlier starts; they do not count for the speed
         if self._live:
             self._live.start()
         else:
@@ -100,9 +100,9 @@ class Progress:
         """Shows one more of something, such as pairs."""
         self._counts[name] += 1
 
-    def question_ended(self, failed: int) -> None:
-        """Counts one more question that ended; `failed` is how many have failed so far."""
-        self._ended += 1
+    def questions_ended(self, ended: int, failed: int) -> None:
+        """Shows how many questions have ended so far, and how many of them have failed."""
+        self._ended = ended
         self._failed = failed
         self._show()
 
@@ -112,6 +112,27 @@ class Progress:
             self._live.console.print(text, highlight=False, markup=False)
         else:
             print(text, file=sys.stderr, flush=True)
+
+    def snapshot(self) -> dict[str, Any]:
+        """The numbers of this moment as plain data; see progress.json in the docs."""
+        seconds, (prompt, new) = self._seconds(), self._tokens_made()
+        return {
+            "work": self._title,
+            "items": self._name,
+            "questions": self._questions,
+            "ended": self._ended,
+            "failed": self._failed,
+            "outcomes": dict(self._counts),
+            "steps": self._steps,
+            "total": self._total,
+            "seconds": round(seconds, 1),
+            "seconds_left": self._seconds_left(),
+            "new_tokens": new,
+            "speed": {"new_tokens_per_second": new / seconds, "prompt_tokens_per_second": prompt / seconds},
+            "calls": {stage: totals._asdict() for stage, totals in list(self._ledger.stages.items())},
+            "cost": self._ledger.spent,
+            "batches": list(self._ledger.batches.values()),
+        }
 
     def _show(self) -> None:
         if self._live:
@@ -123,11 +144,9 @@ class Progress:
             self._print_line()
 
     def _print_line(self) -> None:
-        now = time.monotonic()
-        left = (now - self._began) / self._steps * (self._total - self._steps) if self._steps else 0.0
         print(
             f"{self._title}: {self._steps}/{self._total} steps, {self._state()}, "
-            f"{now - self._began:.0f} s, about {left:.0f} s left",
+            f"{self._seconds():.0f} s, about {self._seconds_left() or 0:.0f} s left",
             *self._stages(),
             sep="\n    ",
             file=sys.stderr,
@@ -135,13 +154,29 @@ class Progress:
         )
 
     def _state(self) -> str:
-        rate = (self._new_tokens() - self._carried) / max(time.monotonic() - self._began, 1e-9)
+        rate = self._tokens_made()[1] / self._seconds()
         named = [f"{number} {name}" for name, number in sorted(self._counts.items())]
         ended = f"{self._ended}/{self._questions} {self._name}"
         return ", ".join([ended, *named, f"{rate:.0f} tokens/s", f"{self._failed} failed"])
 
-    def _new_tokens(self) -> int:
-        return sum(totals.completion_tokens for totals in list(self._ledger.stages.values()))
+    def _seconds(self) -> float:
+        """Since the start, never 0."""
+        return max(time.monotonic() - self._began, 1e-9)
+
+    def _seconds_left(self) -> float | None:
+        """None before the first step, unless no step is left."""
+        left = self._total - self._steps
+        return self._seconds() / self._steps * left if self._steps else None if left else 0.0
+
+    def _tokens(self) -> tuple[int, int]:
+        """Prompt tokens and new tokens of all starts."""
+        stages = list(self._ledger.stages.values())
+        return sum(stage.prompt_tokens for stage in stages), sum(stage.completion_tokens for stage in stages)
+
+    def _tokens_made(self) -> tuple[int, int]:
+        """Prompt tokens and new tokens of this start."""
+        (prompt, new), (prompt_before, new_before) = self._tokens(), self._carried
+        return prompt - prompt_before, new - new_before
 
     def _stages(self) -> list[str]:
         """Calls, tokens and cost of each stage, and the batches under way."""

@@ -12,6 +12,7 @@ from lf_longpo.config import ChatConfig, EmbedderConfig, EvaluateConfig, Generat
 from lf_longpo.engine.failures import FAILURES, Failures
 from lf_longpo.engine.pipeline import Pipeline, Q, Tally
 from lf_longpo.engine.progress import Progress
+from lf_longpo.engine.progress_file import saved
 from lf_longpo.files.journal import check_folder, write_whole
 from lf_longpo.files.run_dir import SUMMARY, changed_settings, locked, refuse_changes, save_settings
 from lf_longpo.models.cache import CALLS, CallCache
@@ -164,9 +165,9 @@ class Session:
         in_flight: int,
         progress: Progress,
     ) -> Tally:
-        """Runs the work of all questions and shows its progress; see `Pipeline`."""
+        """Runs the work of all questions, shows its progress and keeps it in progress.json; see `Pipeline`."""
         pipeline = Pipeline(number, work, in_flight, self.failures, progress, self.ledger, self._order)
-        with progress:
+        with progress, saved(progress, self._config.output_dir):
             return await pipeline.run(questions)
 
     def totals(self) -> dict[str, Any]:

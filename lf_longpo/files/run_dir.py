@@ -1,5 +1,6 @@
 """A run's folder: only one run at a time works in it, and its settings cannot change between two starts."""
 
+import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,6 +16,9 @@ from lf_longpo.errors import UserError, first_line
 from lf_longpo.files.journal import Row, read_rows, row_id, write_whole
 
 CONFIG, SUMMARY = "config.yaml", "summary.json"
+_LOCK = ".lock"
+# Seconds for which a lock is tried at least: `is_locked` holds it for some microseconds.
+_LEAST_PATIENCE = 0.5
 
 # Settings with keys of the user's choice; they are compared as a whole.
 _OPEN = {"extra_body", "extra_headers"}
@@ -131,10 +135,22 @@ def locked(output_dir: Path, patience: float = 0.0) -> Iterator[None]:
     """
     output_dir.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(output_dir / ".lock", timeout=patience):
+        with FileLock(output_dir / _LOCK, timeout=max(patience, _LEAST_PATIENCE)):
             yield
     except Timeout:
         raise UserError(f"another run is working in {output_dir}; wait for it or set another output_dir") from None
+
+
+def is_locked(output_dir: Path) -> bool:
+    """Whether a run has locked the folder. Changes nothing; a run that starts at this moment is not refused."""
+    try:
+        with (output_dir / _LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # closing the file releases it
+    except BlockingIOError:
+        return True
+    except OSError:  # there is no such file, or the file system has no locks
+        return False
+    return False
 
 
 def save_settings(config: Config, output_dir: Path) -> None:

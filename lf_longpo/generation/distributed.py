@@ -9,7 +9,6 @@ was started in.
 import asyncio
 import json
 import os
-import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -23,16 +22,14 @@ from lf_longpo.engine.failures import FAILURES
 from lf_longpo.errors import UserError
 from lf_longpo.files.journal import Row, read_rows, write_whole
 from lf_longpo.files.run_dir import SUMMARY, changed_settings, locked, save_settings
-from lf_longpo.generation.generate import SHARDS, Result, check, collect, generate
+from lf_longpo.generation.generate import Result, check, collect, generate
 from lf_longpo.models.cache import CALLS, CallCache
+from lf_longpo.run_folder.shards import MANIFEST, SHARDS, shard_folders
 
 # Shards per worker, so that all workers end at about the same time; one where each shard has to load a model.
 _SHARDS_A_WORKER = 4
 # Seconds that a shard of a lost node waits until the file system releases its lock.
 _PATIENCE = 300.0
-# Holds the questions at which the shards begin and end; written before the first shard begins.
-_MANIFEST = "shards.json"
-_SHARD = re.compile(r"\d+-\d+")
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -61,7 +58,7 @@ def generate_on_ray(config: GenerateConfig, address: str, until: str = "pairs") 
     folder = config.output_dir / SHARDS
     if folder.is_dir():  # so that the check reads the journals of earlier starts
         with locked(folder):
-            _merge(config.output_dir, _shard_folders(folder))
+            _merge(config.output_dir, shard_folders(folder))
     questions = asyncio.run(check(config, until))
     if not folder.is_dir() and any(config.output_dir.glob("*.jsonl")):
         raise UserError(
@@ -118,7 +115,7 @@ def _shards(config: GenerateConfig, folder: Path, questions: int, workers: int) 
     if not edges:
         number = min(questions, workers * (1 if _gpus(config) else _SHARDS_A_WORKER))
         edges = [config.start + questions * i // number for i in range(number + 1)]
-    write_whole(folder / _MANIFEST, [json.dumps({"edges": edges}), "\n"])
+    write_whole(folder / MANIFEST, [json.dumps({"edges": edges}), "\n"])
     shares = {name: _share(model, workers) for name in ("policy", "judge") if (model := getattr(config, name, None))}
     return [
         config.model_copy(
@@ -140,23 +137,19 @@ def _begun(folder: Path) -> list[int]:
     Raises:
         UserError: they cannot be read.
     """
-    path = folder / _MANIFEST
+    path = folder / MANIFEST
     if path.is_file():
         try:
             return [int(edge) for edge in json.loads(path.read_text(encoding="utf-8"))["edges"]]
         except (ValueError, TypeError, LookupError):
             raise UserError(f"{path} does not hold the edges of the shards; set another output_dir") from None
-    folders = _shard_folders(folder)  # made by a version without this file
+    folders = shard_folders(folder)  # made by a version without this file
     if not any(any(path.iterdir()) for path in folders):
         return []
     shards = [tuple(map(int, path.name.split("-"))) for path in folders]
     if any(earlier[1] != later[0] for earlier, later in pairwise(shards)):
         raise UserError(f"{folder} lacks some of its shards; set another output_dir")
     return [*(start for start, _ in shards), shards[-1][1]]
-
-
-def _shard_folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if _SHARD.fullmatch(path.name))
 
 
 def _share(model: ChatConfig, workers: int) -> ChatConfig:

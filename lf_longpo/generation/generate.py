@@ -27,12 +27,11 @@ from lf_longpo.models.usage import Expected, expected
 from lf_longpo.plugin.encoding import TemplateEncoder, check_template
 from lf_longpo.report.page import REPORT, write_report
 from lf_longpo.run_folder.data_set import check_data_set, register_pairs
+from lf_longpo.run_folder.shards import SHARDS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# The folder that holds the parts of a run on a cluster.
-SHARDS = "shards"
 _PLANS: dict[str, type[Plan[Any]]] = {"longmab": LongMabPlan, "longreward": LongRewardPlan}
 
 

@@ -27,6 +27,21 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Speed:
+    """How fast calls are answered, all calls together, and where the numbers come from."""
+
+    new: float
+    """New tokens a second."""
+    prompt: float | None
+    """Prompt tokens a second, read before new tokens are written; None if `new` includes the time for prompts."""
+    source: str
+
+    def seconds(self, usage: Usage) -> float:
+        """The time that `usage` takes."""
+        return usage.completion_tokens / self.new + (usage.prompt_tokens / self.prompt if self.prompt else 0.0)
+
+
+@dataclass(frozen=True, slots=True)
 class Expected:
     """The expected usage and cost of a stage."""
 

@@ -3,7 +3,6 @@
 The template escapes all text. Only the plots are inserted as markup; they contain no text of a model or a data set.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -15,13 +14,14 @@ import yaml
 
 from lf_longpo import __version__
 from lf_longpo.config import GenerateConfig, LongRewardGenerateConfig
+from lf_longpo.engine.failures import cause_of
 from lf_longpo.files.journal import write_whole
 from lf_longpo.report.advice import truncation_advice
 from lf_longpo.report.longmab_section import longmab_sections, rollout_notes
 from lf_longpo.report.longreward_section import longreward_sections, score_notes
 from lf_longpo.report.pair_section import ResponseNotes, extremes, pair_section, pair_sizes
 from lf_longpo.report.section import Section
-from lf_longpo.run_folder.contents import RunFolder
+from lf_longpo.run_folder.contents import RunFolder, read_stages
 from lf_longpo.text.differences import visible
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _facts(config: GenerateConfig, summary: dict[str, Any] | None, pairs: int) -
 
 def _calls(run: RunFolder) -> Section:
     section = Section("Calls, tokens, cost and time by stage")
-    stages = run.stages()
+    stages = read_stages(run.path)
     timed, priced, cached, cut = (
         any(getattr(stage, name) for stage in stages) for name in ("timed", "cost", "cached_tokens", "truncated")
     )
@@ -185,7 +185,7 @@ def _failures(run: RunFolder) -> Section:
     section = Section("Failures by cause")
     causes, examples = Counter[str](), dict[str, list[str]]()
     for row in run.failures():
-        cause = re.sub(r"\d+", "N", visible(str(row["reason"]), _EXAMPLE))
+        cause = cause_of(visible(str(row["reason"]), _EXAMPLE))
         causes[cause] += 1
         end = f"; end of the reply: {row['last_words']}" if row.get("last_words") else ""
         if len(examples.setdefault(cause, [])) < _EXAMPLES:

@@ -148,22 +148,24 @@ class RunFolder:
         """The rows of failures.jsonl."""
         return self.rows(FAILURES, ("reason",))
 
-    def stages(self) -> list[Stage]:
-        """The totals of the calls of each stage.
 
-        Raises:
-            UserError: calls.sqlite cannot be read.
-        """
-        if not (self.path / CALLS).is_file():
-            return []
-        try:
-            with closing(sqlite3.connect(f"{(self.path / CALLS).absolute().as_uri()}?mode=ro", uri=True)) as db:
-                columns = {row[1] for row in db.execute("PRAGMA table_info(calls)")}
-                if not columns:  # the file is just being created
-                    return []
-                sums = (f"SUM({name})" if name in columns else "0" for name in _SUMMED)
-                timed = "SUM(seconds > 0)" if "seconds" in columns else "0"
-                rows = db.execute(f"SELECT stage, COUNT(*), {', '.join(sums)}, {timed} FROM calls GROUP BY stage")
-                return [Stage(*row) for row in rows]
-        except sqlite3.Error as error:
-            raise UserError(f"{self.path / CALLS} cannot be read: {error}; try again later") from None
+def read_stages(folder: Path) -> list[Stage]:
+    """The totals of the calls of each stage of a run, from its call cache; changes nothing.
+
+    Raises:
+        UserError: calls.sqlite cannot be read.
+    """
+    path = folder / CALLS
+    if not path.is_file():
+        return []
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            columns = {row[1] for row in db.execute("PRAGMA table_info(calls)")}
+            if not columns:  # the file is just being created
+                return []
+            sums = (f"SUM({name})" if name in columns else "0" for name in _SUMMED)
+            timed = "SUM(seconds > 0)" if "seconds" in columns else "0"
+            rows = db.execute(f"SELECT stage, COUNT(*), {', '.join(sums)}, {timed} FROM calls GROUP BY stage")
+            return [Stage(*row) for row in rows]
+    except sqlite3.Error as error:
+        raise UserError(f"{path} cannot be read: {error}; try again later") from None
