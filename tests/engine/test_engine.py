@@ -186,7 +186,7 @@ def test_ctrl_c_lets_calls_come_back_and_twice_does_not(key, tmp_path, times):
             time.sleep(0.2)
         assert run.wait(60) == 130
         told = run.stderr.read()
-        assert "calls under way come back first" in told and "run the same command again to resume" in told
+        assert "waiting for the calls under way" in told and "run the same command again to resume" in told
         assert "Traceback" not in told
         with sqlite3.connect(tmp_path / "run/calls.sqlite") as db:
             kept = db.execute("SELECT COUNT(*) FROM calls").fetchone()[0]

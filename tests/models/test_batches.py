@@ -186,7 +186,7 @@ async def test_a_queue_that_stays_full_ends_the_run(quick, tmp_path, monkeypatch
 
     with BatchStub() as stub:
         stub.on_create = on_create
-        with pytest.raises(UserError, match="Enqueued token limit reached; it must have room"):
+        with pytest.raises(UserError, match="Enqueued token limit reached; lower max_concurrency"):
             await generate(configured(stub, tmp_path))
         assert 1 < len(stub.batches) < 20 and not stub.paid
 
