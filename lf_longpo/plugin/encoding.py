@@ -7,10 +7,12 @@ training, measured with the template and tokenizer that training uses.
 import logging
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from lf_longpo.data.records import ScoredResponse
 from lf_longpo.errors import UserError
 from lf_longpo.models.tokenizers import load_tokenizer
+from lf_longpo.plugin.compat import thought_marks
 from lf_longpo.text.fitting import cut_middle
 
 if TYPE_CHECKING:
@@ -25,12 +27,21 @@ class TemplateEncoder:
         tokenizer: model folder, hub name or embedded model; training uses its tokenizer.
         cutoff_len: of the training recipe, in tokens.
         trust_remote_code: whether code that comes with the tokenizer may run.
+        thinking: what becomes of thoughts, see `ChatConfig.thinking`.
 
     Raises:
-        UserError: LLaMA-Factory has no such template, or the tokenizer cannot be loaded.
+        UserError: LLaMA-Factory has no such template, the tokenizer cannot be loaded, or thoughts are to be kept and
+            the template has no form for them.
     """
 
-    def __init__(self, template: str, tokenizer: str, cutoff_len: int, trust_remote_code: bool = False) -> None:
+    def __init__(
+        self,
+        template: str,
+        tokenizer: str,
+        cutoff_len: int,
+        trust_remote_code: bool = False,
+        thinking: Literal["strip", "keep", "auto"] = "auto",
+    ) -> None:
         from llamafactory.data.template import TEMPLATES, get_template_and_fix_tokenizer
         from llamafactory.hparams import DataArguments
 
@@ -47,6 +58,24 @@ class TemplateEncoder:
         logging.getLogger("llamafactory").setLevel(logging.WARNING)
         self._template = get_template_and_fix_tokenizer(self._tokenizer, DataArguments(template=template))
         self._cutoff_len = cutoff_len
+        self._marks = None if thinking == "strip" else thought_marks(self._template)
+        if thinking == "keep" and self._marks is None:
+            raise UserError(
+                f"policy.thinking: keep needs a reasoning template of LLaMA-Factory, and {template} has no form for "
+                "thoughts; set pairs.template to a reasoning template (such as qwen3), or set policy.thinking: strip"
+            )
+
+    def written(self, response: ScoredResponse) -> str:
+        """The text of a response in a pair: the answer, with the thought before it where thoughts are kept.
+
+        Under a reasoning template, LLaMA-Factory adds an empty thought to a text without a thought: to the response,
+        where it is trained, or with `enable_thinking: false` in the recipe to the prompt, where it is not. With
+        `enable_thinking: false`, it removes kept thoughts.
+        """
+        if self._marks is None or not response.thought:
+            return response.text
+        opening, closing = self._marks
+        return f"{opening}{response.thought}{closing}{response.text}"
 
     def length(self, prompt: str, response: str) -> tuple[int, int]:
         """Numbers of tokens of the prompt and of the response, as in LLaMA-Factory's pairs."""
