@@ -233,7 +233,8 @@ def test_rated_answers_that_cannot_be_used_are_named(stub, tmp_path, capsys, sho
     assert stub.chats == 0
 
 
-def test_win_rate_by_hand(stub, tmp_path):
+@pytest.mark.parametrize("thought", ["", "<think>Draft: [[1]]</think>\n"])
+def test_win_rate_by_hand(stub, tmp_path, thought):
     """Question 0: the good answer wins in both orders; 1: the first one wins in both; 2: one of the verdicts is a tie;
     3: the answers are equal, and no call is made; 4: one verdict cannot be read."""
     questions = [
@@ -252,7 +253,7 @@ def test_win_rate_by_hand(stub, tmp_path):
         number = int(re.search(r"Question (\d)\?", prompt)[1])
         return verdict(number, prompt.index("\ngood") < prompt.index("\nbad"))
 
-    stub.answer = answer
+    stub.answer = lambda prompt, seed: thought + answer(prompt, seed)
     with Stub(lambda prompt, seed: "same" if "Question 3" in prompt else "bad") as other:
         given = {"input": str(write_jsonl(tmp_path / "duel.jsonl", questions)), "against": stub_model(other), **GREEDY}
         config = write_config(stub, tmp_path, judge=judge(stub), max_failure_rate=0.5, **given)

@@ -79,9 +79,7 @@ async def test_a_judge_that_only_thinks_gives_no_verdict_and_the_error_names_the
     thinker.answer = lambda prompt, seed: f"<think>Perhaps [[2]], but{CUT}"
     async with calls_of(thinker, tokenizer) as calls:
         judge = Judge(VerdictConfig(rating="parsed"), config_of(thinker), calls, "longreward")
-        with pytest.raises(
-            Unreadable, match=r"5 are thoughts without an answer: raise judge.thinking_tokens"
-        ) as caught:
+        with pytest.raises(Unreadable, match=r"5 are thoughts without an answer: raise judge\.") as caught:
             await judge.verdict(REQUEST, RATINGS, rating_in_range)
     assert caught.value.last_words == "Perhaps [[2]], but"
 
