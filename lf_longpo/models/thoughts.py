@@ -46,15 +46,14 @@ def opened_thought(prompt: list[int], request: ChatRequest, tokenizer: "PreTrain
     Raises:
         UserError: the request begins the reply, and the template has begun a thought.
     """
-    if not request.reply_start:
-        return opening_at_end(str(tokenizer.decode(prompt[-_LONGEST_MARK:])))
-    begun = len(tokenizer(request.reply_start, add_special_tokens=False)["input_ids"])
-    if opening_at_end(str(tokenizer.decode(prompt[: len(prompt) - begun][-_LONGEST_MARK:]))):
+    end = _LONGEST_MARK + len(request.reply_start.encode())  # a token is at least one byte
+    opening = opening_at_end(str(tokenizer.decode(prompt[-end:])).removesuffix(request.reply_start))
+    if opening and request.reply_start:
         raise UserError(
             "the chat template of this model begins each reply with a thought, so rating: expected cannot be used; set "
             "rating: parsed"
         )
-    return ""
+    return opening
 
 
 def has_special_marks(tokenizer: "PreTrainedTokenizerBase") -> bool:

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import asynccontextmanager
+from copy import deepcopy
 
 import pytest
 from conftest import code_questions, run_settings, write_jsonl
@@ -14,8 +15,11 @@ from lf_longpo.judging.verdict_requests import Judge, JudgeRequest, Unreadable
 from lf_longpo.longreward.parsing import rating_in_range
 from lf_longpo.models.cache import CallCache
 from lf_longpo.models.calls import Call, Calls
+from lf_longpo.models.chat import ChatRequest
 from lf_longpo.models.ledger import Ledger
 from lf_longpo.models.openai_chat import OpenAIChat
+from lf_longpo.models.thoughts import has_special_marks, opened_thought
+from lf_longpo.models.tokenizers import chat_ids
 
 CUT = "✂"  # at the end of a scripted reply: it was cut off
 THOUGHT = "It may be [[2]]. No relevant information? <statement>Draft.</statement> Answer: draft"
@@ -135,6 +139,24 @@ async def test_thinking_tokens_are_added_to_the_limit_and_to_the_call_only_where
     assert [body["max_tokens"] for body in thinker.bodies] == [64, 1064, 1064]
     prompt = thinker.bodies[-1]["messages"][0]["content"]
     assert 6000 < len(tokenizer.tokenize(prompt)) <= 8192 - 1064
+
+
+def test_a_prompt_that_opens_the_thought_is_recognised_in_process(tokenizer):
+    opening = deepcopy(tokenizer)
+    opening.chat_template = "user: {{ messages[0].content }}\nassistant: <think>\n"
+    request = ChatRequest("Why?", SamplingConfig(), 1)
+    assert opened_thought(chat_ids("Why?", opening), request, opening) == "<think>"
+    assert opened_thought(chat_ids("Why <think>?", tokenizer), request, tokenizer) == ""
+    begun = ChatRequest("Why?", SamplingConfig(), 1, reply_start="So.\n[[")
+    assert opened_thought(chat_ids("Why?", tokenizer, reply_start=begun.reply_start), begun, tokenizer) == ""
+    with pytest.raises(UserError, match="begins each reply with a thought.*set rating: parsed"):
+        opened_thought(chat_ids("Why?", opening, reply_start=begun.reply_start), begun, opening)
+
+
+def test_marks_that_decoding_would_skip_are_known(tokenizer):
+    magistral = deepcopy(tokenizer)
+    magistral.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]})
+    assert has_special_marks(magistral) and not has_special_marks(tokenizer)
 
 
 # Whole runs.
