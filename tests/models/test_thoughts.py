@@ -149,7 +149,7 @@ def test_a_prompt_that_opens_the_thought_is_recognised_in_process(tokenizer):
     assert opened_thought(chat_ids("Why <think>?", tokenizer), request, tokenizer) == ""
     begun = ChatRequest("Why?", SamplingConfig(), 1, reply_start="So.\n[[")
     assert opened_thought(chat_ids("Why?", tokenizer, reply_start=begun.reply_start), begun, tokenizer) == ""
-    with pytest.raises(UserError, match="begins each reply with a thought.*set rating: parsed"):
+    with pytest.raises(UserError, match=r"begins each reply with a thought.*set rating: parsed"):
         opened_thought(chat_ids("Why?", opening, reply_start=begun.reply_start), begun, opening)
 
 
