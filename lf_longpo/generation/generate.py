@@ -203,8 +203,13 @@ def _prepare(config: GenerateConfig, until: str, session: Session) -> _Job:
     tokenizer = load_counting_tokenizer(config.tokenizer, config.policy, "policy")
     name = config.tokenizer or (config.policy.model if config.policy else "")
     trust = bool(config.policy and config.policy.trust_remote_code)
-    thinking = config.policy.thinking if config.policy else "auto"
-    encoder = TemplateEncoder(config.pairs.template, name, config.pairs.cutoff_len, trust, thinking)
+    encoder = TemplateEncoder(
+        config.pairs.template,
+        name,
+        config.pairs.cutoff_len,
+        trust,
+        thinking=config.policy.thinking if config.policy else "auto",
+    )
     return _Job(config, until, plan, redo_pairs, tokenizer, encoder)
 
 
