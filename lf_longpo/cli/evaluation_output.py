@@ -12,7 +12,7 @@ from lf_longpo.config import EvaluateConfig
 from lf_longpo.engine.progress import totals_line
 from lf_longpo.evaluation.compare import Comparison
 from lf_longpo.models.cache import StageTotals
-from lf_longpo.report.advice import gold_advice
+from lf_longpo.report.advice import gold_advice, thought_advice
 
 _METRICS = {
     "em": "EM",
@@ -73,7 +73,7 @@ def _print_remarks(console: Console, results: Mapping[str, Any], config: Evaluat
         )
     if results["failed"]:
         console.print(f"{results['failed']} questions failed: {config.output_dir / 'failures.jsonl'}", markup=False)
-    for advice in gold_advice(results["gold_in_every_text"]):
+    for advice in gold_advice(results["gold_in_every_text"]) + thought_advice(results["unfinished_thoughts"]):
         console.print(advice, markup=False)
     if results["unread_answers"]:
         console.print(

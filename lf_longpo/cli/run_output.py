@@ -16,7 +16,7 @@ from lf_longpo.engine.session import RunConfig
 from lf_longpo.errors import UserError
 from lf_longpo.models.cache import StageTotals
 from lf_longpo.models.usage import Expected, Speed, Usage
-from lf_longpo.report.advice import answer_advice, gold_advice, truncation_advice
+from lf_longpo.report.advice import answer_advice, gold_advice, thought_advice, truncation_advice
 from lf_longpo.run_folder.measured_speed import measured_speed
 
 
@@ -80,7 +80,7 @@ def print_budget(console: Console, max_cost: float | None, summary: dict[str, An
 def print_advice(console: Console, config: GenerateConfig | ScoreConfig, summary: dict[str, Any]) -> None:
     """Prints which settings to change, if the results show that they do not fit."""
     calls = {stage: (totals["calls"], totals["truncated"]) for stage, totals in summary["calls"].items()}
-    advice = truncation_advice(config, calls)
+    advice = truncation_advice(config, calls) + thought_advice(summary["unfinished_thoughts"])
     if isinstance(config, LongMabGenerateConfig):
         advice += answer_advice(config.longmab.answer_form, summary["rollouts"], summary["unread_answers"])
         advice += gold_advice(summary["gold_in_every_text"])

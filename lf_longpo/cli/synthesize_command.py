@@ -124,6 +124,8 @@ def print_self_instruct(summary: dict[str, Any], config: "SelfInstructConfig") -
     from rich.markup import escape
 
     from lf_longpo.cli import run_output as output
+    from lf_longpo.report.advice import thought_advice
+    from lf_longpo.synthesis.self_instruct import UNFINISHED_THOUGHT
 
     console = output.stdout_console()
     table = output.result_table(f"self-instruct: {config.dataset_name}")
@@ -138,6 +140,8 @@ def print_self_instruct(summary: dict[str, Any], config: "SelfInstructConfig") -
         table.add_row("data set", escape(str(config.dataset_dir / f"{config.dataset_name}.jsonl")))
     console.print(table)
     output.print_budget(console, config.max_cost, summary, "documents")
+    for advice in thought_advice(summary["questions_left_out"].get(UNFINISHED_THOUGHT, 0)):
+        console.print(advice, markup=False)
     if not summary["questions"]:
         console.print("No questions: nothing was registered.")
 

@@ -146,6 +146,15 @@ class ChatConfig(ServedConfig):
     seed or crash on it (vLLM 0.32 on a CPU with chunked prefill); a repeated run then samples other replies."""
     trust_remote_code: bool = False
     """Whether code from the model's files may run on this machine."""
+    thinking: Literal["strip", "keep", "auto"] = "auto"
+    """What becomes of the policy's thoughts in pairs; scores and verdicts never see thoughts. `strip`: pairs hold the
+    answers only. `keep`: thoughts stay before the answers, in the form of `pairs.template`, which must be a reasoning
+    template of LLaMA-Factory. `auto`: `keep` where it is one, else `strip`. Under a reasoning template, LLaMA-Factory
+    adds an empty thought to each response without a thought: with `strip`, the model learns to answer without
+    thinking."""
+    thinking_tokens: Annotated[int, Field(ge=0, strict=True)] = 0
+    """Tokens for thoughts, in addition to the limit of new tokens of each call (`max_new_tokens`, or a judge's own
+    limits, which leave no room for thoughts)."""
 
     @model_validator(mode="before")
     @classmethod

@@ -3,11 +3,12 @@
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, astuple
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 from lf_longpo.data.records import PreferencePair, Question, ScoredResponse, names, record_of
+from lf_longpo.data.review import SIDES
 from lf_longpo.errors import CallFailed, TextTooLong
 from lf_longpo.files.journal import Journal
 
@@ -23,6 +24,10 @@ class PairFitter(Protocol):
         Raises:
             TextTooLong: the prompt does not fit even without a context.
         """
+        ...
+
+    def written(self, response: ScoredResponse) -> str:
+        """The text of a response in a pair: the answer, with the thought before it where thoughts are kept."""
         ...
 
 
@@ -68,13 +73,15 @@ class Pairs:
             CallFailed: the responses do not fit the cutoff length.
         """
         earlier = self._journal.rows(question.id)
-        if not earlier or any(
-            (earlier[-1][side], earlier[-1][f"{side}_reward"], earlier[-1][f"{side}_index"]) != astuple(response)
-            for side, response in (("chosen", chosen), ("rejected", rejected))
-        ):
-            responses = (chosen.text, rejected.text)
+        texts = self._fitter.written(chosen), self._fitter.written(rejected)
+        sides: dict[str, Any] = {
+            f"{side}{suffix}": value
+            for side, text, response in zip(SIDES, texts, (chosen, rejected), strict=True)
+            for suffix, value in (("", text), ("_reward", response.reward), ("_index", response.index))
+        }
+        if not earlier or any(earlier[-1][name] != value for name, value in sides.items()):
             try:
-                context = await asyncio.to_thread(self._fitter.fit, question.context, render, responses)
+                context = await asyncio.to_thread(self._fitter.fit, question.context, render, texts)
             except TextTooLong as error:
                 self.drop(question.id)
                 self.unfit += 1
@@ -84,12 +91,7 @@ class Pairs:
                 input=question.question,
                 answer=list(question.answers),
                 prompt=render(context),
-                chosen=chosen.text,
-                rejected=rejected.text,
-                chosen_reward=chosen.reward,
-                rejected_reward=rejected.reward,
-                chosen_index=chosen.index,
-                rejected_index=rejected.index,
+                **sides,
             )
             self._journal.append(asdict(pair) | self._added)
         self._without.discard(question.id)

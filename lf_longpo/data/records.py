@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class Probe:
     probe: str
     initial_values: list[float]
     """One value per arm; empty if the probe failed."""
+    thought: str = ""
+    """The policy's thought; not part of the probe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class Rollout:
     """The values of all arms after this round."""
     truncated: bool = False
     """Whether the output was cut off at `max_new_tokens`."""
+    thought: str = ""
+    """The policy's thought; not part of the output. Without an output, the thought did not end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,8 @@ class ScoredResponse:
     reward: float
     index: int
     """Which of the question's responses it is: its round, or the number of its sample."""
+    thought: str = ""
+    """The policy's thought; not part of the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,14 @@ class PreferencePair:
     chosen_index: int
     """See `ScoredResponse.index`."""
     rejected_index: int
+
+
+def row_of(record: "DataclassInstance") -> dict[str, Any]:
+    """A record as a journal's row; an empty `thought` is not written."""
+    row = asdict(record)
+    if not row.get("thought"):
+        row.pop("thought", None)
+    return row
 
 
 def record_of(kind: type[R], row: Mapping[str, Any]) -> R:

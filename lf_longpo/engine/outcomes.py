@@ -19,6 +19,8 @@ class Outcome(StrEnum):
     NOT_SCORED = "not_scored"
     """A response, not a question."""
     GOLD_IN_EVERY_TEXT = "gold_in_every_text"
+    UNFINISHED_THOUGHT = "unfinished_thoughts"
+    """A reply, not a question: a thought without an answer."""
 
 
 _SHOWN = {

@@ -72,7 +72,8 @@ class Plan(Protocol[M]):
     stages: ClassVar[Sequence[str]]
     """Its stages in order; the last one makes the pairs."""
     redone: ClassVar[Sequence[str]]
-    """Prefixes of the settings that may change between two starts: what they determine is made again, without calls."""
+    """Settings, and sections (ending with a dot), that may change between two starts: what they determine is made
+    again, without calls."""
     source: Source
     """Where the questions come from."""
     steps: int

@@ -74,7 +74,8 @@ class Session:
         """Checks the folder, and the settings against those that the folder's run began with.
 
         Args:
-            redone: prefixes of the settings that may have changed, because what they determine is made again.
+            redone: settings, and sections (ending with a dot), that may have changed, because what they determine is
+                made again.
 
         Returns:
             Whether one of these has changed.
@@ -84,7 +85,9 @@ class Session:
         """
         folder = self._config.output_dir
         changed = changed_settings(self._config, folder)
-        refuse_changes({name: values for name, values in changed.items() if not name.startswith(tuple(redone))}, folder)
+        sections = tuple(name for name in redone if name.endswith("."))
+        refused = {name for name in changed if name not in redone and not name.startswith(sections)}
+        refuse_changes({name: values for name, values in changed.items() if name in refused}, folder)
         check_folder(folder, "output_dir")
         return bool(changed)
 

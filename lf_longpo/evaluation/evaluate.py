@@ -22,6 +22,7 @@ from lf_longpo.files.journal import Journal, Row, read_rows
 from lf_longpo.files.run_dir import refuse_changed_questions
 from lf_longpo.models.adapters import fingerprint
 from lf_longpo.models.calls import Call, Calls
+from lf_longpo.models.chat import Completion
 from lf_longpo.models.embedded import is_embedded
 from lf_longpo.models.tokenizers import NO_LIMIT, chat_tokens, load_counting_tokenizer, own_window
 from lf_longpo.models.usage import Expected, Usage, expected
@@ -157,15 +158,19 @@ async def _work(
     progress.skip(config.samples - len(missing))
     render = _render(benchmark, item)
 
-    async def answer(model: Calls, stage: str, number: int) -> str:
+    async def answer(model: Calls, stage: str, number: int) -> Completion:
         limit = config.max_prompt_tokens
         call = Call(stage, item.id, number, config.sampling, render, item.context, max_prompt_tokens=limit)
-        return (await model.complete(call)).text
+        return await model.complete(call)
 
     async def sample(number: int) -> None:
         answers = await all_settled(*(answer(model, stage, number) for stage, model in models.items()))
-        row = {"id": item.id, "set": item.set, "digest": digests[item.key], "sample": number}
-        predictions.append(row | await benchmark.score(item, answers))
+        row: Row = {"id": item.id, "set": item.set, "digest": digests[item.key], "sample": number}
+        row |= await benchmark.score(item, [completion.text for completion in answers])
+        if any(completion.thought for completion in answers):
+            row["thoughts"] = [completion.thought for completion in answers]
+            row["unfinished_thoughts"] = sum(completion.unfinished_thought for completion in answers)
+        predictions.append(row)
         progress.step()
 
     await all_settled(*(sample(number) for number in sorted(missing)))
@@ -175,12 +180,13 @@ def _results(
     config: EvaluateConfig, benchmark: Benchmark, sets: Mapping[str, Mapping[str, str]], predictions: Journal
 ) -> dict[str, Any]:
     scores: dict[str, dict[str, Scores]] = {}
-    unjudged = unread = odd_golds = 0
+    unjudged = unread = odd_golds = unfinished = 0
     for name, digests in sets.items():
         for id in digests:
             rows = {row["sample"]: row for row in predictions.rows(key_of(name, id))}
             if len(rows) == config.samples:
                 scores.setdefault(name, {})[id] = question_scores(rows.values(), benchmark.metrics)
+                unfinished += sum(row.get("unfinished_thoughts", 0) for row in rows.values())
                 unread += sum(row.get("unread_answer", False) for row in rows.values())
                 odd_golds += any(row.get("gold_in_every_text", False) for row in rows.values())
                 unjudged += sum(None in (row[metric] for metric in benchmark.metrics) for row in rows.values())
@@ -196,6 +202,7 @@ def _results(
         "metrics": list(benchmark.metrics),
         "unjudged": unjudged,
         "unread_answers": unread,
+        "unfinished_thoughts": unfinished,
         "gold_in_every_text": odd_golds,
         **summarise(scores, benchmark.metrics, benchmark.groups),
         "by_question": {

@@ -84,7 +84,7 @@ def _longreward(run: RunFolder, config: GenerateConfig) -> _Readers:
     def responses(id: str) -> list[ScoredResponse]:
         by_idx = {row["idx"]: row for row in scores.rows(id)}
         scored = [
-            ScoredResponse(row["answer"], reward_of(row["scores"]), response.number)
+            ScoredResponse(response.answer, reward_of(row["scores"]), response.number)
             for row in by_idx.values()
             if may_train((response := Response.of(row)).answer, response.truncated, config.pairs.allow_truncated)
         ]

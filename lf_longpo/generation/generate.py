@@ -212,7 +212,14 @@ def _load(config: GenerateConfig, until: str, plan: Plan[Any], redo_pairs: bool)
     tokenizer = load_counting_tokenizer(config.tokenizer, config.policy, "policy")
     name = config.tokenizer or (config.policy.model if config.policy else "")
     trust = bool(config.policy and config.policy.trust_remote_code)
-    encoder = TemplateEncoder(config.pairs.template, name, config.pairs.cutoff_len, trust, config.system)
+    encoder = TemplateEncoder(
+        config.pairs.template,
+        name,
+        config.pairs.cutoff_len,
+        trust,
+        config.system,
+        thinking=config.policy.thinking if config.policy else "auto",
+    )
     return _Job(config, until, plan, redo_pairs, tokenizer, encoder)
 
 

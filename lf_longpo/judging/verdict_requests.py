@@ -26,10 +26,22 @@ T = TypeVar("T")
 
 
 class Unreadable(CallFailed):
-    """No reply of the judge could be used; `last_words` is the last reply."""
+    """No reply of the judge could be used.
 
-    def __init__(self, stage: str, last_words: str) -> None:
-        super().__init__(f"{stage}: none of {len(_TEMPERATURES)} replies of the judge can be used")
+    Args:
+        stage: name of the stage.
+        last_words: the last reply.
+        thoughts: how many of the replies were thoughts without an answer.
+    """
+
+    def __init__(self, stage: str, last_words: str, thoughts: int = 0) -> None:
+        message = f"{stage}: none of {len(_TEMPERATURES)} replies of the judge can be used"
+        if thoughts:
+            message += (
+                f"; {thoughts} are thoughts without an answer: raise judge.thinking_tokens, or switch the judge's "
+                "thinking off (judge.extra_body: {chat_template_kwargs: {enable_thinking: false}})"
+            )
+        super().__init__(message)
         self.last_words = last_words
 
 
@@ -105,14 +117,15 @@ class Judge:
             Unreadable: no reply gave a result.
             CallFailed: a call was lost.
         """
-        text = ""
+        text, thoughts = "", 0
         for attempt in range(len(_TEMPERATURES)):
             completion = await self._complete(request, attempt, request.reply_start)
             result = read(completion)
             if result is not None:
                 return result
-            text = completion.text
-        raise Unreadable(request.stage, text)
+            text = completion.text or completion.thought
+            thoughts += completion.unfinished_thought
+        raise Unreadable(request.stage, text, thoughts)
 
     async def verdict(
         self, request: JudgeRequest, verdicts: Mapping[str, float], parse: Callable[[str], float | None]
@@ -143,6 +156,7 @@ class Judge:
             settled: dict[str, float] = {}
             if request.max_tokens:
                 completion = await self._complete(request, attempt, weigh_after=OPENING)
+                self._refuse_thoughts(completion)
                 analysis = completion.text
                 if _verdict_in(completion, request):
                     self._refuse_without_weights(completion)
@@ -161,6 +175,15 @@ class Judge:
                 distribution = {label: round(settled.get(label, 0.0) / total, 4) for label in verdicts}
                 return {"analysis": analysis, "score": score, "distribution": distribution}
         raise Unreadable(request.stage, analysis)
+
+    def _refuse_thoughts(self, completion: Completion) -> None:
+        """Refuses a judge that thinks: the probabilities after the brackets can be those of its thought."""
+        if completion.thought:
+            raise UserError(
+                "the judge thinks before it answers, so rating: expected cannot read the probabilities of its rating; "
+                f"set {self._section}.rating: parsed, or switch the judge's thinking off (judge.extra_body: "
+                "{chat_template_kwargs: {enable_thinking: false}})"
+            )
 
     def _refuse_without_weights(self, completion: Completion) -> None:
         if OPENING in completion.text and completion.weights is None and not self._calls.continues_replies:

@@ -6,7 +6,7 @@ that the bandit has the same state as before.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lf_longpo.aio import all_settled
 from lf_longpo.config import LongMabConfig, LongMabGenerateConfig
 from lf_longpo.data.pairs import may_train
-from lf_longpo.data.records import Probe, Question, Rollout, ScoredResponse
+from lf_longpo.data.records import Probe, Question, Rollout, ScoredResponse, row_of
 from lf_longpo.engine.outcomes import Outcome
 from lf_longpo.engine.protocol import Sinks
 from lf_longpo.longmab.bandit import UCBChunkSampler, random_arms
@@ -125,6 +125,7 @@ class LongMab:
         else:
             probe = await self._probe(question, chunks)
             self._progress.step()
+        self._count_unfinished(probe.probe, probe.thought)
         if not probe.kept:
             self._pairs.drop(question.id)
             self._outcomes.count(Outcome.PROBE_FAILED)
@@ -132,6 +133,8 @@ class LongMab:
         if not probe.kept or self._until == "probe":
             return
         rollouts = await self._roll_out(question, probe, chunks, finished)
+        for rollout in rollouts:
+            self._count_unfinished(rollout.output, rollout.thought)
         if self._until == "pairs":
             await self._pair(question, rollouts)
 
@@ -142,9 +145,14 @@ class LongMab:
             Outcome.NO_REWARD_DIFFERENCE,
             Outcome.TRUNCATED,
             Outcome.GOLD_IN_EVERY_TEXT,
+            Outcome.UNFINISHED_THOUGHT,
         )
         bandit = bandit_summary(self._journals, self._question_ids, self._config.rounds)
         return self._outcomes.summary(*outcomes) | bandit
+
+    def _count_unfinished(self, text: str, thought: str) -> None:
+        if thought and not text.strip():
+            self._outcomes.count(Outcome.UNFINISHED_THOUGHT)
 
     async def _probe(self, question: Question, chunks: list[str]) -> Probe:
         config = self._config
@@ -165,8 +173,9 @@ class LongMab:
             values = await arm_values(
                 config.init, question.id, question.question, completion.text, chunks, embedder, self._seed
             )
-        probe = Probe(question.id, question.digest(*self._prompts.texts), kept, completion.text, values)
-        self._journals.probes.append(asdict(probe))
+        digest = question.digest(*self._prompts.texts)
+        probe = Probe(question.id, digest, kept, completion.text, values, completion.thought)
+        self._journals.probes.append(row_of(probe))
         return probe
 
     async def _roll_out(
@@ -222,9 +231,20 @@ class LongMab:
             following=following,
         )
         completion = await self._models.policy.complete(call)
-        reward = rollout_reward(completion.text, question.answers, self._config.answer_form)
-        rollout = Rollout(question.id, round, arms, completion.text, reward, learn(reward), completion.truncated)
-        self._journals.rollouts.append(asdict(rollout))
+        reward = 0.0
+        if not completion.unfinished_thought:
+            reward = rollout_reward(completion.text, question.answers, self._config.answer_form)
+        rollout = Rollout(
+            question.id,
+            round,
+            arms,
+            completion.text,
+            reward,
+            learn(reward),
+            completion.truncated,
+            completion.thought,
+        )
+        self._journals.rollouts.append(row_of(rollout))
         self._progress.step()
         return rollout
 
@@ -243,7 +263,7 @@ class LongMab:
         await self._pairs.add(
             question,
             self._prompts.rollout(question),
-            ScoredResponse(chosen.output, best, chosen.round),
-            ScoredResponse(rejected.output, worst, rejected.round),
+            ScoredResponse(chosen.output, best, chosen.round, chosen.thought),
+            ScoredResponse(rejected.output, worst, rejected.round, rejected.thought),
         )
         self._outcomes.count(Outcome.PAIR)

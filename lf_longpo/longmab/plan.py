@@ -30,7 +30,7 @@ class LongMabPlan:
     """
 
     stages: ClassVar[Sequence[str]] = ("probe", "rollout", "pairs")
-    redone: ClassVar[Sequence[str]] = ("pairs.",)
+    redone: ClassVar[Sequence[str]] = ("pairs.", "policy.thinking")
 
     def __init__(self, config: LongMabGenerateConfig, until: str) -> None:
         self._config = config

@@ -118,7 +118,7 @@ def _check_journals(output_dir: Path, questions: Mapping[str, KnownQuestion]) ->
                     "another output_dir"
                 )
             if name == SAMPLES:
-                known[row["idx"]] = _hash(row["answer"])
+                known[row["idx"]] = _hash(Response.of(row).answer)
     return known
 
 

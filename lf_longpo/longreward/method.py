@@ -100,7 +100,7 @@ class LongReward:
             return
         rewarded = await self._scoring.rewards(question, wanted, respond)
         if self._until == "pairs":
-            await self._pair(question, rewarded, len(wanted))
+            await self._pair(question, rewarded, wanted)
 
     def summary(self) -> dict[str, Any]:
         """Outcomes and scores."""
@@ -109,18 +109,21 @@ class LongReward:
             Outcome.TRUNCATED,
             Outcome.TOO_FEW_RESPONSES,
             Outcome.NOT_SCORED,
+            Outcome.UNFINISHED_THOUGHT,
         )
         return self._outcomes.summary(*outcomes) | score_summary(self._files, self._question_ids)
 
-    async def _pair(self, question: Question, rewarded: Sequence[Rewarded], wanted: int) -> None:
+    async def _pair(self, question: Question, rewarded: Sequence[Rewarded], wanted: Sequence[str]) -> None:
         least = self._config.min_responses
         if len(rewarded) < least:
-            if wanted >= least:
+            responses = self._files.responses(question.id)
+            unfinished = sum(idx in responses and responses[idx].unfinished_thought for idx in wanted)
+            if len(wanted) >= least > len(rewarded) + unfinished:
                 raise CallFailed(
-                    f"only {len(rewarded)} of {wanted} responses have a score; longreward.min_responses is {least}"
+                    f"only {len(rewarded)} of {len(wanted)} responses have a score; longreward.min_responses is {least}"
                 )
             self._pairs.drop(question.id)
-            self._outcomes.count(Outcome.TOO_FEW_RESPONSES)
+            self._outcomes.count(Outcome.TRUNCATED if len(wanted) >= least else Outcome.TOO_FEW_RESPONSES)
             return
         usable = [
             (response, reward)
@@ -134,7 +137,7 @@ class LongReward:
             self._outcomes.count(Outcome.NO_REWARD_DIFFERENCE if enough else Outcome.TRUNCATED)
             return
         chosen, rejected = (
-            ScoredResponse(response.answer, reward, response.number)
+            ScoredResponse(response.answer, reward, response.number, response.thought)
             for response, reward in map(usable.__getitem__, picked)
         )
         await self._pairs.add(question, around_context(PROMPT, question=question.question), chosen, rejected)
@@ -155,7 +158,7 @@ class LongReward:
             self._failures.record(idx, error)
             self._progress.skip(2 if self._until in ("score", "pairs") else 1)
             return None
-        response = Response(idx, question.question, completion.text, completion.truncated)
+        response = Response(idx, question.question, completion.text, completion.truncated, completion.thought)
         self._files.add_response(response, question.digest())
         self._progress.step()
         return response

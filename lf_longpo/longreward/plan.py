@@ -39,7 +39,12 @@ class LongRewardPlan:
     """
 
     stages: ClassVar[Sequence[str]] = ("sample", "extract", "score", "pairs")
-    redone: ClassVar[Sequence[str]] = ("pairs.", "longreward.min_responses", "longreward.num_samples")
+    redone: ClassVar[Sequence[str]] = (
+        "pairs.",
+        "policy.thinking",
+        "longreward.min_responses",
+        "longreward.num_samples",
+    )
 
     def __init__(self, config: LongRewardGenerateConfig, until: str) -> None:
         self._config = config
@@ -113,4 +118,7 @@ class LongRewardPlan:
             {(id, Response.of(row).number) for id, row in rows_by_question(folder, name, self._questions)}
             for name in (SAMPLES, SCORES)
         )
-        return not wanted <= sampled, not wanted <= scored
+        samples = rows_by_question(folder, SAMPLES, self._questions)
+        responses = ((id, Response.of(row)) for id, row in samples)
+        without_answer = {(id, response.number) for id, response in responses if response.unfinished_thought}
+        return not wanted <= sampled, not wanted - without_answer <= scored

@@ -13,6 +13,7 @@ from typing import Any
 from lf_longpo.files.journal import Journal, Row, read_rows
 from lf_longpo.longreward.parsing import BEST_RATING
 from lf_longpo.longreward.scorer import DIMENSIONS, Score
+from lf_longpo.text.thinking import split_thought
 
 NOTES, SAMPLES, SCORES = "chunk_info.jsonl", "sampled_responses.jsonl", "scored_responses.jsonl"
 FIELDS = {
@@ -35,16 +36,28 @@ class Response:
     answer: str
     truncated: bool = False
     """Whether the answer was cut off at its maximum number of tokens."""
+    thought: str = ""
+    """The model's thought; not part of the answer. Without an answer, the thought did not end."""
 
     @classmethod
     def of(cls, row: Row) -> "Response":
-        """The response in a row."""
-        return cls(row["idx"], row.get("query", ""), row["answer"], row.get("truncated") is True)
+        """The response in a row. Rows of other programs may hold the thought in the answer."""
+        thought, answer = row.get("thought"), row["answer"]
+        if not isinstance(thought, str):
+            thought, answer = split_thought(answer)
+        return cls(row["idx"], row.get("query", ""), answer, row.get("truncated") is True, thought)
 
     def row(self) -> Row:
-        """The row of the response; a complete response has the published fields only."""
+        """The row of the response; a complete response without a thought has the published fields only."""
         row: Row = {"idx": self.idx, "query": self.query, "answer": self.answer}
-        return row | {"truncated": True} if self.truncated else row
+        if self.truncated:
+            row["truncated"] = True
+        return row | {"thought": self.thought} if self.thought else row
+
+    @property
+    def unfinished_thought(self) -> bool:
+        """Whether the model thought and gave no answer."""
+        return bool(self.thought) and not self.answer.strip()
 
     @property
     def number(self) -> int:

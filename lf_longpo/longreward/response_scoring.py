@@ -29,7 +29,7 @@ class Scoring:
         files: hold the finished steps.
         failures: records responses that cannot be scored.
         progress: shows every extraction and score.
-        outcomes: counts responses that cannot be scored.
+        outcomes: counts responses that cannot be scored, and unfinished thoughts.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Scoring:
     async def rewards(
         self, question: Question, wanted: Sequence[str], respond: Callable[[str], Awaitable[Response | None]]
     ) -> list[Rewarded]:
-        """The wanted responses that have or get a score, in order.
+        """The wanted responses that have or get a score, in order. Unfinished thoughts are counted and not scored.
 
         Args:
             question: the question that they answer.
@@ -67,6 +67,10 @@ class Scoring:
         async def reward(idx: str) -> Rewarded | None:
             response = await respond(idx)
             if response is None:
+                return None
+            if response.unfinished_thought:
+                self._outcomes.count(Outcome.UNFINISHED_THOUGHT)
+                self._progress.skip(1)
                 return None
             row = known.get(idx)
             if row is not None and row["answer"] == response.answer:

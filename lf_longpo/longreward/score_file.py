@@ -68,7 +68,7 @@ async def score_file(config: ScoreConfig) -> tuple[dict[str, Any], int]:
             summary = {
                 "questions": len(given),
                 **tally.counts(),
-                **outcomes.summary(Outcome.NOT_SCORED),
+                **outcomes.summary(Outcome.NOT_SCORED, Outcome.UNFINISHED_THOUGHT),
                 **score_summary(files, given),
                 **session.totals(),
             }

@@ -20,6 +20,7 @@ from lf_longpo.models.chat import ChatModel, ChatRequest, Completion
 from lf_longpo.models.ledger import Ledger, cost_of
 from lf_longpo.models.quota import Quota
 from lf_longpo.models.refusals import Refusals
+from lf_longpo.models.thoughts import Thoughts
 from lf_longpo.models.tokenizers import chat_tokens, own_window
 from lf_longpo.models.turns import QuestionOrder, Turns
 from lf_longpo.text.fitting import cut_middle
@@ -99,6 +100,7 @@ class Calls:
         self._started: Once[None] = Once(1)
         self._refusals = Refusals()
         self._section = section
+        self._thoughts = Thoughts()
         self._window = 0
         self._margin = _TEMPLATE_MARGIN + len(json.dumps(config.request_settings).encode())
 
@@ -123,6 +125,8 @@ class Calls:
     async def complete(self, call: Call) -> Completion:
         """Completes `call.render(call.context)`, from the cache where this call was finished before.
 
+        The completion's text is the answer only. It is empty where the model thought and gave no answer.
+
         Raises:
             CallFailed: the call is lost, or the prompt does not fit even without its context.
             Unfinished: no more calls are to be made.
@@ -135,7 +139,9 @@ class Calls:
         key = CallKey(call.stage, call.question, call.index, request_hash(model | request.identity()))
         kept = self._cache.get(key)
         if kept is not None:
-            return record_of(Completion, kept)
+            completion = record_of(Completion, kept)
+            # Rows of earlier versions hold the thought in the text.
+            return completion if "thought" in kept else self._thoughts.separate(completion, request)
         return await self._under_way.get(key, lambda: self._make(key, request, call.following))
 
     @property
@@ -149,7 +155,11 @@ class Calls:
         return self._model.continues_replies
 
     async def _request(self, call: Call) -> ChatRequest:
-        limit = self._window - call.sampling.max_new_tokens - len(self._tokenizer.tokenize(call.reply_start))
+        sampling = call.sampling
+        if self._config.thinking_tokens and not call.reply_start:  # a begun reply holds no thought
+            most = sampling.max_new_tokens + self._config.thinking_tokens
+            sampling = sampling.model_copy(update={"max_new_tokens": most})
+        limit = self._window - sampling.max_new_tokens - len(self._tokenizer.tokenize(call.reply_start))
         if call.max_prompt_tokens is not None:
             limit = min(limit, call.max_prompt_tokens)
         prompt = call.render(call.context)
@@ -157,7 +167,7 @@ class Calls:
         if len(prompt.encode()) + self._margin > limit:
             prompt = call.render(await asyncio.to_thread(self._fit, call.render, call.context, limit))
         seed = _seed_of(f"{self._seed}/{call.stage}/{call.question}/{call.index}")
-        return ChatRequest(prompt, call.sampling, seed, call.reply_start, call.weigh_after, call.question)
+        return ChatRequest(prompt, sampling, seed, call.reply_start, call.weigh_after, call.question)
 
     async def _make(self, key: CallKey, request: ChatRequest, following: int) -> Completion:
         tries = 0
@@ -194,11 +204,13 @@ class Calls:
                     self._keep(key._replace(request=f"{key.request}/lost/{uuid.uuid4().hex}"), lost, began)
                 raise
             if not completion.prompt_tokens:  # the server reports no usage, so tokens are counted here
+                reply = completion.thought + completion.text
                 completion = replace(
                     completion,
                     prompt_tokens=chat_tokens(request.prompt, self._tokenizer, self._config),
-                    completion_tokens=len(self._tokenizer.tokenize(completion.text)),
+                    completion_tokens=len(self._tokenizer.tokenize(reply)),
                 )
+            completion = self._thoughts.separate(completion, request)
             self._keep(key, completion.plain(), began)
         return completion
 

@@ -49,15 +49,24 @@ class Completion:
     weights: dict[str, float] | None = None
     """Probabilities (before temperature) of the likeliest texts directly after `weigh_after`; None if the mark is not
     in the reply or the backend reports no probabilities."""
+    thought: str = ""
+    """The model's thought, where the server reports it apart from the text, and in every completion that `Calls`
+    returns. In those, `text` is the answer only."""
 
     def __post_init__(self) -> None:
         # Here, because every reply passes through here: those of servers, and those that the call cache kept.
         object.__setattr__(self, "text", whole_letters(self.text))
+        object.__setattr__(self, "thought", whole_letters(self.thought))
+
+    @property
+    def unfinished_thought(self) -> bool:
+        """Whether the model thought and gave no answer."""
+        return bool(self.thought) and not self.text.strip()
 
     @property
     def truncated(self) -> bool:
-        """Whether the text was cut off."""
-        return self.finish_reason == CUT_OFF
+        """Whether the text was cut off, or ended before an answer."""
+        return self.finish_reason == CUT_OFF or self.unfinished_thought
 
     def plain(self) -> dict[str, Any]:
         """The completion as plain data."""

@@ -21,6 +21,10 @@ _BROKEN = {"error", "abort", "network_error", "insufficient_system_resource"}
 _CUT_OFF = {CUT_OFF, "max_tokens", "model_length", "model_context_window_exceeded"}
 # Types of text parts in a content: of the chat API and of OpenAI's later Responses API.
 _TEXT_PARTS = {"text", "output_text"}
+# Types of parts that hold a thought, as a text or as a list of text parts (Anthropic and Mistral, Zhipu).
+_THOUGHT_PARTS = {"thinking", "reasoning"}
+# Fields of a message that hold the thought (DeepSeek, SGLang and vLLM before 0.12; OpenRouter and vLLM).
+_THOUGHT_FIELDS = ("reasoning_content", "reasoning")
 # A larger number is not a number of tokens.
 _MOST_TOKENS = 10**9
 
@@ -107,9 +111,9 @@ def _completion(reply: dict[str, Any], used: tuple[int, int], request: ChatReque
         raise TryAgain(f"an error of the server ended the reply (finish_reason {reason})", used)
     if refusal := message.get("refusal"):
         raise CallFailed(f"the model refused: {whole_letters(str(refusal))[:500]}", used)
-    text = _text(message.get("content"))
-    if not (request.reply_start + text).strip():
-        # A reasoning model may reach no answer within the limit; another try would not help.
+    text, thought = _text(message.get("content")), _thought(message)
+    if not (request.reply_start + text + thought).strip():
+        # A reasoning model that reports no thoughts may reach no answer within the limit; another try would not help.
         message = f"the server's reply holds no text (finish_reason {reason})"
         raise (CallFailed if reason in _CUT_OFF else TryAgain)(message, used)
     return Completion(
@@ -118,16 +122,33 @@ def _completion(reply: dict[str, Any], used: tuple[int, int], request: ChatReque
         completion_tokens=used[1],
         finish_reason=CUT_OFF if reason in _CUT_OFF else reason,
         weights=_weights(choice, request) if request.weigh_after else None,
+        thought=thought,
     )
 
 
 def _text(content: Any) -> str:
-    """The text of a message. It may come in parts; parts of other types (thoughts, images) are left out."""
+    """The text of a message. It may come in parts; parts of other types (thoughts, images) are skipped."""
     if isinstance(content, list):
         return "".join(part["text"] for part in content if part["type"] in _TEXT_PARTS)
     if isinstance(content, str | None):
         return content or ""
     raise TypeError(f"content is {type(content).__name__}")
+
+
+def _thought(message: dict[str, Any]) -> str:
+    """The thought that a server reports apart from the text; empty if there is none."""
+    for name in _THOUGHT_FIELDS:
+        if isinstance(thought := message.get(name), str) and thought.strip():
+            return thought.strip()
+    content = message.get("content")
+    parts = [part for part in content if part["type"] in _THOUGHT_PARTS] if isinstance(content, list) else []
+    return "".join(_part_text(part.get(part["type"])) for part in parts).strip()
+
+
+def _part_text(value: Any) -> str:
+    if isinstance(value, list):
+        return "".join(part["text"] for part in value if part["type"] in _TEXT_PARTS)
+    return value if isinstance(value, str) else ""
 
 
 def _weights(choice: dict[str, Any], request: ChatRequest) -> dict[str, float] | None:

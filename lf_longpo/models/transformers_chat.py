@@ -34,6 +34,7 @@ from lf_longpo.models.folders import check_chat_folders
 from lf_longpo.models.kv_cache import PromptReader, share_heads
 from lf_longpo.models.memory_shortage import free_memory, is_memory_shortage
 from lf_longpo.models.number_format import has_bfloat16, replacement, report_missing_bfloat16
+from lf_longpo.models.thoughts import has_special_marks, opened_thought
 from lf_longpo.models.tokenizers import chat_ids, load_chat_tokenizer
 
 # Prompt tokens that a batch reads at once; a longer prompt goes alone. A few thousand keep a CPU busy, and a row
@@ -55,6 +56,8 @@ class _Waiting:
     ids: np.ndarray
     since: int
     """Number of batches that were taken before it arrived."""
+    opened: str
+    """The mark with which the prompt opens a thought, if it does."""
     done: "asyncio.Future[Completion]"
 
 
@@ -86,7 +89,8 @@ class TransformersChat:
         """Queues the request for the next batch; see `ChatModel.complete`."""
         ids = await asyncio.to_thread(chat_ids, request.prompt, self._tokenizer, self._config, request.reply_start)
         done = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(request, np.array(ids, dtype=np.int32), self._batches, done)
+        opened = opened_thought(ids, request, self._tokenizer)
+        waiting = _Waiting(request, np.array(ids, dtype=np.int32), self._batches, opened, done)
         self._waiting.append(waiting)
         self._arrived.set()
         return await waiting.done
@@ -106,6 +110,7 @@ class TransformersChat:
     def _load(self) -> None:
         config = self._config
         self._tokenizer = load_chat_tokenizer(config)
+        self._skips_special = not has_special_marks(self._tokenizer)
         self._device = torch.device(pick_device(config.device, "device"))
         dtype = _dtype(self._device.type) if config.dtype == "auto" else getattr(torch, config.dtype)
         try:
@@ -253,7 +258,7 @@ class TransformersChat:
         length = next((index for index, token in enumerate(new_ids) if token in self._ends), len(new_ids))
         length = min(length, limit)
         return Completion(
-            text=self._text(new_ids[:length], skip_special_tokens=True),
+            text=waiting.opened + self._text(new_ids[:length], skip_special_tokens=self._skips_special),
             prompt_tokens=len(waiting.ids),
             completion_tokens=length,
             finish_reason=CUT_OFF if length == limit else "stop",

@@ -18,6 +18,7 @@ from lf_longpo.models.cache import CUT_OFF
 from lf_longpo.models.chat import ChatRequest, Completion, token_after, weights_after
 from lf_longpo.models.embedded import resolve
 from lf_longpo.models.folders import check_chat_folders
+from lf_longpo.models.thoughts import has_special_marks, opened_thought
 from lf_longpo.models.tokenizers import chat_ids, load_chat_tokenizer
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class VLLMChat:
         """Loads the model. Its window is the engine's."""
         check_chat_folders(self._config)
         self._tokenizer = load_chat_tokenizer(self._config)
+        self._skips_special = not has_special_marks(self._tokenizer)
         self._engine = await asyncio.to_thread(self._load)
         return int(self._engine.model_config.max_model_len)
 
@@ -52,6 +54,7 @@ class VLLMChat:
         from vllm.v1.engine.exceptions import EngineDeadError
 
         ids = await asyncio.to_thread(chat_ids, request.prompt, self._tokenizer, self._config, request.reply_start)
+        opened = opened_thought(ids, request, self._tokenizer)
         prompt = {"prompt_token_ids": ids}
         outputs = []
         try:
@@ -69,7 +72,7 @@ class VLLMChat:
             raise TryAgain("vLLM aborted the request")
         answer = outputs[-1].outputs[0]
         return Completion(
-            text=answer.text,
+            text=opened + answer.text,
             prompt_tokens=len(ids),
             completion_tokens=len(answer.token_ids),
             finish_reason=answer.finish_reason or "unknown",
@@ -133,6 +136,7 @@ class VLLMChat:
             seed=request.seed if self._config.send_seed else None,
             logprobs=_ALTERNATIVES if request.weigh_after else None,
             output_kind=RequestOutputKind.FINAL_ONLY,
+            skip_special_tokens=self._skips_special,
             **self._extra,
         )
 

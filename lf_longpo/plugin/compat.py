@@ -111,6 +111,20 @@ def load_raw_dataset(
         return loader._load_single_dataset(attr, model, data, training)
 
 
+def thought_marks(template: Any) -> tuple[str, str] | None:
+    """What LLaMA-Factory writes before and after a thought under a reasoning template; None for other templates.
+
+    Args:
+        template: LLaMA-Factory's.
+    """
+    from llamafactory.data.template import ReasoningTemplate
+
+    if not isinstance(template, ReasoningTemplate):
+        return None
+    opening, closing = template.thought_words
+    return opening, closing
+
+
 def dataset_processor(data: "DataArguments", stage: str, template: Any, tokenizer: Any, processor: Any) -> Any:
     """LLaMA-Factory's encoder of converted rows: `longpo check` measures the tokens that training will have."""
     from llamafactory.data.loader import _get_dataset_processor

@@ -8,11 +8,12 @@ import difflib
 import logging
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from lf_longpo.data.records import ScoredResponse
 from lf_longpo.errors import UserError
 from lf_longpo.models.tokenizers import load_tokenizer
-from lf_longpo.plugin.compat import template_names
+from lf_longpo.plugin.compat import template_names, thought_marks
 from lf_longpo.text.fitting import cut_middle
 
 if TYPE_CHECKING:
@@ -47,9 +48,11 @@ class TemplateEncoder:
         cutoff_len: of the training recipe, in tokens.
         trust_remote_code: whether code that comes with the tokenizer may run.
         system: the system prompt of every example, if any.
+        thinking: what becomes of thoughts, see `ChatConfig.thinking`.
 
     Raises:
-        UserError: LLaMA-Factory has no such template, or the tokenizer cannot be loaded.
+        UserError: LLaMA-Factory has no such template, the tokenizer cannot be loaded, or thoughts are to be kept and
+            the template has no form for them.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class TemplateEncoder:
         cutoff_len: int,
         trust_remote_code: bool = False,
         system: str | None = None,
+        thinking: Literal["strip", "keep", "auto"] = "auto",
     ) -> None:
         check_template(template, "pairs.template")
         from llamafactory.data.template import get_template_and_fix_tokenizer
@@ -70,6 +74,24 @@ class TemplateEncoder:
         self._template = get_template_and_fix_tokenizer(self._tokenizer, DataArguments(template=template))
         self._cutoff_len = cutoff_len
         self._system = system
+        self._marks = None if thinking == "strip" else thought_marks(self._template)
+        if thinking == "keep" and self._marks is None:
+            raise UserError(
+                f"policy.thinking: keep needs a reasoning template of LLaMA-Factory, and {template} has no form for "
+                "thoughts; set pairs.template to a reasoning template (such as qwen3), or set policy.thinking: strip"
+            )
+
+    def written(self, response: ScoredResponse) -> str:
+        """The text of a response in a pair: the answer, with the thought before it where thoughts are kept.
+
+        Under a reasoning template, LLaMA-Factory adds an empty thought to a text without a thought: to the response,
+        where it is trained, or with `enable_thinking: false` in the recipe to the prompt, where it is not. With
+        `enable_thinking: false`, it removes kept thoughts.
+        """
+        if self._marks is None or not response.thought:
+            return response.text
+        opening, closing = self._marks
+        return f"{opening}{response.thought}{closing}{response.text}"
 
     def length(self, prompt: str, response: str) -> tuple[int, int]:
         """Numbers of tokens of the prompt and of the response, as in LLaMA-Factory's pairs."""

@@ -55,6 +55,21 @@ def gold_advice(questions: int) -> list[str]:
     ]
 
 
+def thought_advice(thoughts: int) -> list[str]:
+    """What to do about thoughts without an answer.
+
+    Args:
+        thoughts: their number.
+    """
+    if not thoughts:
+        return []
+    return [
+        f"Replies with a thought and no answer: {thoughts:,}. Raise max_new_tokens (it counts thoughts) or "
+        "thinking_tokens, or switch thinking off (extra_body: {chat_template_kwargs: {enable_thinking: false}}), and "
+        "set another output_dir."
+    ]
+
+
 def _limits(config: GenerateConfig | ScoreConfig) -> dict[str, str]:
     """The setting with the token limit of the replies, by stage."""
     if isinstance(config, LongMabGenerateConfig):

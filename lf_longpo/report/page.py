@@ -16,7 +16,7 @@ from lf_longpo import __version__
 from lf_longpo.config import GenerateConfig, LongRewardGenerateConfig
 from lf_longpo.engine.failures import cause_of
 from lf_longpo.files.journal import write_whole
-from lf_longpo.report.advice import truncation_advice
+from lf_longpo.report.advice import thought_advice, truncation_advice
 from lf_longpo.report.longmab_section import longmab_sections, rollout_notes
 from lf_longpo.report.longreward_section import longreward_sections, score_notes
 from lf_longpo.report.pair_section import ResponseNotes, extremes, pair_section, pair_sizes
@@ -58,13 +58,14 @@ _METHODS = {
         score_notes,
     ),
 }
-# The names of a summary's counts of questions without a pair.
+# The names of a summary's counts of questions without a pair, and of what was not used.
 _WITHOUT_PAIR = {
     "left_out": "questions with a failed probe",
     "all_equal": "questions without a reward difference",
     "cut_off": "questions with too few complete responses",
     "too_few_responses": "questions with too few responses",
     "not_scored": "responses without a score",
+    "unfinished_thoughts": "replies with a thought and no answer",
     "unfit": "questions with pairs longer than pairs.cutoff_len",
 }
 # The number of examples of each cause of failure, and their characters.
@@ -172,6 +173,7 @@ def _calls(run: RunFolder) -> Section:
         row += [f"{stage.cost:,.4f}"] * priced
         section.rows.append(row + [f"{stage.seconds / max(stage.timed, 1):.2f}", f"{stage.seconds:,.0f}"] * timed)
     section.warnings += truncation_advice(run.config, {stage.name: (stage.calls, stage.truncated) for stage in stages})
+    section.warnings += thought_advice((run.summary() or {}).get("unfinished_thoughts", 0))
     if timed:
         section.notes.append(
             "Many calls run at the same time, so their seconds add up to more than the duration of the run."

@@ -13,6 +13,7 @@ from lf_longpo.run_folder.contents import RunFolder
 from lf_longpo.text.chunking import count_each
 from lf_longpo.text.differences import Piece, differences, visible
 from lf_longpo.text.fitting import CUT_MARK
+from lf_longpo.text.thinking import split_thought
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -50,7 +51,10 @@ class ShownResponse:
     name: str
     reward: float
     index: int
+    thought: str
+    """The thought before the answer, in pairs that keep thoughts."""
     pieces: list[Piece]
+    """The answer."""
     characters: int
     note: str
     """See `ResponseNotes`."""
@@ -163,17 +167,19 @@ def extremes(
 
 
 def _shown(row: Row, pair: PairSize, notes: Mapping[tuple[str, int], str]) -> ShownPair:
-    texts = [visible(row[name], _RESPONSE) for name in SIDES]
+    replies = [split_thought(row[name]) for name in SIDES]
+    texts = [visible(reply.answer, _RESPONSE) for reply in replies]
     chosen, rejected = (
         ShownResponse(
             name,
             row[f"{name}_reward"],
             row[f"{name}_index"],
+            visible(reply.thought, _RESPONSE),
             pieces,
             len(row[name]),
             notes.get((pair.id, row[f"{name}_index"]), ""),
         )
-        for name, pieces in zip(SIDES, differences(*texts), strict=True)
+        for name, reply, pieces in zip(SIDES, replies, differences(*texts), strict=True)
     )
     answers = row["answer"] if isinstance(row["answer"], list) else [row["answer"]]
     return ShownPair(

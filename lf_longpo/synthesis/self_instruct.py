@@ -22,11 +22,11 @@ from lf_longpo.text.prompt_set import PromptSet
 
 QUESTION, ANSWER = "question", "answer"
 KEPT = "kept"
+UNFINISHED_THOUGHT = "unfinished thought"
 
 _FULL = Path(__file__).parent / "prompts"
 _SHIPPED = {"full": _FULL, "brief": _FULL / "brief"}
 _FIELDS = {QUESTION: ("context", "task"), ANSWER: ("context", "question")}
-_THOUGHTS = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
 _LABEL = re.compile(
     r"[#*_\s]*(?:(?:question|q|问题|题目|问)\s*[\d一二三四五]{0,2}|here\b[^:：\n]{0,60}\bquestion\b[^:：\n]{0,60})"
     r"[*_\s]*(?:[:：]|\n)[*_]*\s*",
@@ -114,10 +114,11 @@ class SelfInstruct:
             return written
         render = self.answering(text, written.question)
         reply = await calls.complete(Call(ANSWER, text.id, number, self._config.sampling, render, text.text))
-        answer = _THOUGHTS.sub("", reply.text)
-        answer = re.sub(rf"\A{_ANSWER_LABEL}", "", answer).strip()
+        answer = re.sub(rf"\A{_ANSWER_LABEL}", "", reply.text).strip()
         outcome = KEPT
-        if _UNANSWERABLE.search(answer) or not re.search(r"\w", answer):
+        if reply.unfinished_thought:
+            outcome = UNFINISHED_THOUGHT
+        elif _UNANSWERABLE.search(answer) or not re.search(r"\w", answer):
             outcome = "unanswerable"
         elif reply.truncated:
             outcome = "cut off"
@@ -127,6 +128,8 @@ class SelfInstruct:
 
 
 def _question(kind: str, reply: Completion, earlier: Sequence[str]) -> Written:
+    if reply.unfinished_thought:
+        return Written(kind, UNFINISHED_THOUGHT)
     found = find_question(reply.text)
     if not found:
         return Written(kind, "no question", reply.text)
@@ -137,7 +140,7 @@ def _question(kind: str, reply: Completion, earlier: Sequence[str]) -> Written:
 
 def find_question(reply: str) -> str:
     """The question in a reply, without a label, quotes or a following answer; may be empty."""
-    text = _unwrapped(_THOUGHTS.sub("", reply).strip())
+    text = _unwrapped(reply.strip())
     text = _LABEL.sub("", text, count=1) if _LABEL.match(text) else text
     end = _OWN_ANSWER.search(text)
     text = _unwrapped((text[: end.start()] if end else text).strip())

@@ -156,7 +156,7 @@ def _check_window(
     longest = max(texts, key=lambda text: text.tokens)
     around = max(chat_tokens(writer.asking(longest, kind)(""), tokenizer, config.model) for kind in config.kinds)
     around = max(around, chat_tokens(writer.answering(longest, "")(""), tokenizer, config.model) + _QUESTION_ROOM)
-    needed = longest.tokens + around + config.sampling.max_new_tokens
+    needed = longest.tokens + around + config.sampling.max_new_tokens + config.model.thinking_tokens
     if needed > window:
         raise UserError(
             f"max_tokens: {longest.id!r} with its prompt and an answer can take {needed:,} tokens, and the window of "

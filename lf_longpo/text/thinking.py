@@ -51,6 +51,17 @@ def split_thought(text: str, opened: bool = False) -> Reply:
     return _reply(text, "") if opened else Reply("", text)
 
 
+def opening_at_end(prompt: str) -> str:
+    """The opening mark that a rendered prompt ends with; empty if it ends with none."""
+    end = prompt.rstrip()
+    return next((opening for opening, _ in MARKS if end.endswith(opening.rstrip())), "")
+
+
+def opens_thought(text: str) -> bool:
+    """Whether a reply begins with an opening mark."""
+    return text.lstrip().startswith(tuple(opening for opening, _ in MARKS))
+
+
 def _reply(thought: str, answer: str) -> Reply:
     thought = thought.strip()
     for ending in _ENDINGS:

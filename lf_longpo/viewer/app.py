@@ -20,6 +20,7 @@ from lf_longpo.files.journal import Row
 from lf_longpo.report.page import REPORT, STYLE, templates
 from lf_longpo.run_folder.pair_sets import PairSet, prompt_parts
 from lf_longpo.text.differences import differences, visible, whole_letters
+from lf_longpo.text.thinking import split_thought
 from lf_longpo.viewer.context_pieces import context_pieces
 from lf_longpo.viewer.index import SORTS, STATES, PairFilter, PairIndex, PairLine, question_text
 from lf_longpo.viewer.pair_evidence import EvidenceReader, PairEvidence
@@ -166,12 +167,14 @@ class Pages:
         texts = [response_of(row[self._pair_set.columns[side]]) for side in SIDES]
         if decision and decision.verdict == "edit":
             texts = [decision.chosen or "", decision.rejected or ""]
-        pieces = differences(*(visible(text, _RESPONSE) for text in texts))
+        replies = [split_thought(text) for text in texts]
+        pieces = differences(*(visible(reply.answer, _RESPONSE) for reply in replies))
         return [
             {
                 "name": side,
                 "reward": getattr(line, f"{side}_reward"),
                 "characters": len(text),
+                "thought": visible(reply.thought, _RESPONSE),
                 "pieces": own_pieces,
                 "text": whole_letters(text),
                 "note": evidence.notes.get(side, ""),
@@ -186,7 +189,7 @@ class Pages:
                     for statement in evidence.statements.get(side, [])
                 ],
             }
-            for side, text, own_pieces in zip(SIDES, texts, pieces, strict=True)
+            for side, text, reply, own_pieces in zip(SIDES, texts, replies, pieces, strict=True)
         ]
 
     def _line(self, request: Request) -> tuple[PairLine, Row]:

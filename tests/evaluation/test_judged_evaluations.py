@@ -112,6 +112,19 @@ def test_longbench_means_by_hand(stub, tmp_path, capsys):
     assert results_of(tmp_path) | {"seconds": 0} == results | {"seconds": 0}
 
 
+def test_thoughts_change_no_score(stub, tmp_path):
+    plain = scripted()
+    stub.answer = lambda prompt, seed: f"<think>Is it Bob? [[1]]</think>\n{plain(prompt, seed)}"
+    folder = write_longbench(tmp_path)
+    config = write_config(stub, tmp_path, input=str(folder), judge=judge(stub), max_failure_rate=0.3, **GREEDY)
+    assert main(["evaluate", "longbench", config]) == 0
+    results = results_of(tmp_path)
+    assert (results["sets"]["hotpotqa"]["judge"], results["sets"]["hotpotqa"]["automatic"]) == (1.0, 0.5)
+    assert results["judge"] == pytest.approx((0.375 + 1.0 + 0.5) / 3) and results["unfinished_thoughts"] == 0
+    rows = {row["id"]: row for row in rows_of(tmp_path)}
+    assert rows["hotpotqa-0"]["prediction"] == "Ann" and rows["hotpotqa-0"]["thoughts"] == ["Is it Bob? [[1]]"]
+
+
 def results_by_rouge():
     """By hand: all words of the first reference are among the four of the summary, none of the second."""
     precision, recall = 3 / 4, 3 / 3
@@ -220,7 +233,8 @@ def test_rated_answers_that_cannot_be_used_are_named(stub, tmp_path, capsys, sho
     assert stub.chats == 0
 
 
-def test_win_rate_by_hand(stub, tmp_path):
+@pytest.mark.parametrize("thought", ["", "<think>Draft: [[1]]</think>\n"])
+def test_win_rate_by_hand(stub, tmp_path, thought):
     """Question 0: the good answer wins in both orders; 1: the first one wins in both; 2: one of the verdicts is a tie;
     3: the answers are equal, and no call is made; 4: one verdict cannot be read."""
     questions = [
@@ -239,7 +253,7 @@ def test_win_rate_by_hand(stub, tmp_path):
         number = int(re.search(r"Question (\d)\?", prompt)[1])
         return verdict(number, prompt.index("\ngood") < prompt.index("\nbad"))
 
-    stub.answer = answer
+    stub.answer = lambda prompt, seed: thought + answer(prompt, seed)
     with Stub(lambda prompt, seed: "same" if "Question 3" in prompt else "bad") as other:
         given = {"input": str(write_jsonl(tmp_path / "duel.jsonl", questions)), "against": stub_model(other), **GREEDY}
         config = write_config(stub, tmp_path, judge=judge(stub), max_failure_rate=0.5, **given)

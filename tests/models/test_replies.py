@@ -61,9 +61,37 @@ def test_servers_have_several_words_for_cut_off(reason):
 def test_of_content_in_parts_the_text_counts():
     thought = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}
     parts = [thought, {"type": "text", "text": "Answer: "}, {"type": "text", "text": "blue"}]
-    assert read_reply(reply(parts), REQUEST).text == "Answer: blue"
+    completion = read_reply(reply(parts), REQUEST)
+    assert (completion.text, completion.thought) == ("Answer: blue", "Hm.")
     with pytest.raises(TryAgain, match="holds no text"):
-        read_reply(reply([thought]), REQUEST)
+        read_reply(reply([{"type": "image_url", "image_url": {}}]), REQUEST)
+
+
+def thoughtful(content, reason: str, field: str, thought: str) -> dict:
+    given = reply(content, reason)
+    given["choices"][0]["message"][field] = thought
+    return given
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+def test_a_thought_in_a_field_of_its_own_is_kept_apart(field):
+    completion = read_reply(thoughtful("Answer: 1932", "stop", field, "It may be 1931.\n"), REQUEST)
+    assert (completion.text, completion.thought, completion.unfinished_thought) == (
+        "Answer: 1932",
+        "It may be 1931.",
+        False,
+    )
+
+
+@pytest.mark.parametrize(
+    "content", [None, "", [{"type": "thinking", "thinking": "Hm."}], [{"type": "reasoning", "reasoning": "Hm."}]]
+)
+@pytest.mark.parametrize("reason", ["length", "stop"])
+def test_a_thought_without_an_answer_is_no_error(content, reason):
+    given = reply(content, reason) if content else thoughtful(content, reason, "reasoning", "Hm.")
+    completion = read_reply(given, REQUEST)
+    assert (completion.text, completion.thought) == ("", "Hm.")
+    assert completion.unfinished_thought and completion.truncated
 
 
 def test_halves_of_letters_are_replaced_and_two_halves_are_one_letter():

@@ -200,7 +200,7 @@ def broken(draw: random.Random, text: str) -> web.Response:
         a_reply([{"type": "text", "text": text}, {"type": "text", "text": 7}]),
         a_reply(None, refusal=text),
         a_reply(text, refusal=text),
-        a_reply("", "stop", reasoning=text),
+        a_reply("", "stop", reasoning=" "),
         a_reply() | {"choices": {"message": {"content": text}}},
         a_reply() | {"choices": [text]},
         a_reply(text) | {"error": {"message": text, "code": 502}},

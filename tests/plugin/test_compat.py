@@ -58,6 +58,14 @@ def test_the_dpo_trainer_has_the_attributes_that_ours_reads():
         assert f"self.{name} = " in source
 
 
+def test_reasoning_templates_have_marks_of_thoughts():
+    from llamafactory.data.template import TEMPLATES
+
+    assert compat.thought_marks(TEMPLATES["qwen3"]) == ("<think>\n", "\n</think>\n\n")
+    assert compat.thought_marks(TEMPLATES["glm4_7"]) == ("<think>", "</think>")
+    assert compat.thought_marks(TEMPLATES["qwen3_nothink"]) is None
+
+
 def test_a_setting_of_every_kind_is_known():
     from dataclasses import fields
 

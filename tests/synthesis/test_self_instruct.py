@@ -128,13 +128,36 @@ def test_documents_of_all_kinds_become_an_sft_data_set(tmp_path, stub, capsys):
         ("题目：“自由”是什么？\n参考答案：一种权利", "“自由”是什么？"),
         ("Question: (1) Who? (2) Why?\n\n**Sample Answer:** Bob", "(1) Who? (2) Why?"),
         ('Here is a question:\n\nWho said "I am"', 'Who said "I am"'),
-        ("<think>Hm.</think>\nWhy?\nA: So.", "Why?"),
+        ("Why?\nA: So.", "Why?"),
         ("A: what?\nB: why?", "A: what?\nB: why?"),
         ('"?"', ""),
     ],
 )
 def test_a_question_is_found_in_a_reply(reply, question):
     assert find_question(reply) == question
+
+
+@pytest.mark.parametrize("opening", ["", "<think>"])
+def test_thoughts_are_in_no_question_and_no_answer(tmp_path, stub, opening):
+    stub.answer = lambda prompt, seed: f"{opening}Question: Why not?</think>\n{well_read(prompt, seed)}"
+    write_documents(tmp_path, a__md=words("a"))
+    assert main(write_config(tmp_path, stub)) == 0
+    rows = made(tmp_path)
+    assert rows and {row["answer"] for row in rows} == {f"Behind that comes {words('a').split()[-1]}"}
+    assert all("What comes behind" in row["query"] and "Why not" not in row["query"] for row in rows)
+
+
+def test_thoughts_without_an_answer_give_no_question(tmp_path, stub, capsys):
+    def answer(prompt, seed):
+        wants_question = "Reply with the question" in prompt
+        return well_read(prompt, seed) if wants_question and seed % 2 else "<think>Question: Why not?"
+
+    stub.answer = answer
+    write_documents(tmp_path, a__md=words("a"), b__md=words("b"))
+    assert main(write_config(tmp_path, stub)) == 1
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["questions"] == 0 and set(summary["questions_left_out"]) == {"unfinished thought"}
+    assert "with a thought and no answer" in capsys.readouterr().out
 
 
 def test_what_is_no_good_is_left_out(tmp_path, stub, capsys):
