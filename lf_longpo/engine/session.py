@@ -14,6 +14,7 @@ from lf_longpo.engine.pipeline import Pipeline, Q, Tally
 from lf_longpo.engine.progress import Progress
 from lf_longpo.files.journal import check_folder, write_whole
 from lf_longpo.files.run_dir import SUMMARY, changed_settings, locked, refuse_changes, save_settings
+from lf_longpo.files.starts import recorded_start
 from lf_longpo.models.cache import CALLS, CallCache
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.embedders import Embedder, make_embedder
@@ -126,6 +127,7 @@ class Session:
         """
         folder = self._config.output_dir
         self._opened.enter_context(locked(folder, self._patience))
+        self._opened.enter_context(recorded_start(folder))
         self._opened.callback(self._cache.close)
         self._cache.open()
         self.ledger.carry_over(self._cache.totals())
