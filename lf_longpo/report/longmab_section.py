@@ -102,7 +102,7 @@ def _spread(arm: int, arms: int) -> np.ndarray:
 _CAPTIONS: dict[Trend, str] = {
     "rises": "The rewards of most questions rise, beyond chance: later rounds choose better chunks.",
     "falls": "The rewards of most questions fall, beyond chance: later rounds choose worse chunks.",
-    "unclear": "The rewards of about as many questions rise as fall: the change can be chance.",
+    "unclear": "The change of the rewards over the rounds is within chance.",
     "flat": "The rewards of no question change between the first and the last third of the rounds.",
 }
 

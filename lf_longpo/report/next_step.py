@@ -36,7 +36,7 @@ def next_step(config: GenerateConfig, state: State, stage: str, data_set: str, f
 
 
 def training_recipe(config: GenerateConfig) -> str:
-    """A recipe in yaml/ that trains on the run's data set, or else one with its template; and the overrides it needs."""
+    """A recipe in yaml/ that trains on this data set, or else one with its template, and the overrides it needs."""
     wanted = {
         "dataset": config.dataset_name,
         "dataset_dir": str(config.dataset_dir),

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from lf_longpo.data.review import SIDES
 from lf_longpo.errors import UserError
 from lf_longpo.files.journal import Row
+from lf_longpo.models.tokenizer_file import load_tokenizer_file
 from lf_longpo.report.figures import Plot, histogram
 from lf_longpo.report.section import Section
 from lf_longpo.run_folder.contents import RunFolder
@@ -119,7 +120,7 @@ def _prompts(run: RunFolder, pairs: Sequence[PairSize], section: Section) -> Non
     cut = sum(pair.cut for pair in pairs)
     section.facts["prompts with a cut context"] = f"{cut} of {len(pairs)}"
     try:
-        tokenizer = run.tokenizer()
+        tokenizer = cast("PreTrainedTokenizerBase", load_tokenizer_file(run.tokenizer_name) or run.tokenizer())
     except UserError:
         section.notes.append("The lengths of prompts are unknown, because the tokenizer cannot be loaded here.")
         return

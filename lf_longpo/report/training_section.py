@@ -48,8 +48,11 @@ def score_section(before: Path, after: Path) -> Section:
     for found in comparison.differences:
         mean, low, high = found.difference
         section.rows.append(
-            [found.scope, found.metric, f"{found.questions:,}", *(f"{mean:.3f}" for mean in found.means)]
-            + [f"{mean:+.3f}", f"{low:+.3f} to {high:+.3f}"]
+            [
+                *(found.scope, found.metric, f"{found.questions:,}"),
+                *(f"{of_side:.3f}" for of_side in found.means),
+                *(f"{mean:+.3f}", f"{low:+.3f} to {high:+.3f}"),
+            ]
         )
     section.notes.append(
         "An interval without 0 is a difference beyond chance. It is a paired bootstrap over questions."

@@ -42,9 +42,8 @@ def outcome(state: State, stage: str, questions: int, pairs: int, unfinished: in
         unfinished: questions that are not finished.
     """
     if state == "running":
-        return (
-            f"This run is not finished: it is still running, or it was stopped. It has {_count(pairs, 'pair')} so far."
-        )
+        so_far = f"It has {_count(pairs, 'pair')} so far."
+        return f"This run is not finished: it is still running, or it was stopped. {so_far}"
     made = f"{pairs:,} of {_count(questions, 'question')} gave a pair"
     if state == "interrupted":
         return f"This run was stopped with {_count(unfinished, 'unfinished question')}; {made}."
@@ -74,8 +73,8 @@ def failed_probes(failed: int, questions: int) -> str | None:
     if failed < MANY * questions or not failed:
         return None
     return (
-        f"The probe failed for {failed:,} of {_count(questions, 'question')}: the policy does not repeat the gold answer "
-        "when it is given. Check the gold answers, or set a stronger policy."
+        f"The probe failed for {failed:,} of {_count(questions, 'question')}: the policy does not repeat the gold "
+        "answer when it is given. Check the gold answers, or set a stronger policy."
     )
 
 
@@ -94,8 +93,8 @@ def no_difference(equal: int, questions: int, lowest: float, best: float, raise_
     found = f"{equal:,} of {_count(questions, 'question')} had no reward difference"
     if lowest >= MOST:
         return (
-            f"{found}, and {lowest:.0%} of the responses got the reward 0: use easier questions or a stronger policy, or "
-            f"raise {raise_settings}."
+            f"{found}, and {lowest:.0%} of the responses got the reward 0: use easier questions or a stronger policy, "
+            f"or raise {raise_settings}."
         )
     harder = "use harder questions, or " if best >= MOST else ""
     end = "" if best >= MOST else ", or use harder questions"
@@ -103,7 +102,7 @@ def no_difference(equal: int, questions: int, lowest: float, best: float, raise_
 
 
 def trend_of(differences: Sequence[float]) -> Trend:
-    """Whether rewards change over the rounds: a sign test over questions.
+    """Whether rewards change over the rounds, by a sign test over questions. The mean must change in the same way.
 
     Args:
         differences: by question, its mean reward in the last third of the rounds minus that in the first third.
@@ -111,7 +110,7 @@ def trend_of(differences: Sequence[float]) -> Trend:
     more, fewer = (sum(sign * value > 0 for value in differences) for sign in (1, -1))
     if more + fewer == 0:
         return "flat"
-    if not beyond_chance(more, fewer):
+    if not beyond_chance(more, fewer) or (more > fewer) != (sum(differences) > 0):
         return "unclear"
     return "rises" if more > fewer else "falls"
 
@@ -134,16 +133,16 @@ def reward_trend(differences: Sequence[float], first: float, last: float) -> str
         )
     word = "rises" if last > first else "falls"
     change = (
-        f"The reward {word} over the rounds from {first:.3f} to {last:.3f}, {{}} chance (higher in {more:,} and lower in "
-        f"{_count(fewer, 'question')})"
+        f"The reward {word} over the rounds from {first:.3f} to {last:.3f}, {{}} chance (higher in {more:,} and lower "
+        f"in {_count(fewer, 'question')})"
     )
-    if trend == "unclear" or trend != word:
+    if trend == "unclear":
         return f"{change.format('within')}: more questions would show whether the bandit learns."
     if trend == "rises":
         return f"{change.format('beyond')}: later rounds choose better chunks."
     return (
-        f"{change.format('beyond')}: later rounds choose worse chunks. Check that the embedder fits the language of the "
-        "texts, or change longmab.chunk_size."
+        f"{change.format('beyond')}: later rounds choose worse chunks. Check that the embedder fits the language of "
+        "the texts, or change longmab.chunk_size."
     )
 
 

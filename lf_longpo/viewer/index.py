@@ -1,8 +1,8 @@
 """An index of pairs in SQLite: one line per pair with the byte offset of its row, without its context.
 
 A thread reads the file; its first pairs are visible at once, even if the file has gigabytes. When the file grows, as
-during a run, the thread reads the new pairs. When the file is replaced, as at the end of a run, all pairs are read again
-and keep their numbers, so that open pages stay valid. The index stays in the user's cache for the next start.
+during a run, the thread reads the new pairs. When the file is replaced, as at the end of a run, all pairs are read
+again and keep their numbers, so that open pages stay valid. The index stays in the user's cache for the next start.
 """
 
 import hashlib
