@@ -120,14 +120,13 @@ class Session:
             await model.start()
 
     def open(self) -> None:
-        """Locks the folder, opens the call cache, removes an old summary and old failures, and saves the settings.
+        """Locks the folder, opens the call cache, removes old summary and failures, saves the settings, records the start.
 
         Raises:
             UserError: another run works in the folder, or its call cache cannot be used.
         """
         folder = self._config.output_dir
         self._opened.enter_context(locked(folder, self._patience))
-        self._opened.enter_context(recorded_start(folder))
         self._opened.callback(self._cache.close)
         self._cache.open()
         self.ledger.carry_over(self._cache.totals())
@@ -135,6 +134,7 @@ class Session:
         self.failures.clear()
         self._summary.unlink(missing_ok=True)  # a summary means that the run has ended
         save_settings(self._config, folder)
+        self._opened.enter_context(recorded_start(folder))
 
     async def run(
         self,
