@@ -120,7 +120,7 @@ class Session:
             await model.start()
 
     def open(self) -> None:
-        """Locks the folder, opens the call cache, removes old summary and failures, saves the settings, records the start.
+        """Locks the folder, opens the call cache, removes old results of the end, saves the settings, records the start.
 
         Raises:
             UserError: another run works in the folder, or its call cache cannot be used.
