@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-RECIPES = ("yaml/*.yaml", "yaml/deepspeed/*.json", "dataset_info/dataset_info.json")
+RECIPES = ("yaml/*.yaml", "yaml/*/*.json", "dataset_info/dataset_info.json")
 
 
 class BuildWithRecipes(build_py):

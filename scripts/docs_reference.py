@@ -107,8 +107,7 @@ def settings_page() -> str:
 def _command_section(parser: argparse.ArgumentParser) -> str:
     usage = re.sub(r"\s+", " ", parser.format_usage().removeprefix("usage: "))
     usage = textwrap.fill(usage, 84, subsequent_indent="    ", break_on_hyphens=False)
-    description = (parser.description or "").replace("%%", "%")
-    lines = [f"## {parser.prog}\n", f"{description}\n", f"```text\n{usage}\n```\n"]
+    lines = [f"## {parser.prog}\n", f"{parser.description or ''}\n", f"```text\n{usage}\n```\n"]
     if parser.prog in CONFIGURATIONS:
         lines.append(f"Its settings: [{parser.prog}](settings.md#{_slug(parser.prog)}).\n")
     lines += ["| argument | meaning |", "| --- | --- |"]

@@ -63,9 +63,13 @@ def add_command(
 
 def add_settings(parser: Parser) -> None:
     """Adds the YAML file of a command and the overrides of its settings."""
-    parser.add_argument("config", help="YAML file of settings; see yaml/ for examples")
+    parser.add_argument("config", help="YAML file of settings, or the name of a shipped one (see longpo recipes)")
     parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="override a setting: longmab.rounds=8"
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="override a setting, such as seed=7; for a setting in a section: SECTION.KEY=value",
     )
 
 
@@ -76,9 +80,9 @@ def add_estimate(parser: Parser) -> None:
 
 def add_recipe(parser: Parser) -> None:
     """Adds a LLaMA-Factory recipe and overrides of its settings."""
-    parser.add_argument("recipe", help="YAML recipe, as for llamafactory-cli train")
+    parser.add_argument("recipe", help="YAML recipe of LLaMA-Factory, or the name of a shipped one: longpo recipes")
     parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="override a setting: learning_rate=5e-6"
+        "overrides", nargs="*", default=[], metavar="key=value", help="override a setting, such as learning_rate=5e-6"
     )
 
 

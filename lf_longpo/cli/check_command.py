@@ -17,7 +17,9 @@ def add(subparsers: Subparsers) -> None:
     )
     add_recipe(parser)
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
-    parser.add_argument("--gpus", type=int, default=0, metavar="N", help="all GPUs (default: this machine's, or 8)")
+    parser.add_argument(
+        "--gpus", type=int, default=0, metavar="N", help="number of GPUs (default: this machine's, or 8)"
+    )
     parser.add_argument(
         "--gpu-memory", type=float, default=0, metavar="GIB", help="memory of a GPU (default: this machine's, or 80)"
     )

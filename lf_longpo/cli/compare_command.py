@@ -12,7 +12,7 @@ def add(subparsers: Subparsers) -> None:
         "compare",
         run,
         help="differences between two evaluations",
-        description="Compares two evaluations question by question: the mean of the differences and its 95%% interval.",
+        description="Compares two evaluations question by question: the mean of the differences and its 95% interval.",
     )
     parser.add_argument("first", type=Path, help="output_dir of an evaluation, such as that of the untrained model")
     parser.add_argument("second", type=Path, help="output_dir of another evaluation of the same questions")

@@ -26,8 +26,18 @@ def add(subparsers: Subparsers) -> None:
     add_dataset_dir(parser)
     parser.add_argument("--format", choices=["alpaca", "sharegpt"], help="prompt and response, or messages")
     parser.add_argument("--ranking", action=argparse.BooleanOptionalAction, help="rows have chosen and rejected")
-    parser.add_argument("--columns", nargs="+", metavar="OURS=THEIRS", help="such as prompt=question response=answer")
-    parser.add_argument("--tags", nargs="+", metavar="OURS=THEIRS", help="sharegpt: such as role_tag=role")
+    parser.add_argument(
+        "--columns",
+        nargs="+",
+        metavar="NAME=COLUMN",
+        help="LLaMA-Factory's names and the columns of your data: prompt=question response=answer",
+    )
+    parser.add_argument(
+        "--tags",
+        nargs="+",
+        metavar="NAME=TAG",
+        help="sharegpt: LLaMA-Factory's names and the tags of your data: role_tag=role",
+    )
     parser.add_argument("--subset", help="configuration of a data set on the hub")
     parser.add_argument("--split", help="split of a data set on the hub")
     parser.add_argument(
@@ -96,8 +106,8 @@ def print_reviewed(path: Path, decisions: Mapping[str, int]) -> None:
 def _mapping(pairs: Sequence[str] | None) -> dict[str, str]:
     mapping = {}
     for pair in pairs or ():
-        ours, equals, theirs = pair.partition("=")
-        if not (ours and equals and theirs):
-            raise UserError(f"{pair!r} must have the form OURS=THEIRS, as in prompt=question")
-        mapping[ours] = theirs
+        name, equals, column = pair.partition("=")
+        if not (name and equals and column):
+            raise UserError(f"{pair!r} must have the form NAME=COLUMN; write it as in prompt=question")
+        mapping[name] = column
     return mapping

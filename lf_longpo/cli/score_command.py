@@ -26,8 +26,8 @@ def add(subparsers: Subparsers) -> None:
         nargs="*",
         default=[],
         metavar="key=value",
-        help="override a setting: contexts=FILE (rows with idx, query and context; default: each response has a "
-        "context), judge.model=NAME, output_dir=DIR (default: runs/score_FILE)",
+        help="override a setting, such as contexts=FILE (rows with idx, query and context; default: each response has "
+        "a context), judge.model=NAME, output_dir=DIR (default: runs/score_FILE)",
     )
     parser.add_argument(
         "--config", help="YAML file with judge, embedder, tokenizer and longreward (default: the embedded models)"

@@ -33,7 +33,8 @@ def add(subparsers: Subparsers) -> None:
         "needle",
         run,
         help="facts hidden in long documents, without a model",
-        description="Hides facts at chosen depths of seeded documents of any length. Questions need one fact or more.",
+        description="Hides facts at chosen depths in generated documents of any length. A question needs one fact "
+        "or more.",
     )
     self_instruct = add_command(
         kinds,
@@ -49,8 +50,8 @@ def add(subparsers: Subparsers) -> None:
         "mix",
         run,
         help="merge, filter and split files of questions",
-        description="Merges files of questions, removes them by length, language and repeated contexts, and holds out "
-        "questions that share no document with the others.",
+        description="Merges files of questions, removes questions by length and language and those with repeated "
+        "contexts, and holds out questions that share no document with the others.",
     )
     for kind in (multihop, needle, self_instruct, mix):
         add_settings(kind)

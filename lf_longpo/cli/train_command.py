@@ -12,7 +12,8 @@ def add(subparsers: Subparsers) -> None:
         run,
         help="train a LLaMA-Factory recipe with less memory and time",
         description="Trains a LLaMA-Factory DPO or SFT recipe with the same loss. A recipe that cannot be sped up "
-        "trains as in plain LLaMA-Factory. Launches like llamafactory-cli train (NPROC_PER_NODE, NNODES, ...).",
+        "trains as in plain LLaMA-Factory. Reads the environment variables of llamafactory-cli train "
+        "(NPROC_PER_NODE, NNODES, ...).",
     )
     add_recipe(parser)
     parser.add_argument("--stock", action="store_true", help="train with plain LLaMA-Factory")

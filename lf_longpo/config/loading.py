@@ -71,7 +71,7 @@ def _explain(path: str | Path, kind: type[Config], fault: Any) -> str:
     field = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         near = _nearest(kind, fault["loc"])
-        return f"{path}: unknown key {field}" + (f"; did you mean {near}?" if near else "")
+        return f"{path}: unknown key {field}" + (f"; did you mean {near}?" if near else "; remove it")
     if fault["type"] == "missing":
         return f"{path}: {field} is missing; set it"
     message = fault["msg"].removeprefix("Value error, ")

@@ -22,6 +22,13 @@ def shipped_recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted((shipped_folder() / "yaml").glob("*.yaml"))}
 
 
+def schema_of(recipe: Path) -> Path | None:
+    """The schema that editors use for a recipe, relative to its folder; None if its first line names none."""
+    with recipe.open(encoding="utf-8") as file:
+        named = re.match(r"# yaml-language-server: \$schema=(\S+)$", file.readline())
+    return Path(named[1]) if named else None
+
+
 def summary(recipe: Path) -> str:
     """What a shipped recipe is for: its first line with `###`, without the label ("What it makes:")."""
     with recipe.open(encoding="utf-8") as file:

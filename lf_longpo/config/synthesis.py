@@ -34,7 +34,8 @@ class LengthConfig(Config):
     min_tokens: Positive = 8_000
     """Smallest number of tokens of a context."""
     max_tokens: Positive = 16_000
-    """Largest number of tokens of a context. Each length is drawn between the two and met within 5 percent."""
+    """Largest number of tokens of a context. Each target length is drawn between the two; the context is within 5
+    percent of it."""
     seed: int = 42
     """Seed of all random choices."""
 
@@ -102,7 +103,7 @@ class SelfInstructConfig(Config):
     max_tokens: Annotated[int, Field(ge=64, strict=True)] = 64_000
     """Longer documents are divided into parts of at most this many tokens."""
     near_duplicate: Annotated[float, Field(gt=0, lt=1)] | None = 0.8
-    """Two documents are duplicates from this share of common word sequences on; null: only if they are equal."""
+    """Documents with this share of word sequences in common, or more, are duplicates; null: only equal ones are."""
     kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = get_args(Kind)
     """Kinds of questions to draw from. Every kind is drawn once before a kind is drawn again."""
     questions_per_document: Positive = 1
@@ -174,6 +175,6 @@ class MixConfig(Config):
     questions_per_context: Positive = 1
     """Number of questions to keep for each context. Further questions are removed as duplicates."""
     near_duplicate: Annotated[float, Field(gt=0, lt=1)] | None = 0.8
-    """Two contexts are duplicates from this share of common word sequences on; null: only if they are equal."""
+    """Contexts with this share of word sequences in common, or more, are duplicates; null: only equal ones are."""
     seed: int = 42
     """Seed of all random choices."""

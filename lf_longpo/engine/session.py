@@ -120,7 +120,9 @@ class Session:
             await model.start()
 
     def open(self) -> None:
-        """Locks the folder, opens the call cache, removes old results of the end, saves the settings, records the start.
+        """Locks the folder, opens the call cache, removes an old summary and old failures, and saves the settings.
+
+        From then on, the start is recorded.
 
         Raises:
             UserError: another run works in the folder, or its call cache cannot be used.

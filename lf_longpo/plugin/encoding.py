@@ -40,7 +40,7 @@ class TemplateEncoder:
             near = difflib.get_close_matches(template, TEMPLATES)
             raise UserError(
                 f"pairs.template: LLaMA-Factory has no template {template!r}"
-                + (f"; did you mean {' or '.join(near)}?" if near else "")
+                + (f"; did you mean {' or '.join(near)}?" if near else "; name one that it has")
             )
         # A copy: LLaMA-Factory changes the special tokens and the chat template of the tokenizer.
         self._tokenizer: PreTrainedTokenizerBase = deepcopy(load_tokenizer(tokenizer, "tokenizer", trust_remote_code))

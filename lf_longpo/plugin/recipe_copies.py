@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lf_longpo.config.loading import read_settings
-from lf_longpo.config.shipped import shipped_folder, shipped_recipes
+from lf_longpo.config.shipped import schema_of, shipped_folder, shipped_recipes
 from lf_longpo.errors import UserError
 from lf_longpo.files.journal import check_folder, write_whole
 from lf_longpo.models.embedded import is_embedded, link_model
@@ -28,8 +28,8 @@ class Copied(NamedTuple):
 def copy_recipes(names: Sequence[str], folder: Path) -> Iterator[Copied]:
     """Copies shipped recipes into `folder`, in the layout of the repository, so that their relative paths stay valid.
 
-    Next to each recipe come the DeepSpeed file and the data set entries that it names, and a link to the embedded model
-    where it trains that. Files and entries that exist are kept.
+    Next to each recipe come its schema for editors, the DeepSpeed file and the data set entries that it names, and a
+    link to the embedded model where it trains that. Files and entries that exist are kept.
 
     Raises:
         UserError: a recipe is not shipped or `folder` cannot be written (nothing is copied), `dataset_info.json` in
@@ -45,6 +45,8 @@ def copy_recipes(names: Sequence[str], folder: Path) -> Iterator[Copied]:
     recipes = {name: read_settings(shipped[name]) for name in names}
     for name, recipe in recipes.items():
         yield _copy(Path("yaml", f"{name}.yaml"), folder)
+        if schema := schema_of(shipped[name]):
+            yield _copy("yaml" / schema, folder)
         if isinstance(deepspeed := recipe.get("deepspeed"), str):
             yield _copy(Path(deepspeed), folder)
         yield from _entries(recipe, folder)

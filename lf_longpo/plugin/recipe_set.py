@@ -1,7 +1,7 @@
 """All recipes of one method for one model, from generation to serving, for any model that LLaMA-Factory knows.
 
 They are the shipped recipes with another model, so that every comment is written once. Paragraphs about figures of the
-paper or of the shipped model (`_OWN`) are removed.
+paper or of the shipped model (`_OWN`) are removed, and so is the line that names a schema.
 """
 
 import re
@@ -14,7 +14,7 @@ from lf_longpo.errors import UserError
 
 # What the shipped recipes of this family say, and a recipe for another model does not.
 _FAMILY, _MODEL, _TEMPLATE = "qwen3", "Qwen/Qwen3-4B-Instruct-2507", "qwen3_nothink"
-_OWN = re.compile(r"### (?:Source|Memory): .*\n(?:###  .*\n)*")
+_OWN = re.compile(r"# yaml-language-server: .*\n|### (?:Source|Memory): .*\n(?:###  .*\n)*")
 # The model of the evaluation recipes.
 _EVALUATED = "meta-llama/Llama-3.1-8B-Instruct"
 _COMMENT_COLUMN = 38

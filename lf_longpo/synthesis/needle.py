@@ -1,8 +1,9 @@
 """Seeded long documents of any length with facts at chosen depths, for tests and benchmarks; no model is needed.
 
 A document is the log of a town. Every sentence names people and numbers, so that a fact does not differ from the rest
-by its form. A question has one hop or more: it asks for a number; the person in the question left the keys with a
-second person, the second with a third, and the fact about the last one gives the number.
+by its form. A question asks for the number of a locker and needs one fact (hop) or more. With one fact, the question
+names the owner of the locker. With two facts, the question names a person who left the keys with the owner. Each
+further fact adds a person who left the keys with the next one.
 """
 
 import random

@@ -45,6 +45,7 @@ def test_a_copy_brings_the_deepspeed_file_and_the_entry(tmp_path, capsys):
         recipe["deepspeed"],
         "yaml/llama3_longreward_sft.yaml",
         "yaml/longqa.yaml",
+        "yaml/schema/evaluate-longqa.json",
     ]
     for path in files(folder)[2:]:
         assert (folder / path).read_bytes() == (REPOSITORY / path).read_bytes()
@@ -56,6 +57,7 @@ def test_a_copy_brings_the_deepspeed_file_and_the_entry(tmp_path, capsys):
         f"new/folder/{recipe['deepspeed']}",
         "new/folder/dataset_info/dataset_info.json:",
         "new/folder/yaml/longqa.yaml",
+        "new/folder/yaml/schema/evaluate-longqa.json",
     ]
 
 
@@ -121,7 +123,12 @@ def test_mistakes_copy_nothing(tmp_path, capsys, words, message):
 def test_a_recipe_goes_before_a_folder_of_its_name(tmp_path, capsys):
     (tmp_path / "needle").mkdir()
     run(capsys, "copy", "longqa", "needle")
-    assert files(tmp_path) == ["yaml/longqa.yaml", "yaml/needle.yaml"]
+    assert files(tmp_path) == [
+        "yaml/longqa.yaml",
+        "yaml/needle.yaml",
+        "yaml/schema/evaluate-longqa.json",
+        "yaml/schema/synthesize-needle.json",
+    ]
 
 
 def test_every_shipped_recipe_can_be_copied(tmp_path, monkeypatch):

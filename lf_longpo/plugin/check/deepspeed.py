@@ -33,7 +33,8 @@ def read_deepspeed(settings: Mapping[str, Any], findings: Findings) -> dict[str,
     if settings.get("use_cpu"):
         findings.error(
             "use_cpu",
-            "the processes of DeepSpeed do not find each other with it; remove it: the CPU is used without it",
+            "stops the processes of DeepSpeed from connecting to each other; remove it: a machine without GPUs uses "
+            "the CPU",
         )
     if isinstance(named, Mapping):
         return dict(named)

@@ -114,8 +114,8 @@ def _check_markers(template: "Template", name: str, tokenizer: "PreTrainedTokeni
     if split:
         findings.error(
             "template",
-            f"{name!r} does not fit the tokenizer, which lacks {', '.join(split)}; marks of turns would be split into "
-            "several tokens, which the model does not know as marks; set the model's own template",
+            f"{name!r} does not fit the tokenizer, which lacks {', '.join(split)}; the model would read each "
+            "of them as several tokens and not as the marker of a turn; set the model's own template",
         )
 
 

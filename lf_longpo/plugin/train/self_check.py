@@ -59,8 +59,8 @@ class SelfCheck(TrainerCallback):
             tolerance = _HALF_TOLERANCE
         if not difference <= tolerance:
             raise UserError(
-                f"this model does not compute the same on packed rows (log-probabilities differ by {difference:.2g} a "
-                "token on pieces of the first examples); train it with longpo train --stock"
+                f"this model does not compute the same on packed rows (log-probabilities differ by {difference:.2g} "
+                "per token on parts of the first examples); train it with longpo train --stock"
             )
 
 
