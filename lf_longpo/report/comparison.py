@@ -55,6 +55,7 @@ def write_comparison(first: Path, second: Path) -> Path:
         sides = tuple(_Side(run, {pair.id: pair for pair in pair_sizes(run)}, _rewards(run)) for run in (a, b))
         means = [side.means for side in sides]
         shared = sorted(means[0].keys() & means[1].keys(), key=lambda id: (-abs(means[1][id] - means[0][id]), id))
+        with_pair = [id for id in shared if any(id in side.pairs for side in sides)]
         changes = [means[1][id] - means[0][id] for id in shared]
         page = (
             templates(TEMPLATES)
@@ -66,7 +67,7 @@ def write_comparison(first: Path, second: Path) -> Path:
                     sum(d > 0 for d in changes), sum(d < 0 for d in changes), fmean(changes or [0])
                 ),
                 rows=[[name, *(value(side) for side in sides)] for name, value in _COMPARED.items()],
-                questions=[_same_question(id, sides, means) for id in shared[:_SHOWN]],
+                questions=[_same_question(id, sides, means) for id in with_pair[:_SHOWN]],
                 shared=len(shared),
                 style=STYLE.read_text(encoding="utf-8"),
             )

@@ -30,6 +30,8 @@ def next_step(config: GenerateConfig, state: State, stage: str, data_set: str, f
         return f"Next: continue with the later stages: {resume}"
     if data_set == "written":
         return f"Next: longpo view {config.output_dir}, then longpo train {training_recipe(config)}"
+    if data_set == "kept":
+        return f"Next: the registered data set has pairs that this run has not recreated; run it again: {resume}"
     if failed:
         return f"Next: fix the cause of the failures, then try them again: {resume}"
     return "Next: change the settings or the questions, set another output_dir and run longpo generate again."

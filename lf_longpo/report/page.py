@@ -175,7 +175,7 @@ def _sentences(
     return [
         verdicts.outcome(state, stage, questions, len(pairs), counts.get("unfinished", 0)),
         *[sentence for sentence in found if sentence][: verdicts.MOST_SENTENCES - 2],
-        next_step(config, state, stage, counts.get("data_set", ""), failed),
+        next_step(config, state, stage, counts.get("data_set", "written" if pairs else "none"), failed),
     ]
 
 
