@@ -79,6 +79,6 @@ def test_scores_before_and_after_join_the_report(stub, tmp_path, run):
         write_jsonl(tmp_path / name / "q.jsonl", code_questions(3))
         config = write_config(stub, tmp_path / name, samples=1)
         assert main(["evaluate", "longqa", str(config)]) == 0
-        folders.append(yaml.safe_load(open(config))["output_dir"])
+        folders.append(str(tmp_path / name / "eval"))
     assert main(["report", str(run), "--scores", *folders]) == 0
     assert "Scores before and after" in Page(run / "report.html").text
