@@ -13,10 +13,11 @@ from test_page import Page
 from lf_longpo.cli import main
 
 
-def sentences_of(stub, tmp_path, questions=12, until="pairs", before=None, **longmab):
+def sentences_of(stub, tmp_path, questions=12, until="pairs", before=None, retries=2, **longmab):
     """Runs a generation and returns the sentences at the top of its report."""
     settings = run_settings(stub, tmp_path, write_jsonl(tmp_path / "q.jsonl", code_questions(questions)))
     settings["longmab"] |= longmab
+    settings["policy"]["max_retries"] = retries
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings))
     main(["generate", str(tmp_path / "c.yaml"), "--stage", until])
     if before:
@@ -84,8 +85,8 @@ def test_a_length_bias_is_said(stub, tmp_path):
 
 
 def test_a_failing_run_names_the_cause(stub, tmp_path):
-    stub.fail = lambda body: web.json_response({"error": {"message": "boom"}}, status=400)
-    sentences = sentences_of(stub, tmp_path, questions=3)
+    stub.fail = lambda body: web.json_response({"error": {"message": "boom"}}, status=500)
+    sentences = sentences_of(stub, tmp_path, questions=3, retries=0)
     assert re.match(r"3 of 3 questions failed: .*boom.*\. Fix the cause and run the same command again\.", sentences[1])
     assert sentences[-1].startswith("Next: fix the cause of the failures, then try them again: longpo generate ")
 
