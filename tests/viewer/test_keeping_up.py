@@ -12,6 +12,7 @@ import yaml
 from test_viewer import Open, found, make_run, own_cache, rows_of, write_pairs  # noqa: F401 - own_cache is a fixture
 
 from lf_longpo.data.review import Reviews
+from lf_longpo.models.embedded import model_path
 from lf_longpo.run_folder.pair_sets import find_pair_set
 
 
@@ -104,6 +105,7 @@ def test_chunks_that_differ_from_the_run_are_not_marked(tmp_path, key):
 
 def test_pairs_of_a_run_are_shown_without_transformers(tmp_path, key):
     run = make_run(tmp_path)
+    model_path("smollm2-135m")  # unpacking the embedded model needs transformers
     script = (
         "import sys\nfrom pathlib import Path\nfrom test_viewer import Open\n"
         f"with Open(Path({str(run)!r})) as client:\n"
