@@ -1,8 +1,6 @@
 """What `longpo generate` prints at its end: the results, their files and the next step."""
 
 from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
@@ -18,8 +16,7 @@ from lf_longpo.cli.run_output import (
     stdout_console,
 )
 from lf_longpo.config import GenerateConfig
-from lf_longpo.config.loading import read_settings
-from lf_longpo.errors import UserError
+from lf_longpo.report.next_step import training_recipe
 from lf_longpo.report.page import REPORT
 from lf_longpo.run_folder.data_set import data_set_of
 
@@ -55,7 +52,7 @@ def print_generation(config: GenerateConfig, summary: dict[str, Any]) -> None:
     if summary["stage"] != "pairs":
         console.print(f"Stopped after the stage {summary['stage']}. Run the command with a later --stage to continue.")
     elif summary["data_set"] == "written":
-        console.print(f"Next: longpo train {_recipe_of(config)}", markup=False)
+        console.print(f"Next: longpo train {training_recipe(config)}", markup=False)
     else:
         console.print(_NOT_WRITTEN[summary["data_set"]].format(data_set_of(config)), markup=False)
 
@@ -91,23 +88,3 @@ def _longreward_rows(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
         f"{summary['failed']} failed)",
     )
     yield from score_rows(summary)
-
-
-def _recipe_of(config: GenerateConfig) -> str:
-    """A recipe in yaml/ that trains on this data set, or else one with its template, and the overrides it needs."""
-    wanted = {
-        "dataset": config.dataset_name,
-        "dataset_dir": str(config.dataset_dir),
-        "template": config.pairs.template,
-        "cutoff_len": config.pairs.cutoff_len,
-    }
-    recipes: dict[Path, dict[str, Any]] = {}
-    for path in sorted(Path("yaml").glob("*_dpo.yaml")):
-        with suppress(UserError):  # a file that is not a recipe
-            recipes[path] = read_settings(path)
-    for key in ("dataset", "template"):
-        for path, recipe in recipes.items():
-            if recipe.get(key) == wanted[key]:
-                changes = (f"{name}={value}" for name, value in wanted.items() if recipe.get(name) != value)
-                return " ".join([str(path), *changes])
-    return " ".join(["RECIPE.yaml", *(f"{name}={value}" for name, value in wanted.items())])

@@ -15,6 +15,7 @@ from lf_longpo.engine.progress import Progress
 from lf_longpo.engine.progress_file import saved
 from lf_longpo.files.journal import check_folder, write_whole
 from lf_longpo.files.run_dir import SUMMARY, changed_settings, locked, refuse_changes, save_settings
+from lf_longpo.files.starts import recorded_start
 from lf_longpo.models.cache import CALLS, CallCache
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.chat import ChatModel
@@ -147,6 +148,8 @@ class Session:
     def open(self) -> None:
         """Locks the folder, opens the call cache, removes an old summary and old failures, and saves the settings.
 
+        From then on, the start is recorded.
+
         Raises:
             UserError: another run works in the folder, or its call cache cannot be used.
         """
@@ -159,6 +162,7 @@ class Session:
         self.failures.clear()
         self._summary.unlink(missing_ok=True)  # a summary means that the run has ended
         save_settings(self._config, folder)
+        self._opened.enter_context(recorded_start(folder))
 
     async def run(
         self,

@@ -155,12 +155,26 @@ class RowsById:
 
     def __init__(self, path: Path, fields: Collection[str], key: Callable[[Row], str | None] = row_id) -> None:
         self._path = path
+        self._fields = fields
+        self._key = key
         self._offsets: dict[str, list[int]] = {}
-        if path.is_file():
-            with path.open("rb") as lines:
-                for offset, row in rows_with_offsets(lines, fields):
-                    if (id := key(row)) is not None:
-                        self._offsets.setdefault(id, []).append(offset)
+        self._last = -1
+        self._size = 0
+        self.read_on()
+
+    def read_on(self) -> None:
+        """Indexes the rows that were appended since the last call. A torn last line is read again when it is whole."""
+        if not self._path.is_file() or self._path.stat().st_size == self._size:
+            return
+        with self._path.open("rb") as lines:
+            self._size = self._path.stat().st_size
+            begin = lines.seek(max(self._last, 0))
+            for offset, row in rows_with_offsets(lines, self._fields):
+                if begin + offset == self._last:
+                    continue
+                self._last = begin + offset
+                if (id := self._key(row)) is not None:
+                    self._offsets.setdefault(id, []).append(self._last)
 
     def rows(self, id: str) -> list[Row]:
         """The rows of one id, in the order they were written."""

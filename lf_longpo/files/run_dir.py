@@ -179,7 +179,10 @@ def started_in(saved: Path, folder: Path) -> Path | None:
     """
     if saved.is_absolute() or ".." in saved.parts:
         return None
-    return Path(os.path.normpath(folder.absolute().joinpath(*[".."] * len(saved.parts))))
+    current = folder.absolute()
+    if current.parts[-len(saved.parts) :] != saved.parts:  # perhaps a link to the folder
+        current = folder.resolve()
+    return Path(os.path.normpath(current.joinpath(*[".."] * len(saved.parts))))
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:

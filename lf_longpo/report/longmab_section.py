@@ -11,7 +11,8 @@ from lf_longpo.data.records import Probe, Rollout, names
 from lf_longpo.longmab.rollout_files import PROBES, ROLLOUTS
 from lf_longpo.report.advice import answer_advice, gold_advice
 from lf_longpo.report.figures import Plot, bars, histogram, line
-from lf_longpo.report.section import Section
+from lf_longpo.report.section import Rewards, Section
+from lf_longpo.report.verdicts import Trend, trend_of
 from lf_longpo.run_folder.contents import RunFolder
 from lf_longpo.text.answers import has_unread_answer
 
@@ -26,7 +27,7 @@ _PARTS = 10
 def longmab_sections(run: RunFolder) -> list[Section]:
     """The sections about probes and rewards, learning, and arms."""
     probes = {row["id"]: row["kept"] for row in run.rows(PROBES, tuple(names(Probe)))}
-    by_round: dict[int, list[float]] = {}
+    by_round: dict[int, dict[str, float]] = {}
     arms: dict[str, int] = {}
     chosen: dict[str, Counter[int]] = {}
     seen: dict[str, int] = {}  # by question, a bit per round
@@ -36,11 +37,11 @@ def longmab_sections(run: RunFolder) -> list[Section]:
         if seen.get(id, 0) >> round & 1:
             continue
         seen[id] = seen.get(id, 0) | 1 << round
-        by_round.setdefault(round, []).append(row["reward"])
+        by_round.setdefault(round, {})[id] = row["reward"]
         arms[id] = len(row["values"])
         chosen.setdefault(id, Counter()).update(row["arms"])
         unread += has_unread_answer(row["output"])
-    rewards = [reward for of_round in by_round.values() for reward in of_round]
+    rewards = [reward for of_round in by_round.values() for reward in of_round.values()]
     first = Section("Rollouts")
     first.facts["questions with a successful probe"] = f"{sum(probes.values()):,} of {len(probes):,}"
     first.facts["rollouts"] = f"{len(rewards):,}"
@@ -48,7 +49,8 @@ def longmab_sections(run: RunFolder) -> list[Section]:
         first.notes.append("There are no rollouts yet.")
         return [first]
     first.facts["mean reward"] = f"{fmean(rewards):.3f}"
-    first.facts["rollouts with reward 0"] = f"{sum(reward == 0 for reward in rewards) / len(rewards):.0%}"
+    first.rewards = _rewards(by_round, rewards)
+    first.facts["rollouts with reward 0"] = f"{first.rewards.lowest:.0%}"
     first.facts["answers in Markdown that the published rule does not read"] = f"{unread:,}"
     assert isinstance(run.config, LongMabGenerateConfig)
     first.warnings += answer_advice(run.config.longmab.answer_form, len(rewards), unread)
@@ -56,7 +58,7 @@ def longmab_sections(run: RunFolder) -> list[Section]:
     caption = "The reward is the mean of F1 and SubEM against the gold answer: 0 is wrong, 1 is correct."
     first.plots.append(Plot(histogram({"rollouts": rewards}, "reward", "rollouts", (0.0, 1.0)), caption))
     rounds = {id: mask.bit_count() for id, mask in seen.items()}
-    return [first, _learning(by_round), _arms(arms, rounds, chosen)]
+    return [first, _learning(by_round, first.rewards), _arms(arms, rounds, chosen)]
 
 
 def rollout_notes(run: RunFolder, wanted: Collection[tuple[str, int]]) -> dict[tuple[str, int], str]:
@@ -96,23 +98,49 @@ def _spread(arm: int, arms: int) -> np.ndarray:
     return np.diff(np.clip(edges * arms - arm, 0.0, 1.0))
 
 
-def _learning(by_round: dict[int, list[float]]) -> Section:
-    section = Section("Does the bandit learn?")
+# What the line of the mean rewards shows, by the result of the sign test.
+_CAPTIONS: dict[Trend, str] = {
+    "rises": "The rewards of most questions rise, beyond chance: later rounds choose better chunks.",
+    "falls": "The rewards of most questions fall, beyond chance: later rounds choose worse chunks.",
+    "unclear": "The change of the rewards over the rounds is within chance.",
+    "flat": "The rewards of no question change between the first and the last third of the rounds.",
+}
+
+
+def _rewards(by_round: dict[int, dict[str, float]], rewards: Sequence[float]) -> Rewards:
+    """Rewards, and their change over the rounds for each question with rollouts in both thirds."""
     rounds = [by_round[round] for round in sorted(by_round)]
+    third = max(len(rounds) // 3, 1)
+    first, last = (_by_question(part) for part in (rounds[:third], rounds[-third:]))
+    shared = first.keys() & last.keys() if len(rounds) > 1 else set()
+    return Rewards(
+        sum(reward == 0 for reward in rewards) / len(rewards),
+        sum(reward == 1 for reward in rewards) / len(rewards),
+        [last[id] - first[id] for id in sorted(shared)],
+        fmean(first[id] for id in shared) if shared else 0.0,
+        fmean(last[id] for id in shared) if shared else 0.0,
+    )
+
+
+def _by_question(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The mean reward of each question over some rounds."""
+    ids = {id for of_round in rounds for id in of_round}
+    return {id: fmean(of_round[id] for of_round in rounds if id in of_round) for id in ids}
+
+
+def _learning(by_round: dict[int, dict[str, float]], change: Rewards) -> Section:
+    section = Section("Does the bandit learn?")
+    rounds = [list(by_round[round].values()) for round in sorted(by_round)]
     means = [fmean(rewards) for rewards in rounds]
     errors = [
         _HALF_INTERVAL * float(np.std(rewards, ddof=1)) / len(rewards) ** 0.5 if len(rewards) > 1 else 0.0
         for rewards in rounds
     ]
-    caption = (
-        "A rising line means that later rounds choose better chunks than earlier rounds. The band is the 95% "
-        "confidence interval of the mean; changes smaller than the band can be chance."
-    )
+    caption = f"{_CAPTIONS[trend_of(change.differences)]} The band is the 95% confidence interval of the mean."
     section.plots.append(Plot(line(means, errors, "round", "mean reward"), caption))
-    third = max(len(rounds) // 3, 1)
-    for name, part in (("first", rounds[:third]), ("last", rounds[-third:])):
-        mean = fmean(reward for rewards in part for reward in rewards)
-        section.facts[f"mean reward in the {name} third"] = f"{mean:.3f}"
+    if change.differences:
+        section.facts["mean reward in the first third"] = f"{change.first:.3f}"
+        section.facts["mean reward in the last third"] = f"{change.last:.3f}"
     return section
 
 

@@ -7,7 +7,7 @@ from lf_longpo.longreward.parsing import BEST_RATING
 from lf_longpo.longreward.response_files import SCORES, Keys, Response
 from lf_longpo.longreward.scorer import DIMENSIONS
 from lf_longpo.report.figures import Plot, histogram
-from lf_longpo.report.section import Section
+from lf_longpo.report.section import Rewards, Section
 from lf_longpo.run_folder.contents import RunFolder
 
 _FIELDS = ("idx", "query", "answer", "scores")
@@ -32,6 +32,10 @@ def longreward_sections(run: RunFolder) -> list[Section]:
         section.notes.append("There are no scored responses yet.")
         return [section]
     rewards = [fmean(of_response) for of_response in scored.values()]
+    section.rewards = Rewards(
+        sum(reward == 0 for reward in rewards) / len(rewards),
+        sum(reward == BEST_RATING for reward in rewards) / len(rewards),
+    )
     section.columns = ["", "mean", "standard deviation", "lowest", "highest"]
     for name, values in {"reward": rewards, **scores}.items():
         numbers = fmean(values), pstdev(values), min(values), max(values)

@@ -3,8 +3,7 @@
 The template escapes all text. Only the plots are inserted as markup; they contain no text of a model or a data set.
 """
 
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,11 +15,15 @@ from lf_longpo import __version__
 from lf_longpo.config import GenerateConfig, LongRewardGenerateConfig
 from lf_longpo.engine.failures import cause_of
 from lf_longpo.files.journal import write_whole
+from lf_longpo.files.starts import Start, read_starts
+from lf_longpo.report import verdicts
 from lf_longpo.report.advice import thought_advice, truncation_advice
 from lf_longpo.report.longmab_section import longmab_sections, rollout_notes
 from lf_longpo.report.longreward_section import longreward_sections, score_notes
-from lf_longpo.report.pair_section import ResponseNotes, extremes, pair_section, pair_sizes
-from lf_longpo.report.section import Section
+from lf_longpo.report.next_step import next_step
+from lf_longpo.report.pair_section import PairSize, ResponseNotes, extremes, length_counts, pair_section, pair_sizes
+from lf_longpo.report.section import Rewards, Section
+from lf_longpo.report.training_section import score_section, training_sections
 from lf_longpo.run_folder.contents import RunFolder, read_stages
 from lf_longpo.text.differences import visible
 
@@ -38,8 +41,9 @@ class _Method(NamedTuple):
     notes: ResponseNotes
 
 
-_TEMPLATES = Path(__file__).parent / "templates"
-STYLE = _TEMPLATES / "report.css"
+TEMPLATES = Path(__file__).parent / "templates"
+"""The folder of the templates and the style sheet."""
+STYLE = TEMPLATES / "report.css"
 """The style sheet of the report and the viewer."""
 _METHODS = {
     "longmab": _Method(
@@ -72,33 +76,44 @@ _WITHOUT_PAIR = {
 _EXAMPLES, _EXAMPLE = 3, 600
 
 
-def write_report(run_dir: Path) -> Path:
+def write_report(run_dir: Path, training: Path | None = None, scores: tuple[Path, Path] | None = None) -> Path:
     """Writes report.html into a run's folder and returns its path.
 
+    Args:
+        run_dir: the run's folder.
+        training: `output_dir` of a training on its pairs. Default: that of a recipe in yaml/ for the data set.
+        scores: folders of the evaluations before and after the training.
+
     Raises:
-        UserError: the folder does not hold a run of `longpo generate`.
+        UserError: a folder does not hold a run of `longpo generate`, a training or an evaluation.
     """
     with closing(RunFolder(run_dir)) as run:
-        page = _page_of(run)
+        results = training_sections(run.config, training) + ([score_section(*scores)] if scores else [])
+        page = _page_of(run, results)
     write_whole(run_dir / REPORT, [page])
     return run_dir / REPORT
 
 
-def _page_of(run: RunFolder) -> str:
+def _page_of(run: RunFolder, results: list[Section]) -> str:
     method = _METHODS[run.config.method]
     pairs = pair_sizes(run)
     largest, smallest = extremes(run, pairs, method.notes)
     summary = run.summary()
-    sections = [*method.sections(run), pair_section(run, pairs), _calls(run), _failures(run)]
+    found = method.sections(run)
+    causes = _causes(run)
+    rewards = next((section.rewards for section in found if section.rewards), Rewards())
+    sections = [*found, pair_section(run, pairs), *results, _calls(run), _failures(causes)]
     return (
-        templates(_TEMPLATES)
+        templates(TEMPLATES)
         .get_template("report.html")
         .render(
             title=f"{method.name}: {run.config.dataset_name}",
             version=__version__,
             idea=method.idea,
-            state=_state(summary),
-            facts=_facts(run.config, summary, len(pairs)),
+            sentences=_sentences(
+                run.config, summary, pairs, rewards, {name: len(rows) for name, rows in causes.items()}
+            ),
+            facts=_facts(run, summary, len(pairs)),
             warnings=[warning for section in sections for warning in section.warnings],
             sections=sections,
             extremes=(("largest", largest), ("smallest", smallest)),
@@ -131,30 +146,72 @@ def _settings(config: GenerateConfig) -> str:
     return yaml.safe_dump(plain(config.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
 
 
-def _state(summary: dict[str, Any] | None) -> str:
-    if summary is None:
-        return "This run is not finished: it is still running, or it was stopped. The page shows its results so far."
-    if summary["interrupted"] or summary["unfinished"]:
-        return (
-            f"This run was stopped with {summary['unfinished']:,} unfinished questions. Start the same command again "
-            "to resume it."
-        )
-    return f"This run is finished, up to the stage {summary['stage']}."
+def _sentences(
+    config: GenerateConfig,
+    summary: dict[str, Any] | None,
+    pairs: Sequence[PairSize],
+    rewards: Rewards,
+    causes: Mapping[str, int],
+) -> list[str]:
+    """What happened and what to do: see `verdicts`. The last sentence has the next command."""
+    counts = summary or {}
+    state: verdicts.State = "running"
+    if summary:
+        state = "interrupted" if summary["interrupted"] or summary["unfinished"] else "finished"
+    questions, failed = counts.get("questions", 0), counts.get("failed", sum(causes.values()))
+    stage = counts.get("stage", "")
+    raised = {
+        "longmab": "longmab.rounds or longmab.sampling.temperature",
+        "longreward": "longreward.num_samples or longreward.sampling.temperature",
+    }
+    found = [
+        verdicts.failures(failed, questions, causes),
+        verdicts.failed_probes(counts.get("left_out", 0), questions),
+        verdicts.no_difference(
+            counts.get("all_equal", 0), questions, rewards.lowest, rewards.best, raised[config.method]
+        ),
+        verdicts.length_bias(*length_counts(pairs)),
+        verdicts.reward_trend(rewards.differences, rewards.first, rewards.last),
+    ]
+    return [
+        verdicts.outcome(state, stage, questions, len(pairs), counts.get("unfinished", 0)),
+        *[sentence for sentence in found if sentence][: verdicts.MOST_SENTENCES - 2],
+        next_step(config, state, stage, counts.get("data_set", "written" if pairs else "none"), failed),
+    ]
 
 
-def _facts(config: GenerateConfig, summary: dict[str, Any] | None, pairs: int) -> dict[str, str]:
+def _facts(run: RunFolder, summary: dict[str, Any] | None, pairs: int) -> dict[str, str]:
+    config = run.config
     facts = {"pairs": f"{pairs:,}"}
     if summary:
         facts |= {"questions": f"{summary['questions']:,}", "failed questions": f"{summary['failed']:,}"}
         facts |= {text: f"{summary[name]:,}" for name, text in _WITHOUT_PAIR.items() if summary.get(name)}
-        if summary["cost"]:
-            facts["cost"] = f"{summary['cost']:,.2f}"
+    if cost := sum(stage.cost for stage in run.stages()):
+        facts["cost of all starts"] = f"{cost:,.2f}"
+    starts = read_starts(run.path)
+    if starts and not (run.path / "shards").is_dir():  # with --ray, the folder's own start only collects the shards
+        facts |= _times(starts)
+    elif summary:
         facts["duration of the last start"] = f"{summary['seconds']:,.0f} s"
     if config.policy:
         facts["policy"] = config.policy.model
     if isinstance(config, LongRewardGenerateConfig):
         facts["judge"] = config.judge.model
     return facts | {"input": config.input}
+
+
+def _times(starts: Sequence[Start]) -> dict[str, str]:
+    """Dates, durations and versions of all starts."""
+    ended = [start for start in starts if start.seconds is not None]
+    killed = len(starts) - len(ended)
+    unknown = f" (without {killed} that did not end by themselves)" if killed else ""
+    return {
+        "first start": f"{starts[0].began} UTC",
+        "last start": f"{starts[-1].began} UTC",
+        "starts": f"{len(starts)}",
+        "time of all starts": f"{sum(start.seconds or 0 for start in ended):,.0f} s{unknown}",
+        "version": ", ".join(dict.fromkeys(start.version for start in starts)),
+    }
 
 
 def _calls(run: RunFolder) -> Section:
@@ -176,24 +233,32 @@ def _calls(run: RunFolder) -> Section:
     section.warnings += thought_advice((run.summary() or {}).get("unfinished_thoughts", 0))
     if timed:
         section.notes.append(
-            "Many calls run at the same time, so their seconds add up to more than the duration of the run."
+            "Seconds count from the sending of a call, without its wait for a free place, to its reply. Calls that a "
+            "model of this machine or a batch answers together include the wait for each other. Many calls run at the "
+            "same time, so their seconds add up to more than the duration of the run."
         )
     if not stages:
         section.notes.append("No calls yet.")
     return section
 
 
-def _failures(run: RunFolder) -> Section:
-    section = Section("Failures by cause")
-    causes, examples = Counter[str](), dict[str, list[str]]()
+def _causes(run: RunFolder) -> dict[str, list[str]]:
+    """The failures by cause. Numbers in causes are replaced, so that equal causes are counted together."""
+    causes: dict[str, list[str]] = {}
+    shown: dict[str, str] = {}
     for row in run.failures():
-        cause = cause_of(visible(str(row["reason"]), _EXAMPLE))
-        causes[cause] += 1
+        reason = visible(str(row["reason"]), _EXAMPLE)
+        cause = shown.setdefault(cause_of(reason), reason)
         end = f"; end of the reply: {row['last_words']}" if row.get("last_words") else ""
-        if len(examples.setdefault(cause, [])) < _EXAMPLES:
-            examples[cause].append(visible(f"{row.get('id')}: {row['reason']}{end}", _EXAMPLE))
+        causes.setdefault(cause, []).append(visible(f"{row.get('id')}: {row['reason']}{end}", _EXAMPLE))
+    return causes
+
+
+def _failures(causes: Mapping[str, Sequence[str]]) -> Section:
+    section = Section("Failures by cause")
     section.columns = ["cause", "failures", "examples"] if causes else []
-    section.rows = [[cause, f"{times:,}", "\n".join(examples[cause])] for cause, times in causes.most_common()]
+    ordered = sorted(causes.items(), key=lambda item: -len(item[1]))
+    section.rows = [[cause, f"{len(rows):,}", "\n".join(rows[:_EXAMPLES])] for cause, rows in ordered]
     if not causes:
         section.notes.append("There were no failures in the last start.")
     return section

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from lf_longpo.data.review import SIDES
 from lf_longpo.errors import UserError
 from lf_longpo.files.journal import Row
+from lf_longpo.models.tokenizer_file import load_tokenizer_file
 from lf_longpo.report.figures import Plot, histogram
 from lf_longpo.report.section import Section
 from lf_longpo.run_folder.contents import RunFolder
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 _SHOWN = 20
 # The number of prompts that are tokenised. Tokenising thousands of long prompts would take minutes.
 _COUNTED = 200
-# There is a warning if length alone predicts the chosen response in this share of the pairs or more, of at least 20.
-_SEPARATED, _ENOUGH = 0.75, 20
 # The number of characters of a response and of a prompt that are shown.
 _RESPONSE, _PROMPT = 6_000, 30_000
 
@@ -83,6 +82,13 @@ def pair_sizes(run: RunFolder) -> list[PairSize]:
     return list(pairs.values())
 
 
+def length_counts(pairs: Sequence[PairSize]) -> tuple[int, int, int]:
+    """The number of pairs with a chosen response that is longer than, shorter than and as long as the rejected one."""
+    longer = sum(pair.chosen > pair.rejected for pair in pairs)
+    shorter = sum(pair.chosen < pair.rejected for pair in pairs)
+    return longer, shorter, len(pairs) - longer - shorter
+
+
 def pair_section(run: RunFolder, pairs: Sequence[PairSize]) -> Section:
     """The section: reward gaps, response lengths, and prompt lengths compared with the cutoff length."""
     section = Section("Pairs")
@@ -104,15 +110,11 @@ def pair_section(run: RunFolder, pairs: Sequence[PairSize]) -> Section:
             "learn only the length.",
         )
     )
-    longer = sum((pair.chosen > pair.rejected) + 0.5 * (pair.chosen == pair.rejected) for pair in pairs) / len(pairs)
-    section.facts["chosen response is longer"] = f"{longer:.0%} of the pairs"
-    separated = max(longer, 1 - longer)
-    if len(pairs) >= _ENOUGH and separated >= _SEPARATED:
-        which = "longer" if longer > 0.5 else "shorter"
-        section.warnings.append(
-            f"In {separated:.0%} of the pairs, the chosen response is {which} than the rejected one. A model can learn "
-            f"to write {which} responses instead of better ones. Check the pairs below."
-        )
+    longer, shorter, equal = length_counts(pairs)
+    section.facts["chosen response is longer"] = f"{longer:,} of {len(pairs):,}"
+    section.facts["chosen response is shorter"] = f"{shorter:,} of {len(pairs):,}"
+    if equal:
+        section.facts["responses have the same length"] = f"{equal:,} of {len(pairs):,}"
     _prompts(run, pairs, section)
     return section
 
@@ -122,7 +124,7 @@ def _prompts(run: RunFolder, pairs: Sequence[PairSize], section: Section) -> Non
     cut = sum(pair.cut for pair in pairs)
     section.facts["prompts with a cut context"] = f"{cut} of {len(pairs)}"
     try:
-        tokenizer = run.tokenizer()
+        tokenizer = cast("PreTrainedTokenizerBase", load_tokenizer_file(run.tokenizer_name) or run.tokenizer())
     except UserError:
         section.notes.append("The lengths of prompts are unknown, because the tokenizer cannot be loaded here.")
         return

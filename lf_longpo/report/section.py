@@ -5,6 +5,21 @@ from dataclasses import dataclass, field
 from lf_longpo.report.figures import Plot
 
 
+@dataclass(frozen=True, slots=True)
+class Rewards:
+    """What the sentences at the top of the page need of a run's rewards."""
+
+    lowest: float = 0.0
+    """The share of the rewards that are 0."""
+    best: float = 0.0
+    """The share of the rewards that are the best reward."""
+    differences: list[float] = field(default_factory=list)
+    """See `verdicts.trend_of`; empty without rounds."""
+    first: float = 0.0
+    """The mean reward in the first third of the rounds."""
+    last: float = 0.0
+
+
 @dataclass(slots=True)
 class Section:
     """Facts, plots and a table under one heading."""
@@ -18,3 +33,5 @@ class Section:
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     """Shown at the top of the page."""
+    rewards: Rewards | None = None
+    """In a method's first section: the rewards of its responses."""

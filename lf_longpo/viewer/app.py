@@ -62,6 +62,7 @@ class Pages:
 
     def list_page(self, request: Request) -> Response:
         """The list of the pairs that pass the request's filter."""
+        self._index.refresh()
         pair_filter = _filter_of(request)
         numbers = self._index.numbers(pair_filter)
         last = max(1, -(-len(numbers) // _PAGE))
@@ -76,6 +77,7 @@ class Pages:
             counts=self._index.counts(),
             whole=self._index.whole,
             unread=self._index.fault,
+            run_goes_on=bool(self._pair_set.run and self._pair_set.run.summary() is None),
             states=STATES,
             page=page,
             last=last,
@@ -103,6 +105,8 @@ class Pages:
 
     def _decide(self, request: Request, form: dict[str, str]) -> Response:
         line, row = self._line(request)
+        if form.get("digest", line.digest) != line.digest:
+            raise HTTPException(409, "The page shows an older version of this pair. Open the list of pairs again.")
         texts = [_as_sent(form.get(side, "")) for side in SIDES]
         verdict = form.get("decision", "")
         if verdict == "edit":
@@ -131,6 +135,7 @@ class Pages:
 
     def _pair(self, request: Request, fault: str) -> Response:
         line, row = self._line(request)
+        self._index.refresh()
         pair_filter, columns = _filter_of(request), self._pair_set.columns
         decision = self._reviews.of(line.digest)
         found = self._evidence.of(row) if self._evidence else None
@@ -147,6 +152,7 @@ class Pages:
             sides=self._sides(line, row, decision, evidence),
             context=context_pieces(evidence.context, evidence.spans) if evidence.context is not None else [],
             spans=evidence.spans,
+            unmarked=evidence.unmarked,
             of_run=self._pair_set.run is not None,
             still_read=self._evidence is not None and found is None,
             prompt=[part._replace(text=visible(part.text, _PROMPT)) for part in prompt],
@@ -198,7 +204,7 @@ class Pages:
             raise HTTPException(404, "There is no pair with this number, or it is not read yet. Try again later.")
         row = self._index.row(lines[0])
         if row is None:
-            raise HTTPException(409, "The file has changed since longpo view opened it. Start longpo view again.")
+            raise HTTPException(409, "The file has changed. Open the list of pairs to read it again.")
         return lines[0], row
 
     def _page(self, template: str, **values: Any) -> Response:

@@ -1,7 +1,8 @@
 """An index of pairs in SQLite: one line per pair with the byte offset of its row, without its context.
 
-A thread reads the file once; its first pairs are visible at once, even if the file has gigabytes. The index stays in
-the user's cache for the next start.
+A thread reads the file; its first pairs are visible at once, even if the file has gigabytes. When the file grows, as
+during a run, the thread reads the new pairs. When the file is replaced, as at the end of a run, all pairs are read
+again and keep their numbers, so that open pages stay valid. The index stays in the user's cache for the next start.
 """
 
 import hashlib
@@ -11,7 +12,8 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from math import isfinite
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
 
 from lf_longpo.data.review import PAIR, SIDES, Decision, pair_digest, response_of, text_of
 from lf_longpo.errors import UserError, first_line
@@ -25,12 +27,14 @@ _BATCH = 100
 # The number of characters of a response that can be searched, and of a question that lists show.
 _SEARCHED, _QUESTION = 20_000, 300
 # Changes when the tables or their contents change; then indexes of earlier versions are not used.
-_LAYOUT = 2
+_LAYOUT = 3
+# Seconds that a page waits for new pairs; a few are read in this time.
+_PATIENCE = 1.0
 # Seconds after its last change until an index is removed.
 _KEPT = 14 * 24 * 3600
 
 SORTS = {
-    "number": ("order of the file", "number"),
+    "number": ("order of the file", "byte_offset"),
     "gap_down": ("largest reward gap", "gap DESC, number"),
     "gap_up": ("smallest reward gap", "gap, number"),
     "longer": ("chosen longer than rejected", "chosen_characters - rejected_characters DESC, number"),
@@ -45,7 +49,7 @@ class PairLine(NamedTuple):
     """What a list shows of a pair."""
 
     number: int
-    """The position in the file, from 1."""
+    """The position in the file, from 1. If the file changes, known pairs keep their numbers; new ones follow."""
     byte_offset: int
     """The offset of its row in the file."""
     digest: str
@@ -92,6 +96,7 @@ class PairIndex:
                 older.unlink(missing_ok=True)
         self._stopped = threading.Event()
         self._filling: threading.Thread | None = None
+        self._starting = threading.Lock()
         self.fault = ""
         """Why the file could not be read to its end; empty if it could."""
         with self._open() as db:
@@ -101,7 +106,7 @@ class PairIndex:
                 " id TEXT, question TEXT, gap REAL, chosen_reward REAL, rejected_reward REAL,"
                 " chosen_characters INTEGER, rejected_characters INTEGER, prompt_characters INTEGER, searched TEXT)"
             )
-            db.execute("CREATE TABLE IF NOT EXISTS whole (done INTEGER)")
+            db.execute("CREATE TABLE IF NOT EXISTS read (inode INTEGER, size INTEGER, changed INTEGER)")
             db.execute("CREATE TABLE IF NOT EXISTS decisions (digest TEXT PRIMARY KEY, decision TEXT)")
             db.execute("DELETE FROM decisions")
             db.executemany(
@@ -111,9 +116,18 @@ class PairIndex:
 
     def start(self) -> None:
         """Starts a thread that reads the file, unless the index is already complete."""
-        if not self.whole:
+        with self._starting:
+            if self.whole or self.fault or (self._filling and self._filling.is_alive()):
+                return
             self._filling = threading.Thread(target=self._fill, daemon=True)
             self._filling.start()
+
+    def refresh(self) -> None:
+        """Reads the pairs that are new in the file. Returns after a moment, even if there are many."""
+        before = self._filling
+        self.start()
+        if self._filling is not before and self._filling:
+            self._filling.join(_PATIENCE)
 
     def stop(self) -> None:
         """Stops the reading."""
@@ -123,9 +137,9 @@ class PairIndex:
 
     @property
     def whole(self) -> bool:
-        """Whether the index has all pairs of the file."""
+        """Whether the index has all pairs of the file as it is now."""
         with self._open() as db:
-            return db.execute("SELECT 1 FROM whole").fetchone() is not None
+            return db.execute("SELECT inode, size, changed FROM read").fetchone() == _state_of(self._pair_set.path)
 
     def counts(self) -> dict[str, int]:
         """The number of pairs by decision, and of all pairs."""
@@ -161,6 +175,8 @@ class PairIndex:
 
     def row(self, line: PairLine) -> Row | None:
         """The pair of a line; None if the file has changed since it was indexed."""
+        if not self._pair_set.path.is_file():
+            return None
         with self._pair_set.path.open("rb") as file:
             file.seek(line.byte_offset)
             row = row_of_line(file.readline(), {self._pair_set.columns[name] for name in PAIR})
@@ -192,21 +208,68 @@ class PairIndex:
             self.fault = first_line(error)
 
     def _read_all(self) -> None:
-        with self._open() as db:
+        columns, path = self._pair_set.columns, self._pair_set.path
+        state = _state_of(path)  # before reading: what is written meanwhile is read the next time
+        with self._open() as db, path.open("rb") as file:
             db.execute("PRAGMA synchronous=OFF")  # after a crash, the index is built again
-            db.execute("DELETE FROM pairs")
+            begin = file.seek(self._end_of_known(db, file, state))
+            numbers = _Numbers(db)
+            if not begin:
+                db.execute("DELETE FROM pairs")
             batch: list[tuple[Any, ...]] = []
-            columns = self._pair_set.columns
-            with self._pair_set.path.open("rb") as lines:
-                rows = rows_with_offsets(lines, {columns[name] for name in PAIR})
-                for number, (offset, row) in enumerate(rows, 1):
-                    batch.append((number, offset, *_pair(row, columns)))
-                    if len(batch) == _BATCH or number in (1, 10):
-                        _put(db, batch)
-                        if self._stopped.is_set():
-                            return
+            for count, (offset, row) in enumerate(rows_with_offsets(file, {columns[name] for name in PAIR}), 1):
+                digest, *values = _pair(row, columns)
+                number = numbers.next() if begin else numbers.of(digest)
+                batch.append((number, begin + offset, digest, *values))
+                if len(batch) == _BATCH or count in (1, 10):
+                    _put(db, batch)
+                    if self._stopped.is_set():
+                        return
             _put(db, batch)
-            db.execute("INSERT INTO whole VALUES (1)")
+            db.execute("DELETE FROM read")
+            db.execute("INSERT INTO read VALUES (?, ?, ?)", state)
+
+    def _end_of_known(self, db: sqlite3.Connection, file: BinaryIO, state: tuple[int, int, int]) -> int:
+        """The offset after the pairs of the index, if the file begins with them; else 0."""
+        read = db.execute("SELECT inode, size FROM read").fetchone() or (state[0], 0)
+        last = db.execute("SELECT MAX(byte_offset), digest FROM pairs").fetchone()
+        if last[0] is None or read[0] != state[0] or read[1] >= state[1]:
+            return 0
+        file.seek(last[0])
+        line = file.readline()
+        row = row_of_line(line, {self._pair_set.columns[name] for name in PAIR})
+        if row is None or pair_digest(row, self._pair_set.columns) != last[1]:
+            return 0
+        return int(last[0]) + len(line)
+
+
+class _Numbers:
+    """Numbers for the pairs that are read: a pair that the index already has keeps its number."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._known: dict[str, list[int]] = {}
+        self._last = 0
+        for digest, number in db.execute("SELECT digest, number FROM pairs ORDER BY number DESC"):
+            self._known.setdefault(digest, []).append(number)
+            self._last = max(self._last, number)
+
+    def of(self, digest: str) -> int:
+        """The number of a pair with these texts, each number once; a new one if there is none."""
+        return self._known[digest].pop() if self._known.get(digest) else self.next()
+
+    def next(self) -> int:
+        """A new number."""
+        self._last += 1
+        return self._last
+
+
+def _state_of(path: Path) -> tuple[int, int, int]:
+    """What changes when a file grows or is replaced: inode, bytes, nanoseconds; zeros if the file was removed."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return 0, 0, 0
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _put(db: sqlite3.Connection, batch: list[tuple[Any, ...]]) -> None:

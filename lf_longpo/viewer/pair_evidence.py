@@ -4,22 +4,26 @@ compared the statements with (LongReward)."""
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from lf_longpo.config import LongMabGenerateConfig, LongRewardGenerateConfig
 from lf_longpo.data.questions import question_id, question_of, read_questions
 from lf_longpo.data.records import Rollout, names
 from lf_longpo.data.review import SIDES
-from lf_longpo.errors import UserError
+from lf_longpo.errors import UserError, first_line
 from lf_longpo.files.journal import Row, RowsById
 from lf_longpo.longmab.rollout_files import ROLLOUTS
 from lf_longpo.longreward.response_files import SCORES
 from lf_longpo.longreward.scorer import DIMENSIONS
+from lf_longpo.models.tokenizer_file import load_tokenizer_file
 from lf_longpo.run_folder.contents import RunFolder
 from lf_longpo.text.chunking import chunk_spans, chunk_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # Seconds that a page waits for the run's files to be read.
 _PATIENCE = 2.0
@@ -62,6 +66,8 @@ class PairEvidence:
     context: str | None = None
     """The complete context, before cutting for training; None if the question is no longer in the run's input."""
     spans: list[Span] = field(default_factory=list)
+    unmarked: str = ""
+    """Why the context has no marks although the run has evidence; empty if it has marks."""
     notes: dict[str, str] = field(default_factory=dict)
     """By side (`chosen`, `rejected`), as the next two."""
     scores: dict[str, list[DimensionScore]] = field(default_factory=dict)
@@ -136,21 +142,41 @@ class _LongMab:
 
     def of(self, pair: Row) -> PairEvidence:
         evidence = PairEvidence(self._contexts.of(pair))
-        arms = {row["round"]: row["arms"] for row in self._rollouts.rows(pair["id"])}
-        arms_of = {side: arms.get(pair[f"{side}_index"], []) for side in SIDES}
-        for side, used in arms_of.items():
-            if used:
-                chunks = ", ".join(str(arm + 1) for arm in used)
-                evidence.notes[side] = f"round {pair[f'{side}_index'] + 1}, prompt with chunks {chunks}"
-        if evidence.context is not None:
-            assert isinstance(self._run.config, LongMabGenerateConfig)
-            config = self._run.config.longmab
-            spans = chunk_spans(evidence.context, self._run.tokenizer(), config.chunk_size, config.chunk_overlap)
-            for arm in sorted({arm for used in arms_of.values() for arm in used if arm < len(spans)}):
-                sides = tuple(side for side in SIDES if arm in arms_of[side])
-                start, end = spans[arm]
-                evidence.spans.append(Span(start, end, sides, f"chunk {arm + 1}"))
+        self._rollouts.read_on()
+        rollouts = {row["round"]: row for row in self._rollouts.rows(pair["id"])}
+        rollout_of = {side: rollouts[pair[f"{side}_index"]] for side in SIDES if pair[f"{side}_index"] in rollouts}
+        for side, rollout in rollout_of.items():
+            chunks = ", ".join(str(arm + 1) for arm in rollout["arms"])
+            evidence.notes[side] = f"round {rollout['round'] + 1}, prompt with chunks {chunks}"
+        if evidence.context is None or not rollout_of:
+            return evidence
+        try:
+            spans = self._spans(evidence.context, len(next(iter(rollout_of.values()))["values"]))
+        except UserError as error:
+            evidence.unmarked = first_line(error)
+            return evidence
+        for arm in sorted({arm for rollout in rollout_of.values() for arm in rollout["arms"]}):
+            sides = tuple(side for side, rollout in rollout_of.items() if arm in rollout["arms"])
+            evidence.spans.append(Span(*spans[arm], sides, f"chunk {arm + 1}"))
         return evidence
+
+    def _spans(self, context: str, chunks: int) -> list[tuple[int, int]]:
+        """The start and end of each chunk in the context.
+
+        Args:
+            context: of the question.
+            chunks: the number of its chunks in the run.
+
+        Raises:
+            UserError: the tokenizer cannot be loaded here, or cuts the context in another way than in the run.
+        """
+        assert isinstance(self._run.config, LongMabGenerateConfig)
+        sizes = self._run.config.longmab.chunk_size, self._run.config.longmab.chunk_overlap
+        # The file alone first: transformers needs a gigabyte. A few models cut text in another way than their file.
+        for tokenizer in (_of_file(self._run), self._run.tokenizer):
+            if (loaded := tokenizer()) is not None and len(spans := chunk_spans(context, loaded, *sizes)) == chunks:
+                return spans
+        raise UserError("the tokenizer cuts the context into another number of chunks than it did in the run")
 
 
 class _LongReward:
@@ -166,6 +192,7 @@ class _LongReward:
 
     def of(self, pair: Row) -> PairEvidence:
         evidence = PairEvidence(self._contexts.of(pair))
+        self._scores.read_on()
         find = self._passage_finder(evidence.context or "")
         sides_of: dict[tuple[int, int], list[str]] = {}
         checked: dict[str, list[tuple[Row, list[tuple[int, int]]]]] = {}
@@ -200,18 +227,34 @@ class _LongReward:
 
     def _passage_finder(self, context: str) -> Callable[[int, str], tuple[int, int] | None]:
         """Returns a function from a passage's number and text to its start and end in the context."""
-        assert isinstance(self._run.config, LongRewardGenerateConfig)
-        texts = chunk_tokens(context, self._run.tokenizer(), self._run.config.longreward.evidence_chunk_size)
-        edges = [0, *accumulate(map(len, texts))]
-        spans = [span for span, text in zip(pairwise(edges), texts, strict=True) if text.strip()]
+
+        @cache
+        def passages() -> list[tuple[int, int]]:
+            assert isinstance(self._run.config, LongRewardGenerateConfig)
+            try:
+                tokenizer = _of_file(self._run)() or self._run.tokenizer()
+            except UserError:
+                return []
+            texts = chunk_tokens(context, tokenizer, self._run.config.longreward.evidence_chunk_size)
+            edges = [0, *accumulate(map(len, texts))]
+            return [span for span, text in zip(pairwise(edges), texts, strict=True) if text.strip()]
 
         def find(number: int, text: str) -> tuple[int, int] | None:
-            if number < len(spans) and context[slice(*spans[number])] == text:
-                return spans[number]
-            start = context.find(text)  # the published code cuts passages in another way
-            return (start, start + len(text)) if start >= 0 and text else None
+            start = context.find(text)
+            if start < 0 or not text:
+                return None
+            if context.find(text, start + 1) >= 0:  # the context has the text twice: the number identifies the passage
+                spans = passages()
+                if number < len(spans) and context[slice(*spans[number])] == text:
+                    return spans[number]
+            return start, start + len(text)
 
         return find
+
+
+def _of_file(run: RunFolder) -> "Callable[[], PreTrainedTokenizerBase | None]":
+    """Returns a function that loads the run's tokenizer from its file; None if it has none."""
+    return lambda: cast("PreTrainedTokenizerBase | None", load_tokenizer_file(run.tokenizer_name))
 
 
 def _ending(idx: str) -> str:

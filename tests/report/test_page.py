@@ -86,7 +86,7 @@ def test_a_longmab_run_is_reported_during_and_after_the_run(tmp_path, server, ca
 
     assert main(["generate", str(tmp_path / "c.yaml")]) == 0
     page = Page(run / "report.html")
-    assert "This run is finished, up to the stage pairs." in page.text
+    assert "This run is finished, up to the stage pairs:" in page.text
     summary = json.loads((run / "summary.json").read_text())
     assert f"pairs{summary['pairs']}questions8" in page.text.replace("\n", "")
     assert f"{summary['mean_reward']:.3f}" in page.text and "prompt with chunks" in page.text
@@ -116,7 +116,7 @@ def test_lengths_that_separate_the_responses_give_a_warning(tmp_path, server):
     write_jsonl(run / "pairs.jsonl", rows)
     main(["report", str(run)])
     page = Page(run / "report.html")
-    assert "In 100% of the pairs, the chosen response is longer than the rejected one" in page.text
+    assert "The chosen response is longer than the rejected one in 25 of 25 pairs: length alone" in page.text
     # The largest gap first, the smallest first; no pair stands twice.
     shown = re.findall(r"<h3[^>]*>(Question \d+\?)", page.source)
     assert len(shown) == len(set(shown)) == 25 and shown[0] == "Question 0?" and shown[13] == "Question 24?"
