@@ -8,6 +8,7 @@ from io import TextIOWrapper
 
 from lf_longpo import __version__
 from lf_longpo.cli import (
+    chat_command,
     check_command,
     evaluate_command,
     export_command,
@@ -30,6 +31,7 @@ COMMANDS = (
     generate_command,
     score_command,
     evaluate_command,
+    chat_command,
     report_command,
     view_command,
     export_command,
