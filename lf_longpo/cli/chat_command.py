@@ -104,7 +104,10 @@ def _answer(runner: "Runner", chat: "DocumentChat", questions: Iterable[str]) ->
             continue
         if answer.document_cut and not noted:
             noted = True
-            print(f"note: the document does not fit the window of {chat.window} tokens; its middle was cut", file=sys.stderr)
+            print(
+                f"note: the document does not fit the window of {chat.window} tokens; its middle was cut",
+                file=sys.stderr,
+            )
         print(answer.text, flush=True)
         if answer.truncated:
             print("note: the answer reached its limit of new tokens; raise sampling.max_new_tokens", file=sys.stderr)

@@ -17,7 +17,6 @@ _SETTINGS: dict[str, type[configs.Config]] = {
     "longpo evaluate longbench": configs.LongBenchConfig,
     "longpo evaluate longbench-chat": configs.LongBenchChatConfig,
     "longpo evaluate winrate": configs.WinRateConfig,
-    "longpo chat": configs.DocumentChatConfig,
     "longpo synthesize multihop": configs.MultiHopConfig,
     "longpo synthesize needle": configs.NeedleConfig,
     "longpo synthesize self-instruct": configs.SelfInstructConfig,
@@ -26,8 +25,8 @@ _SETTINGS: dict[str, type[configs.Config]] = {
 }
 # `longpo score` takes these on the command line, so that its file may lack them.
 _OF_SCORE = {"responses", "output_dir"}
-# It takes settings on the command line only.
-_WITHOUT_FILE = "longpo chat"
+# These take settings on the command line only.
+_WITHOUT_FILE: dict[str, type[configs.Config]] = {"longpo chat": configs.DocumentChatConfig}
 # Every LLaMA-Factory recipe has the first key; a training recipe has one of the others.
 _MODEL = "model_name_or_path"
 _TRAINING = {"stage", "do_train", "do_eval", "do_predict", "dataset", "eval_dataset"}
@@ -70,7 +69,8 @@ def find_setting(command: str, name: str) -> str | None:
         command: as the user types it, such as `longpo generate`.
         name: with or without its section.
     """
-    keys = _all_keys(_SETTINGS[command]) if command in _SETTINGS else []
+    kind = (_SETTINGS | _WITHOUT_FILE).get(command)
+    keys = _all_keys(kind) if kind else []
     return next((key for key in keys if f".{key}".endswith(f".{name}")), None)
 
 
@@ -87,8 +87,7 @@ def _commands(keys: set[str]) -> list[str]:
         if keys & _TRAINING:
             return ["longpo train", "longpo check"]
         return ["llamafactory-cli export" if "export_dir" in keys else "llamafactory-cli api", "longpo check"]
-    with_file = {name: kind for name, kind in _SETTINGS.items() if name != _WITHOUT_FILE}
-    return [name for name, kind in with_file.items() if keys and _required(kind) <= keys <= set(fields_of(kind))]
+    return [name for name, kind in _SETTINGS.items() if keys and _required(kind) <= keys <= set(fields_of(kind))]
 
 
 def _required(kind: type[configs.Config]) -> set[str]:

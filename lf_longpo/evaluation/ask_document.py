@@ -21,8 +21,8 @@ def chat_settings(name: str, overrides: Sequence[str]) -> DocumentChatConfig:
     """The settings of a chat about a document.
 
     Args:
-        name: a model (folder, hub name, embedded name, name on a server) or the folder of a LoRA adapter; the base model
-            of an adapter is the one that its adapter_config.json names.
+        name: a model (folder, hub name, embedded name, name on a server) or the folder of a LoRA adapter; the base
+            model of an adapter is the one that its adapter_config.json names.
         overrides: `key=value`.
 
     Raises:
