@@ -1,6 +1,7 @@
 """README and docs agree with the code: commands, settings and run files have entries, links and commands hold."""
 
 import importlib.util
+import io
 import json
 import random
 import re
@@ -175,7 +176,7 @@ def asked_rated_and_compared(prompt: str, seed: int) -> str:
     """The replies of a model that writes questions and answers, rates answers, and compares them."""
     if "Reply with the question" in prompt:
         return f"Question: What does the document say about word {seed % 1000}?"
-    return "[[A]]" if "[[A]]" in prompt else judged(prompt, seed)
+    return "[[1]]" if "[[1]]" in prompt else judged(prompt, seed)
 
 
 def served(section: str, url: str) -> list[str]:
@@ -187,6 +188,7 @@ def served(section: str, url: str) -> list[str]:
 def test_the_tutorial_about_your_documents_runs_against_a_server(tmp_path, key, monkeypatch, capsys):
     """Its commands for a server, from documents to pairs, a win rate and an answer; a stub replaces the server."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.StringIO("Who built the bridge?\n"))
     (tmp_path / "my_documents").mkdir()
     draw = random.Random(1)
     for name in ("bridge.md", *(f"d{number}.txt" for number in range(5))):
