@@ -1,15 +1,20 @@
 """README and docs agree with the code: commands, settings and run files have entries, links and commands hold."""
 
 import importlib.util
+import io
+import json
+import random
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import REPOSITORY
+from conftest import REPOSITORY, judged
+from stub import MODEL, Stub
 
 import lf_longpo.config as configs
+from lf_longpo.cli import main
 from lf_longpo.config.loading import load_config
 
 READMES = [REPOSITORY / "README.md", REPOSITORY / "README_zh.md"]
@@ -166,3 +171,51 @@ def test_scripts_of_the_pages_exist():
     for page in PAGES:
         for script in re.findall(r"\b(?:bash|python) ((?:scripts|tests)/\S+?\.(?:sh|py))", text_of(page)):
             assert (REPOSITORY / script).is_file(), f"{page.name}: {script}"
+
+
+def asked_rated_and_compared(prompt: str, seed: int) -> str:
+    """The replies of a model that writes questions and answers, rates answers, and compares them."""
+    if "Reply with the question" in prompt:
+        return f"Question: What does the document say about word {seed % 1000}?"
+    return "[[1]]" if "[[1]]" in prompt else judged(prompt, seed)
+
+
+def served(section: str, url: str) -> list[str]:
+    """The settings that send a section's calls to the stub."""
+    name = "stub-embedder" if section == "embedder." else MODEL
+    return [f"{section}base_url={url}", f"{section}api_key_env=STUB_KEY", f"{section}model={name}"]
+
+
+def test_the_tutorial_about_your_documents_runs_against_a_server(tmp_path, key, monkeypatch, capsys):
+    """Its commands for a server, from documents to pairs, a win rate and an answer; a stub replaces the server."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.StringIO("Who built the bridge?\n"))
+    (tmp_path / "my_documents").mkdir()
+    draw = random.Random(1)
+    for name in ("bridge.md", *(f"d{number}.txt" for number in range(5))):
+        text = " ".join(f"{draw.randrange(10**6)} drops fell." for _ in range(300))
+        (tmp_path / "my_documents" / name).write_text(text)
+    sections = {
+        "synthesize self-instruct": ("model.",),
+        "synthesize mix": (),
+        "generate": ("policy.", "judge.", "embedder."),
+        "evaluate winrate": ("model.", "against.", "judge."),
+        "chat": ("",),
+    }
+    smaller = {
+        "synthesize mix": ["held_out_questions=2"],
+        "generate": ["pairs.template=smollm2", "longreward.num_samples=5"],
+    }
+    ran = []
+    with Stub(asked_rated_and_compared) as server:
+        for words in commands(DOCS / "tutorials/your-documents.md"):
+            command = next((name for name in sections if " ".join(words).startswith(name)), None)
+            if command is None or "smollm2" in " ".join(words):
+                continue  # for a terminal or a GPU; or for the embedded model
+            settings = [setting for section in sections[command] for setting in served(section, server.base_url)]
+            ran.append(command)
+            assert main([*words, *settings, *smaller.get(command, []), "tokenizer=smollm2-135m"]) == 0, words
+    assert set(ran) == set(sections)
+    assert len((tmp_path / "dataset_info/my_pairs.jsonl").read_text().splitlines()) >= 2
+    assert json.loads((tmp_path / "runs/my_winrate/results.json").read_text())["questions"] >= 2
+    assert re.search(r"^Word number \d+\.$", capsys.readouterr().out, re.MULTILINE)

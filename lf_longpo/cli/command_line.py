@@ -9,6 +9,7 @@ from io import TextIOWrapper
 
 from lf_longpo import __version__
 from lf_longpo.cli import (
+    chat_command,
     check_command,
     config_command,
     evaluate_command,
@@ -35,6 +36,7 @@ COMMANDS = (
     score_command,
     evaluate_command,
     status_command,
+    chat_command,
     report_command,
     view_command,
     export_command,

@@ -27,6 +27,8 @@ _SETTINGS: dict[str, type[configs.Config]] = {
 }
 # `longpo score` takes these on the command line, so that its file may lack them.
 _OF_SCORE = {"responses", "output_dir"}
+# These take settings on the command line only.
+_WITHOUT_FILE: dict[str, type[configs.Config]] = {"longpo chat": configs.DocumentChatConfig}
 # Every LLaMA-Factory recipe has the first key; a training recipe has one of the others.
 _MODEL = "model_name_or_path"
 _TRAINING = {"stage", "do_train", "do_eval", "do_predict", "dataset", "eval_dataset"}
@@ -103,7 +105,8 @@ def find_setting(command: str, name: str) -> str | None:
         command: as the user types it, such as `longpo generate`.
         name: with or without its section.
     """
-    keys = _all_keys(_SETTINGS[command]) if command in _SETTINGS else []
+    kind = (_SETTINGS | _WITHOUT_FILE).get(command)
+    keys = _all_keys(kind) if kind else []
     return next((key for key in keys if f".{key}".endswith(f".{name}")), None)
 
 

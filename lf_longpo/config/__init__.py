@@ -5,6 +5,7 @@ valid settings may name a file or a server that does not exist.
 """
 
 from lf_longpo.config.base import Config, Positive
+from lf_longpo.config.document_chat import DocumentChatConfig
 from lf_longpo.config.evaluation import (
     GPT_4O,
     EvaluateConfig,
@@ -31,6 +32,7 @@ __all__ = [
     "GPT_4O",
     "ChatConfig",
     "Config",
+    "DocumentChatConfig",
     "EmbedderConfig",
     "EvaluateConfig",
     "GenerateConfig",

@@ -14,7 +14,7 @@ from lf_longpo.longreward.response_files import SCORES, Keys
 from lf_longpo.report.page import STYLE, TEMPLATES, templates
 from lf_longpo.report.pair_section import PairSize, length_counts, pair_sizes
 from lf_longpo.report.verdicts import beyond_chance
-from lf_longpo.run_folder.contents import RunFolder
+from lf_longpo.run_folder.contents import RunFolder, read_stages
 from lf_longpo.text.differences import visible
 
 COMPARISON = "comparison.html"
@@ -125,9 +125,9 @@ _COMPARED: dict[str, Callable[[_Side], str]] = {
     "mean reward of all responses": lambda side: _mean([r for rewards in side.rewards.values() for r in rewards]),
     "mean reward gap of the pairs": lambda side: _mean([pair.gap for pair in side.pairs.values()]),
     "chosen is longer, of pairs that differ": _lengths,
-    "calls": lambda side: f"{sum(stage.calls for stage in side.run.stages()):,}",
-    "new tokens": lambda side: f"{sum(stage.completion_tokens for stage in side.run.stages()):,}",
-    "cost": lambda side: f"{sum(stage.cost for stage in side.run.stages()):,.4f}",
+    "calls": lambda side: f"{sum(stage.calls for stage in read_stages(side.run.path)):,}",
+    "new tokens": lambda side: f"{sum(stage.completion_tokens for stage in read_stages(side.run.path)):,}",
+    "cost": lambda side: f"{sum(stage.cost for stage in read_stages(side.run.path)):,.4f}",
 }
 
 

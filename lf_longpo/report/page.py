@@ -186,7 +186,7 @@ def _facts(run: RunFolder, summary: dict[str, Any] | None, pairs: int) -> dict[s
     if summary:
         facts |= {"questions": f"{summary['questions']:,}", "failed questions": f"{summary['failed']:,}"}
         facts |= {text: f"{summary[name]:,}" for name, text in _WITHOUT_PAIR.items() if summary.get(name)}
-    if cost := sum(stage.cost for stage in run.stages()):
+    if cost := sum(stage.cost for stage in read_stages(run.path)):
         facts["cost of all starts"] = f"{cost:,.2f}"
     starts = read_starts(run.path)
     if starts and not (run.path / "shards").is_dir():  # with --ray, the folder's own start only collects the shards

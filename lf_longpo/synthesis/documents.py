@@ -98,8 +98,12 @@ def read_text(path: Path) -> str:
     """The text of a document.
 
     Raises:
-        UserError: the file cannot be read or has no text.
+        UserError: there is no such file, its type is unknown, it cannot be read, or it has no text.
     """
+    if not path.is_file():
+        raise UserError(f"no file {path}; check the path")
+    if path.suffix.lower() not in TEXT_TYPES:
+        raise UserError(f"{path} has an unknown type; convert it to one of {', '.join(TEXT_TYPES)}")
     text = TEXT_TYPES[path.suffix.lower()](path).strip()
     if not text:
         raise UserError(
