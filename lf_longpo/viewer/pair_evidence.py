@@ -157,7 +157,8 @@ class _LongMab:
             return evidence
         for arm in sorted({arm for rollout in rollout_of.values() for arm in rollout["arms"]}):
             sides = tuple(side for side, rollout in rollout_of.items() if arm in rollout["arms"])
-            evidence.spans.append(Span(*spans[arm], sides, f"chunk {arm + 1}"))
+            start, end = spans[arm]
+            evidence.spans.append(Span(start, end, sides, f"chunk {arm + 1}"))
         return evidence
 
     def _spans(self, context: str, chunks: int) -> list[tuple[int, int]]:
