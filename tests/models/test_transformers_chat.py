@@ -298,7 +298,8 @@ async def test_what_goes_together_follows_from_what_is_asked_not_from_who_came_f
 
     def waiting(prompt, seed, since):
         request = ChatRequest(prompt, SamplingConfig(), seed)
-        return _Waiting(request, np.array([1], dtype=np.int32), since, asyncio.get_running_loop().create_future())
+        done = asyncio.get_running_loop().create_future()
+        return _Waiting(request, np.array([1], dtype=np.int32), since, "", done)
 
     asked = [waiting("b", 7, 0), waiting("c", 3, 1), waiting("a", 7, 0), waiting("d", 9, 0)]
     orders = set()

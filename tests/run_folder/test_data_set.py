@@ -47,7 +47,8 @@ async def test_a_recreation_that_is_interrupted_leaves_the_registered_pairs(stub
     await generate(part(stub, tmp_path, 0, 3))
     before = rows(tmp_path / "data/codes.jsonl")
     shorter = part(stub, tmp_path, 0, 12, pairs={"cutoff_len": 300})
-    stub.on_chat = lambda seen: os.kill(os.getpid(), signal.SIGINT)
+    signals = iter([signal.SIGINT])  # one: a second one would stop the run, or come after it
+    stub.on_chat = lambda seen: [os.kill(os.getpid(), number) for number in signals]
     # The new questions come first, so that none of the old ones has been gone through.
     text = (tmp_path / "questions.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "questions.jsonl").write_text("".join([*text[3:], *text[:3]]))
