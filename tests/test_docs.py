@@ -32,6 +32,9 @@ _OTHERS = {
     "params.json",
     "requests.jsonl",
     "tekken.json",
+    "tokenizer.json",
+    "trainer_log.jsonl",
+    "trainer_state.json",
 }
 
 

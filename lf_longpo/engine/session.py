@@ -162,7 +162,7 @@ class Session:
         self.failures.clear()
         self._summary.unlink(missing_ok=True)  # a summary means that the run has ended
         save_settings(self._config, folder)
-        self._opened.enter_context(recorded_start(folder))
+        self._end_start = self._opened.enter_context(recorded_start(folder))
 
     async def run(
         self,
@@ -187,6 +187,7 @@ class Session:
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Writes the summary; from then on the run has ended."""
+        self._end_start()
         write_whole(self._summary, [json.dumps(summary, indent=2, ensure_ascii=False), "\n"])
 
     def _backend(self, config: ChatConfig) -> ChatModel:

@@ -1,7 +1,7 @@
 """The starts of a run: when each began, how long it took, and the version that ran."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,17 +25,29 @@ class Start(NamedTuple):
 
 
 @contextmanager
-def recorded_start(folder: Path) -> Iterator[None]:
-    """Records that the block began and, unless the process is killed, how long it took."""
+def recorded_start(folder: Path) -> Iterator[Callable[[], None]]:
+    """Records that the block began and, unless the process is killed, how long it took.
+
+    Yields:
+        A function that records the duration before the block ends; further calls change nothing.
+    """
     began = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
     clock = time.monotonic()
+    ended = False
     with Journal(folder / STARTS) as starts:
         starts.append({"id": began, "version": __version__})
+
+        def end() -> None:
+            nonlocal ended
+            if not ended:
+                ended = True
+                starts.append({"id": began, "seconds": round(time.monotonic() - clock, 1)})
+
         try:
-            yield
+            yield end
         finally:
             with suppress(OSError):  # a full disk, which the block has reported
-                starts.append({"id": began, "seconds": round(time.monotonic() - clock, 1)})
+                end()
 
 
 def read_starts(folder: Path) -> list[Start]:

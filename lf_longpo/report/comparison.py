@@ -11,9 +11,9 @@ from lf_longpo.data.records import Rollout, names
 from lf_longpo.files.journal import write_whole
 from lf_longpo.longmab.rollout_files import ROLLOUTS
 from lf_longpo.longreward.response_files import SCORES, Keys
+from lf_longpo.report.conclusions import beyond_chance
 from lf_longpo.report.page import STYLE, TEMPLATES, templates
 from lf_longpo.report.pair_section import PairSize, length_counts, pair_sizes
-from lf_longpo.report.verdicts import beyond_chance
 from lf_longpo.run_folder.contents import RunFolder, read_stages
 from lf_longpo.text.differences import visible
 
@@ -77,7 +77,7 @@ def write_comparison(first: Path, second: Path) -> Path:
 
 
 def reward_difference(more: int, fewer: int, change: float) -> str:
-    """Whether the second run has higher rewards on the same questions, by the sign test of `verdicts`.
+    """Whether the second run has higher rewards on the same questions, by the sign test of `conclusions`.
 
     Args:
         more: questions with a higher mean reward in the second run.

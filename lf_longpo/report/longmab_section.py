@@ -10,9 +10,9 @@ from lf_longpo.config import LongMabGenerateConfig
 from lf_longpo.data.records import Probe, Rollout, names
 from lf_longpo.longmab.rollout_files import PROBES, ROLLOUTS
 from lf_longpo.report.advice import answer_advice, gold_advice
+from lf_longpo.report.conclusions import Trend, trend_of
 from lf_longpo.report.figures import Plot, bars, histogram, line
 from lf_longpo.report.section import Rewards, Section
-from lf_longpo.report.verdicts import Trend, trend_of
 from lf_longpo.run_folder.contents import RunFolder
 from lf_longpo.text.answers import has_unread_answer
 

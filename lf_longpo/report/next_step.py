@@ -8,7 +8,7 @@ from lf_longpo.config import GenerateConfig
 from lf_longpo.config.loading import read_settings
 from lf_longpo.errors import UserError
 from lf_longpo.files.run_dir import CONFIG
-from lf_longpo.report.verdicts import State
+from lf_longpo.report.conclusions import State
 
 
 def next_step(config: GenerateConfig, state: State, stage: str, data_set: str, failed: int) -> str:

@@ -16,7 +16,7 @@ from lf_longpo.config import GenerateConfig, LongRewardGenerateConfig
 from lf_longpo.engine.failures import cause_of
 from lf_longpo.files.journal import write_whole
 from lf_longpo.files.starts import Start, read_starts
-from lf_longpo.report import verdicts
+from lf_longpo.report import conclusions
 from lf_longpo.report.advice import thought_advice, truncation_advice
 from lf_longpo.report.longmab_section import longmab_sections, rollout_notes
 from lf_longpo.report.longreward_section import longreward_sections, score_notes
@@ -153,9 +153,9 @@ def _sentences(
     rewards: Rewards,
     causes: Mapping[str, int],
 ) -> list[str]:
-    """What happened and what to do: see `verdicts`. The last sentence has the next command."""
+    """What happened and what to do: see `conclusions`. The last sentence has the next command."""
     counts = summary or {}
-    state: verdicts.State = "running"
+    state: conclusions.State = "running"
     if summary:
         state = "interrupted" if summary["interrupted"] or summary["unfinished"] else "finished"
     questions, failed = counts.get("questions", 0), counts.get("failed", sum(causes.values()))
@@ -165,17 +165,17 @@ def _sentences(
         "longreward": "longreward.num_samples or longreward.sampling.temperature",
     }
     found = [
-        verdicts.failures(failed, questions, causes),
-        verdicts.failed_probes(counts.get("left_out", 0), questions),
-        verdicts.no_difference(
+        conclusions.failures(failed, questions, causes),
+        conclusions.failed_probes(counts.get("left_out", 0), questions),
+        conclusions.no_difference(
             counts.get("all_equal", 0), questions, rewards.lowest, rewards.best, raised[config.method]
         ),
-        verdicts.length_bias(*length_counts(pairs)),
-        verdicts.reward_trend(rewards.differences, rewards.first, rewards.last),
+        conclusions.length_bias(*length_counts(pairs)),
+        conclusions.reward_trend(rewards.differences, rewards.first, rewards.last),
     ]
     return [
-        verdicts.outcome(state, stage, questions, len(pairs), counts.get("unfinished", 0)),
-        *[sentence for sentence in found if sentence][: verdicts.MOST_SENTENCES - 2],
+        conclusions.outcome(state, stage, questions, len(pairs), counts.get("unfinished", 0)),
+        *[sentence for sentence in found if sentence][: conclusions.MOST_SENTENCES - 2],
         next_step(config, state, stage, counts.get("data_set", "written" if pairs else "none"), failed),
     ]
 

@@ -14,7 +14,7 @@ class Rewards:
     best: float = 0.0
     """The share of the rewards that are the best reward."""
     differences: list[float] = field(default_factory=list)
-    """See `verdicts.trend_of`; empty without rounds."""
+    """See `conclusions.trend_of`; empty without rounds."""
     first: float = 0.0
     """The mean reward in the first third of the rounds."""
     last: float = 0.0

@@ -34,7 +34,9 @@ def test_two_runs_are_compared_on_the_same_questions(stub, tmp_path, run, capsys
     assert "beyond chance: it is higher for 6 and lower for 0 questions" in page.text
     text = page.text.replace("\n", "")
     assert "data setcodesothers" in text and "questions66" in text
-    assert "6 questions are in both runs" in page.text and "What is the code of place0?" in page.text
+    assert "6 questions are in both runs" in page.text
+    with_pair = [json.loads(line)["id"] for line in (run / "pairs.jsonl").read_text().splitlines()]
+    assert with_pair and all(f"What is the code of place{id[1:]}?" in page.text for id in with_pair)
     assert main(["report", str(run), str(tmp_path / "other"), "--training", str(tmp_path)]) == 2
 
 

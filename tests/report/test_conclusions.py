@@ -2,7 +2,7 @@
 
 import pytest
 
-from lf_longpo.report import verdicts
+from lf_longpo.report import conclusions
 from lf_longpo.report.comparison import reward_difference
 
 
@@ -12,25 +12,25 @@ from lf_longpo.report.comparison import reward_difference
 )
 def test_chance_is_a_two_sided_sign_test(more, fewer, expected):
     # 2 * 0.5**5 = 0.0625, 2 * 0.5**6 = 0.031, 2 * (45 + 10 + 1) / 1024 = 0.109, 2 * 11 / 1024 = 0.021
-    assert verdicts.beyond_chance(more, fewer) is expected
+    assert conclusions.beyond_chance(more, fewer) is expected
 
 
 def test_the_outcome_names_the_state():
-    assert verdicts.outcome("finished", "pairs", 20, 5, 0) == (
+    assert conclusions.outcome("finished", "pairs", 20, 5, 0) == (
         "This run is finished, up to the stage pairs: 5 of 20 questions gave a pair."
     )
-    assert verdicts.outcome("interrupted", "pairs", 20, 1, 12) == (
+    assert conclusions.outcome("interrupted", "pairs", 20, 1, 12) == (
         "This run was stopped with 12 unfinished questions; 1 of 20 questions gave a pair."
     )
-    assert verdicts.outcome("running", "", 0, 1, 0).endswith("It has 1 pair so far.")
-    assert "a later stage" in verdicts.outcome("finished", "rollout", 20, 0, 0)
+    assert conclusions.outcome("running", "", 0, 1, 0).endswith("It has 1 pair so far.")
+    assert "a later stage" in conclusions.outcome("finished", "rollout", 20, 0, 0)
 
 
 def test_failures_name_the_most_frequent_cause():
-    assert verdicts.failures(0, 3, {}) is None
-    assert verdicts.failures(3, 3, {"500 boom": 3}).startswith("3 of 3 questions failed: 500 boom. Fix the cause")
-    assert "failed: b (the most frequent of 2 causes)." in verdicts.failures(3, 9, {"a": 1, "b": 2})
-    assert verdicts.failures(1, 0, {"a": 1}).startswith("1 question failed: a.")
+    assert conclusions.failures(0, 3, {}) is None
+    assert conclusions.failures(3, 3, {"500 boom": 3}).startswith("3 of 3 questions failed: 500 boom. Fix the cause")
+    assert "failed: b (the most frequent of 2 causes)." in conclusions.failures(3, 9, {"a": 1, "b": 2})
+    assert conclusions.failures(1, 0, {"a": 1}).startswith("1 question failed: a.")
 
 
 @pytest.mark.parametrize(
@@ -42,22 +42,22 @@ def test_failures_name_the_most_frequent_cause():
     ],
 )
 def test_questions_without_a_difference_get_advice_that_fits_their_rewards(lowest, best, advice):
-    assert verdicts.no_difference(4, 20, lowest, best, "R") is None  # below MANY
-    sentence = verdicts.no_difference(10, 15, lowest, best, "R")
+    assert conclusions.no_difference(4, 20, lowest, best, "R") is None  # below MANY
+    sentence = conclusions.no_difference(10, 15, lowest, best, "R")
     assert sentence.startswith("10 of 15 questions had no reward difference") and sentence.endswith(advice)
 
 
 def test_failed_probes_are_said_from_a_quarter_of_the_questions_on():
-    assert verdicts.failed_probes(4, 20) is None and verdicts.failed_probes(0, 0) is None
-    assert verdicts.failed_probes(5, 20).startswith("The probe failed for 5 of 20 questions")
+    assert conclusions.failed_probes(4, 20) is None and conclusions.failed_probes(0, 0) is None
+    assert conclusions.failed_probes(5, 20).startswith("The probe failed for 5 of 20 questions")
 
 
 def test_the_trend_follows_the_questions_and_ties_do_not_count():
-    assert verdicts.trend_of([]) == verdicts.trend_of([0.0, 0.0]) == "flat"
-    assert verdicts.trend_of([0.1] * 6 + [0.0] * 50) == "rises"
-    assert verdicts.trend_of([-0.1] * 6) == "falls"
-    assert verdicts.trend_of([0.1] * 5) == "unclear"
-    assert verdicts.trend_of([0.01] * 9 + [-1.0]) == "unclear"  # the mean falls
+    assert conclusions.trend_of([]) == conclusions.trend_of([0.0, 0.0]) == "flat"
+    assert conclusions.trend_of([0.1] * 6 + [0.0] * 50) == "rises"
+    assert conclusions.trend_of([-0.1] * 6) == "falls"
+    assert conclusions.trend_of([0.1] * 5) == "unclear"
+    assert conclusions.trend_of([0.01] * 9 + [-1.0]) == "unclear"  # the mean falls
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,8 @@ def test_the_trend_follows_the_questions_and_ties_do_not_count():
     ],
 )
 def test_the_reward_trend(differences, first, last, said):
-    assert verdicts.reward_trend([], 0.0, 0.0) is None
-    assert said in verdicts.reward_trend(differences, first, last)
+    assert conclusions.reward_trend([], 0.0, 0.0) is None
+    assert said in conclusions.reward_trend(differences, first, last)
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,9 @@ def test_the_reward_trend(differences, first, last, said):
     ],
 )
 def test_length_bias(counts, separates, said):
-    sentence = verdicts.length_bias(*counts)
+    sentence = conclusions.length_bias(*counts)
     assert said in sentence and ("length alone separates them" in sentence) is separates
-    assert verdicts.length_bias(0, 0, 0) is None
+    assert conclusions.length_bias(0, 0, 0) is None
 
 
 def test_the_difference_of_two_runs():
