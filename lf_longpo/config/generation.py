@@ -65,8 +65,8 @@ class PairsConfig(Config):
 class GenerateConfig(Config):
     """`longpo generate`: questions to preference pairs to a registered data set.
 
-    `GenerateConfig.model_validate` gives the configuration of the method that the data name: a `LongMabGenerateConfig`
-    or a `LongRewardGenerateConfig`.
+    `GenerateConfig(...)` and `GenerateConfig.model_validate` give the configuration of the method that the data name: a
+    `LongMabGenerateConfig` or a `LongRewardGenerateConfig`.
     """
 
     method: Literal["longmab", "longreward"]
@@ -96,6 +96,11 @@ class GenerateConfig(Config):
     """The run stops before its calls cost more than this, at the models' `price`; it can be resumed."""
     max_failure_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
     """The run exits with 1 when a larger share of the questions failed."""
+
+    def __new__(cls, **data: Any) -> Self:
+        if cls is GenerateConfig and data:  # without data, pydantic makes an empty object to fill
+            return cls.model_validate(data)
+        return super().__new__(cls)
 
     @classmethod
     def variants(cls) -> list[type[Self]]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from lf_longpo.config.shipped import shipped_folder
 from lf_longpo.errors import UserError
+from lf_longpo.plugin.compat import thought_marks
 
 # What the shipped recipes of this family say, and a recipe for another model does not.
 _FAMILY, _MODEL, _TEMPLATE = "qwen3", "Qwen/Qwen3-4B-Instruct-2507", "qwen3_nothink"
@@ -26,6 +27,13 @@ _RECIPES = {
     # Training changes all parameters, so there is nothing to export.
     "longreward": ("qwen3_longreward.yaml", "longbench.yaml", "qwen3_longreward_dpo.yaml", "qwen3_serve.yaml"),
 }
+# For a model that thinks: what follows the calls in flight of the policy.
+_AFTER = re.compile(r"^  max_concurrency: .*\n", re.MULTILINE)
+_THINKING = """\
+  thinking_tokens: 4096               # tokens for a thought, on top of max_new_tokens; 0 if the model does not think
+  # To switch thinking off (Qwen3, GLM-4.5), remove the # below, and set enable_thinking: false in the training recipe.
+  # extra_body: {chat_template_kwargs: {enable_thinking: false}}
+"""
 _DEEPSPEED = {"longmab": "ds_z2.json", "longreward": "ds_z3.json"}
 METHODS = tuple(_RECIPES)
 
@@ -63,9 +71,12 @@ def write_recipes(model: str, method: str, template: str | None, folder: Path) -
             raise _exists(path)
     if template is None:
         template = default_template(model)
-    _check_template(template)
+    thinks = _thinks(template)
     replaced = _replaced(model, method, template, prefix)
     texts = {path: _adapted(_shipped(name), replaced) for name, path in names.items()}
+    if thinks:
+        generation = next(iter(texts))
+        texts[generation] = _AFTER.sub(lambda line: line[0] + _THINKING, texts[generation], count=1)
     _write_new(texts | {settings: _shipped(f"deepspeed/{_DEEPSPEED[method]}")})
     return [RecipeFile(path, _LAUNCH.findall(text)[0]) for path, text in texts.items()]
 
@@ -91,7 +102,12 @@ def default_template(model: str) -> str:
     raise UserError(f"--model: LLaMA-Factory's table has no template for {model}; add --template NAME{example}")
 
 
-def _check_template(template: str) -> None:
+def _thinks(template: str) -> bool:
+    """Whether models of a template think before they answer.
+
+    Raises:
+        UserError: LLaMA-Factory has no such template.
+    """
     from llamafactory.data.template import TEMPLATES
 
     if template not in TEMPLATES:
@@ -99,6 +115,7 @@ def _check_template(template: str) -> None:
         raise UserError(
             f"--template: LLaMA-Factory has no template {template}; name one that it has, such as {near[0]}"
         )
+    return thought_marks(TEMPLATES[template]) is not None
 
 
 def _shipped(name: str) -> str:

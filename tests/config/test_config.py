@@ -179,3 +179,15 @@ def test_sections_of_the_other_method_are_named(own, message):
     overrides = [f"{name}={json.dumps(value)}" for name, value in (GENERATION | own).items()]
     with pytest.raises(UserError, match=message):
         load_config(GenerateConfig, None, overrides)
+
+
+@pytest.mark.parametrize("kind", [LongMabGenerateConfig, LongRewardGenerateConfig])
+def test_the_common_class_makes_the_configuration_of_the_method(kind):
+    data = GENERATION | ({"method": "longmab"} if kind is LongMabGenerateConfig else {"method": "longreward"})
+    data |= {"judge": MODEL} if kind is LongRewardGenerateConfig else {}
+    made = GenerateConfig(**data)
+    assert type(made) is kind and made == GenerateConfig.model_validate(data) == kind(**data)
+    with pytest.raises(ValueError, match="method"):
+        GenerateConfig(**(data | {"method": "longmob"}))
+    with pytest.raises(ValueError, match="Field required"):
+        GenerateConfig()

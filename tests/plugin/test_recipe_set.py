@@ -42,6 +42,7 @@ def test_every_family_gets_recipes_that_fit_each_other(init, tmp_path, model, me
     prefix = generate.name.removesuffix(f"_{method}.yaml")
     config = load_config(GenerateConfig, generate)
     assert (config.policy.model, config.tokenizer, config.pairs.template) == (model, model, MODELS[model])
+    assert config.policy.thinking_tokens == (4096 if MODELS[model] == "qwen3" else 0)
     train = f"{prefix}_dpo.yaml" if method == "longmab" else f"{prefix}_longreward_dpo.yaml"
     recipe = read_recipe(train)
     assert (recipe["model_name_or_path"], recipe["template"]) == (model, MODELS[model])
