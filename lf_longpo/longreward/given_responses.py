@@ -40,7 +40,7 @@ def read_responses(
 
     def parse(row: Any, place: str) -> tuple[str, Response]:
         if not isinstance(row, dict):
-            raise UserError(f"{place}: an object with idx, query and answer is needed")
+            raise UserError(f"{place}: write an object with idx, query and answer")
         for field in ("idx", "answer"):
             if not isinstance(row.get(field), str):
                 raise UserError(

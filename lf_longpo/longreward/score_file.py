@@ -125,7 +125,7 @@ def _own_question(row: Any, place: str) -> Question:
     for field in ("idx", "query", "answer", "context"):
         if not isinstance(row, dict) or not isinstance(row.get(field), str):
             hint = "; or set contexts to the file that has it" if field == "context" else ""
-            raise UserError(f"{place}: an object with the text {field} is needed{hint}")
+            raise UserError(f"{place}: write an object with the text {field}{hint}")
     if (id := Keys(()).of_response(row)) is None:
         raise UserError(f"{place}: the idx {row['idx']!r} must have the form <context's idx>-<number>")
     return Question(id, row["query"], (), row["context"])

@@ -683,7 +683,7 @@ def test_longpo_score_end_to_end(stub, tmp_path, capsys):
     assert rows(tmp_path / "own/scored_responses.jsonl")[0]["scores"]["helpfulness"] == 2
     assert main(["score", str(responses), f"output_dir={tmp_path / 'none'}", *common]) == 2
     error = capsys.readouterr().err
-    assert "line 1: an object with the text context is needed" in error and "set contexts" in error and KEY not in error
+    assert "line 1: write an object with the text context" in error and "set contexts" in error and KEY not in error
 
 
 @pytest.mark.parametrize(
