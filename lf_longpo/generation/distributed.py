@@ -90,7 +90,10 @@ def _workers(config: GenerateConfig) -> int:
     if gpus := _gpus(config):
         workers = sum(int(node["Resources"].get("GPU", 0)) // gpus for node in nodes)
         if not workers:
-            raise UserError(f"backend: vllm needs {gpus} GPUs on one node; no node of the cluster has them; lower tensor_parallel_size or data_parallel_size")
+            raise UserError(
+                f"backend: vllm needs {gpus} GPUs on one node; no node of the cluster has them; lower "
+                "tensor_parallel_size or data_parallel_size"
+            )
         return workers
     return len(nodes)
 
