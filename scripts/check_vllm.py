@@ -105,7 +105,7 @@ def check_mistakes(server: dict[str, Any]) -> None:
 
 
 def check_run(folder: Path, server: dict[str, Any]) -> None:
-    """LongMab-PO on two questions, with a system prompt and without thinking."""
+    """The probes of LongMab-PO on two questions, with a system prompt and without thinking. Random text passes none."""
     rows = [
         {
             "id": f"q{i}",
@@ -131,13 +131,11 @@ def check_run(folder: Path, server: dict[str, Any]) -> None:
             "pairs": {"template": "smollm2", "cutoff_len": 768, "allow_truncated": True},
         }
         (path / "run.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-        command = [sys.executable, "-m", "lf_longpo", "generate", str(path / "run.yaml")]
+        command = [sys.executable, "-m", "lf_longpo", "generate", str(path / "run.yaml"), "--stage", "probe"]
         run = subprocess.run(command, capture_output=True, text=True)
-        summary = path / "run/summary.json"
-        finished = (
-            summary.is_file() and len((path / "run/rollouts.jsonl").read_text(encoding="utf-8").splitlines()) == 8
-        )
-        report(f"longpo generate: exit code {run.returncode}\n{run.stdout}{run.stderr}", finished)
+        probes = path / "run/probes.jsonl"
+        finished = run.returncode == 0 and len(probes.read_text(encoding="utf-8").splitlines()) == len(rows)
+        report(f"longpo generate --stage probe: exit code {run.returncode}\n{run.stdout}{run.stderr}", finished)
 
 
 def report(text: str, holds: bool) -> None:
