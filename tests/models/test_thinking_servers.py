@@ -12,6 +12,8 @@ from lf_longpo.cli import main
 from lf_longpo.config import GenerateConfig
 from lf_longpo.generation.generate import generate
 
+pytestmark = pytest.mark.slow  # two runs for each server
+
 # Drafts of everything that is looked for in replies: answers, ratings, findings, statements.
 DRAFT = "Answer: word1? [[2]] [[Not supported]] No relevant information. <statement>It is a draft.</statement>"
 THINKING = [name for name, server in SERVERS.items() if "thoughts_in" in server]

@@ -103,6 +103,7 @@ def test_chunks_that_differ_from_the_run_are_not_marked(tmp_path, key):
     assert "another number of chunks" in page and 'class="on ' not in page
 
 
+@pytest.mark.slow
 def test_pairs_of_a_run_are_shown_without_transformers(tmp_path, key):
     run = make_run(tmp_path)
     model_path("smollm2-135m")  # unpacking the embedded model needs transformers
