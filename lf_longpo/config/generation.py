@@ -168,7 +168,10 @@ class LongRewardGenerateConfig(GenerateConfig):
         if self.policy is None and self.tokenizer is None:
             raise ValueError("without a policy, tokenizer must name the model to be trained")
         if self.responses is None and self.longreward.num_samples < self.longreward.min_responses:
-            raise ValueError("longreward.num_samples is below longreward.min_responses: no question gives a pair")
+            raise ValueError(
+                "longreward.num_samples is below longreward.min_responses, so no question gives a pair; raise the "
+                "first or lower the second"
+            )
         return self
 
     @model_validator(mode="after")

@@ -144,9 +144,10 @@ class Progress:
             self._print_line()
 
     def _print_line(self) -> None:
+        left = self._seconds_left()
         print(
-            f"{self._title}: {self._steps}/{self._total} steps, {self._state()}, "
-            f"{self._seconds():.0f} s, about {self._seconds_left() or 0:.0f} s left",
+            f"{self._title}: {self._steps}/{self._total} steps, {self._state()}, {self._seconds():.0f} s"
+            + ("" if left is None else f", about {left:.0f} s left"),
             *self._stages(),
             sep="\n    ",
             file=sys.stderr,

@@ -81,5 +81,5 @@ def _alternative(config: GenerateConfig | ScoreConfig, stage: str) -> str:
     if not isinstance(config, GenerateConfig) or stage not in ("rollout", "sample"):
         return ""
     if config.pairs.allow_truncated:
-        return "; the pairs contain such replies"
+        return "; pairs can contain such replies"
     return ", or set pairs.allow_truncated=true; without it, the pairs contain no truncated replies"
