@@ -11,10 +11,10 @@ from lf_longpo.data.records import Rollout, names
 from lf_longpo.files.journal import write_whole
 from lf_longpo.longmab.rollout_files import ROLLOUTS
 from lf_longpo.longreward.response_files import SCORES, Keys
-from lf_longpo.report.conclusions import beyond_chance
+from lf_longpo.report.conclusions import beyond_chance, directions
 from lf_longpo.report.page import STYLE, TEMPLATES, templates
 from lf_longpo.report.pair_section import PairSize, length_counts, pair_sizes
-from lf_longpo.run_folder.contents import RunFolder, read_stages
+from lf_longpo.run_folder.contents import RunFolder, Stage, read_stages
 from lf_longpo.text.differences import visible
 
 COMPARISON = "comparison.html"
@@ -30,6 +30,8 @@ class _Side(NamedTuple):
     pairs: dict[str, PairSize]
     rewards: dict[str, list[float]]
     """By question, the rewards of its responses."""
+    stages: list[Stage]
+    """What its calls took."""
 
     @property
     def means(self) -> dict[str, float]:
@@ -52,7 +54,10 @@ def write_comparison(first: Path, second: Path) -> Path:
         UserError: a folder does not hold a run of `longpo generate`.
     """
     with closing(RunFolder(first)) as a, closing(RunFolder(second)) as b:
-        sides = tuple(_Side(run, {pair.id: pair for pair in pair_sizes(run)}, _rewards(run)) for run in (a, b))
+        sides = tuple(
+            _Side(run, {pair.id: pair for pair in pair_sizes(run)}, _rewards(run), read_stages(run.path))
+            for run in (a, b)
+        )
         means = [side.means for side in sides]
         shared = sorted(means[0].keys() & means[1].keys(), key=lambda id: (-abs(means[1][id] - means[0][id]), id))
         with_pair = [id for id in shared if any(id in side.pairs for side in sides)]
@@ -63,9 +68,7 @@ def write_comparison(first: Path, second: Path) -> Path:
             .render(
                 title=f"{first} and {second}",
                 version=__version__,
-                sentence=reward_difference(
-                    sum(d > 0 for d in changes), sum(d < 0 for d in changes), fmean(changes or [0])
-                ),
+                sentence=reward_difference(*directions(changes), fmean(changes or [0])),
                 rows=[[name, *(value(side) for side in sides)] for name, value in _COMPARED.items()],
                 questions=[_same_question(id, sides, means) for id in with_pair[:_SHOWN]],
                 shared=len(shared),
@@ -125,9 +128,9 @@ _COMPARED: dict[str, Callable[[_Side], str]] = {
     "mean reward of all responses": lambda side: _mean([r for rewards in side.rewards.values() for r in rewards]),
     "mean reward gap of the pairs": lambda side: _mean([pair.gap for pair in side.pairs.values()]),
     "chosen is longer, of pairs that differ": _lengths,
-    "calls": lambda side: f"{sum(stage.calls for stage in read_stages(side.run.path)):,}",
-    "new tokens": lambda side: f"{sum(stage.completion_tokens for stage in read_stages(side.run.path)):,}",
-    "cost": lambda side: f"{sum(stage.cost for stage in read_stages(side.run.path)):,.4f}",
+    "calls": lambda side: f"{sum(stage.calls for stage in side.stages):,}",
+    "new tokens": lambda side: f"{sum(stage.completion_tokens for stage in side.stages):,}",
+    "cost": lambda side: f"{sum(stage.cost for stage in side.stages):,.4f}",
 }
 
 

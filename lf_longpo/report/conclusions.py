@@ -5,7 +5,7 @@ section 3.4) with a p-value of `SIGNIFICANT` or more; ties do not count. The sig
 assumes no distribution.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 State = Literal["finished", "interrupted", "running"]
@@ -29,6 +29,12 @@ def beyond_chance(more: int, fewer: int) -> bool:
     from scipy.stats import binomtest
 
     return more + fewer > 0 and float(binomtest(more, more + fewer).pvalue) < SIGNIFICANT
+
+
+def directions(differences: Iterable[float]) -> tuple[int, int]:
+    """How many differences are above and below 0; ties do not count."""
+    values = list(differences)
+    return sum(value > 0 for value in values), sum(value < 0 for value in values)
 
 
 def outcome(state: State, stage: str, questions: int, pairs: int, unfinished: int) -> str:
@@ -107,7 +113,7 @@ def trend_of(differences: Sequence[float]) -> Trend:
     Args:
         differences: by question, its mean reward in the last third of the rounds minus that in the first third.
     """
-    more, fewer = (sum(sign * value > 0 for value in differences) for sign in (1, -1))
+    more, fewer = directions(differences)
     if more + fewer == 0:
         return "flat"
     if not beyond_chance(more, fewer) or (more > fewer) != (sum(differences) > 0):
@@ -126,7 +132,7 @@ def reward_trend(differences: Sequence[float], first: float, last: float) -> str
     if not differences:
         return None
     trend = trend_of(differences)
-    more, fewer = (sum(sign * value > 0 for value in differences) for sign in (1, -1))
+    more, fewer = directions(differences)
     if trend == "flat":
         return (
             f"The reward does not change over the rounds ({first:.3f} in the first and {last:.3f} in the last third)."
