@@ -14,7 +14,7 @@ from lf_longpo.longreward.response_files import SCORES, Keys
 from lf_longpo.report.conclusions import beyond_chance, directions
 from lf_longpo.report.page import STYLE, TEMPLATES, templates
 from lf_longpo.report.pair_section import PairSize, length_counts, pair_sizes
-from lf_longpo.run_folder.contents import RunFolder, Stage, read_stages
+from lf_longpo.run_folder.contents import RunFolder, StageCalls, read_stages
 from lf_longpo.text.differences import visible
 
 COMPARISON = "comparison.html"
@@ -30,7 +30,7 @@ class _Side(NamedTuple):
     pairs: dict[str, PairSize]
     rewards: dict[str, list[float]]
     """By question, the rewards of its responses."""
-    stages: list[Stage]
+    stages: list[StageCalls]
     """What its calls took."""
 
     @property

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _SUMMED = ("prompt_tokens", "completion_tokens", "cached_tokens", "cost", "seconds", "truncated")
 
 
-class Stage(NamedTuple):
+class StageCalls(NamedTuple):
     """Totals of a stage's calls, over all starts of the run."""
 
     name: str
@@ -149,7 +149,7 @@ class RunFolder:
         return self.rows(FAILURES, ("reason",))
 
 
-def read_stages(folder: Path) -> list[Stage]:
+def read_stages(folder: Path) -> list[StageCalls]:
     """The totals of the calls of each stage of a run, from its call cache; changes nothing.
 
     Raises:
@@ -166,6 +166,6 @@ def read_stages(folder: Path) -> list[Stage]:
             sums = (f"SUM({name})" if name in columns else "0" for name in _SUMMED)
             timed = "SUM(seconds > 0)" if "seconds" in columns else "0"
             rows = db.execute(f"SELECT stage, COUNT(*), {', '.join(sums)}, {timed} FROM calls GROUP BY stage")
-            return [Stage(*row) for row in rows]
+            return [StageCalls(*row) for row in rows]
     except sqlite3.Error as error:
         raise UserError(f"{path} cannot be read: {error}; try again later") from None

@@ -50,7 +50,7 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class FrequentFailure:
     """The most frequent failure of the last start."""
 
     reason: str
@@ -83,7 +83,7 @@ class Status:
     calls: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By stage; see `StageTotals`."""
     cost: float = 0.0
-    failure: Failure | None = None
+    failure: FrequentFailure | None = None
     last_activity: str | None = None
     """When a file of the run changed; UTC."""
     process: dict[str, Any] | None = None
@@ -288,7 +288,7 @@ def _lines(path: Path) -> int:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(_BLOCK), b""))
 
 
-def _most_frequent(paths: Iterable[Path]) -> Failure | None:
+def _most_frequent(paths: Iterable[Path]) -> FrequentFailure | None:
     causes, examples = Counter[str](), dict[str, str]()
     for path in paths:
         for row in read_rows(path, ("reason",)):
@@ -298,7 +298,7 @@ def _most_frequent(paths: Iterable[Path]) -> Failure | None:
     if not causes:
         return None
     cause, times = causes.most_common(1)[0]
-    return Failure(examples[cause], times)
+    return FrequentFailure(examples[cause], times)
 
 
 def _times(folder: Path) -> Iterable[float]:
