@@ -148,8 +148,9 @@ def train(recipe: Path, ours: bool) -> None:
     load_weights_in(torch.bfloat16 if settings["bf16"] else torch.float32)
     if ours:
         from lf_longpo.plugin.train.install import install
+        from lf_longpo.plugin.train.options import TrainOptions
 
-        install()
+        install(TrainOptions())
     run_exp(settings, callbacks=[Steps()])
 
 

@@ -27,5 +27,6 @@ def run(options: argparse.Namespace) -> int:
 
     refuse_other_files("longpo train", options.recipe)
     from lf_longpo.plugin.train.launch import train
+    from lf_longpo.plugin.train.options import TrainOptions
 
-    return train(options.recipe, options.overrides, options.stock, options.verbose)
+    return train(options.recipe, options.overrides, TrainOptions(), options.stock, options.verbose)

@@ -11,8 +11,7 @@ from transformers import TrainerCallback
 
 from lf_longpo.plugin.compat import prepared_inputs, release_model, split_reference_model
 from lf_longpo.plugin.train.attention import use_packed_attention
-from lf_longpo.plugin.train.logps import token_logps, token_means
-from lf_longpo.plugin.train.packed_forward import kept_logits, without_gradients
+from lf_longpo.plugin.train.packed_forward import token_values, without_gradients
 from lf_longpo.plugin.train.packing import PairCollator
 from lf_longpo.plugin.train.reference_logps import ReferenceLogps
 from lf_longpo.plugin.train.self_check import SelfCheck
@@ -67,9 +66,8 @@ class PackedDPOTrainer(CustomDPOTrainer):
             chosen_logps, rejected_logps and chosen_logps_avg: (B,) each for B pairs; chosen_logits and rejected_logits:
             the mean logit of every position in the loss.
         """
-        logits = kept_logits(model, batch)
+        tokens, means = token_values(model, batch)
         lengths, owner = batch["response_lengths"], batch["owner"]
-        tokens = token_logps(logits, batch["targets"])
         if self.ld_alpha is not None and not is_ref_model:
             # LD-DPO (arXiv 2409.06411): tokens beyond the length of the shorter response count less.
             shorter = lengths.view(2, -1).amin(0).repeat(2)
@@ -78,8 +76,7 @@ class PackedDPOTrainer(CustomDPOTrainer):
         averages = logps / lengths
         if self.loss_type in ("ipo", "orpo", "simpo"):
             logps = averages
-        means, chosen = token_means(logits), owner < len(lengths) // 2
-        sides = logps.chunk(2)
+        chosen, sides = owner < len(lengths) // 2, logps.chunk(2)
         return {
             "chosen_logps": sides[0],
             "rejected_logps": sides[1],

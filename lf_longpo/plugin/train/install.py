@@ -5,6 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lf_longpo.plugin.compat import replace_trainers
+from lf_longpo.plugin.train.options import TrainOptions
 from lf_longpo.plugin.train.reference_logps import model_identity
 from lf_longpo.plugin.train.trainer_choice import reason_for_other_workflow, reason_for_stock
 from lf_longpo.plugin.train.trainer_guard import TrainerGuard
@@ -27,16 +28,17 @@ class Prepared(NamedTuple):
     guard: TrainerGuard
 
 
-def prepare(settings: Mapping[str, Any], note: Note) -> Prepared:
+def prepare(settings: Mapping[str, Any], options: TrainOptions, note: Note) -> Prepared:
     """Installs the trainers in this process and adapts the settings to its device.
 
     Args:
         settings: of the recipe.
+        options: what the trainers do beyond the recipe.
         note: prints a sentence for the user on how the run trains.
     """
     from lf_longpo.plugin.train.compute_format import adapt
 
-    guard = install(note)
+    guard = install(options, note)
     if reason := reason_for_other_workflow(settings):
         note(_plain(reason))
         guard.decided = True
@@ -46,12 +48,13 @@ def prepare(settings: Mapping[str, Any], note: Note) -> Prepared:
     return Prepared(adapted, guard)
 
 
-def install(note: Note = print) -> TrainerGuard:
+def install(options: TrainOptions, note: Note = print) -> TrainerGuard:
     """Lets LLaMA-Factory's DPO and SFT workflows in this process build the plugin's trainers where a run allows it.
 
-    A second call has the same effect as the first; its `note` and its guard are used from then on.
+    A second call has the same effect as the first; its options, `note` and guard are used from then on.
 
     Args:
+        options: what the trainers do beyond the recipe.
         note: prints a sentence for the user on how the run trains.
 
     Returns:

@@ -17,10 +17,11 @@ from lf_longpo.plugin.check.settings_check import check_values
 from lf_longpo.plugin.encoding import check_template
 from lf_longpo.plugin.recipe import read_recipe
 from lf_longpo.plugin.train.console_output import diverted
+from lf_longpo.plugin.train.options import TrainOptions
 from lf_longpo.plugin.train.worker import FAILURE_FILE, Failure, log_of, run
 
 
-def train(recipe: str, overrides: Sequence[str], stock: bool, verbose: bool) -> int:
+def train(recipe: str, overrides: Sequence[str], options: TrainOptions, stock: bool, verbose: bool) -> int:
     """Trains and returns the exit code.
 
     The environment describes the machine with LLaMA-Factory's variables: NPROC_PER_NODE, NNODES, NODE_RANK,
@@ -29,6 +30,7 @@ def train(recipe: str, overrides: Sequence[str], stock: bool, verbose: bool) -> 
     Args:
         recipe: path of LLaMA-Factory's recipe.
         overrides: key=value; they replace settings of the recipe.
+        options: what the plugin's trainers do beyond the recipe.
         stock: whether plain LLaMA-Factory trains.
         verbose: whether LLaMA-Factory's output goes to the screen as well as to the log.
 
@@ -47,11 +49,11 @@ def train(recipe: str, overrides: Sequence[str], stock: bool, verbose: bool) -> 
             # Ray prints the actors' steps to this process's stdout.
             output.keep(log_of(settings), verbose or _on_ray())
             output.screen.note(f"the whole log: {log_of(settings)}")
-            failure = run(settings, output.screen)
+            failure = run(settings, options, output.screen)
     if stock:
         return _run_stock(recipe, overrides, settings)
     if many:
-        failure = _run_many(recipe, overrides, settings, verbose)
+        failure = _run_many(recipe, overrides, settings, options, verbose)
     if failure is None:
         return 0
     print(f"error: {failure.message}\nThe whole log: {log_of(settings)}", file=sys.stderr)
@@ -91,10 +93,12 @@ def _run_stock(recipe: str, overrides: Sequence[str], settings: Mapping[str, Any
     return _run([sys.executable, "-m", "llamafactory.cli", "train", recipe, *overrides, *deepspeed])
 
 
-def _run_many(recipe: str, overrides: Sequence[str], settings: Mapping[str, Any], verbose: bool) -> Failure | None:
+def _run_many(
+    recipe: str, overrides: Sequence[str], settings: Mapping[str, Any], options: TrainOptions, verbose: bool
+) -> Failure | None:
     from llamafactory.extras.misc import get_device_count
 
-    flags = ["--verbose"] if verbose else []
+    flags = ["--options", options.to_json(), *(["--verbose"] if verbose else [])]
     command = [*_torchrun(max(1, get_device_count())), recipe, *overrides, *flags]
     log = log_of(settings)
     log.parent.mkdir(parents=True, exist_ok=True)

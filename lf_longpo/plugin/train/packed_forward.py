@@ -1,20 +1,30 @@
-"""The forward pass that both trainers share: logits of a packed batch, only of the positions in the loss."""
+"""The forward pass that both trainers share: log-probabilities of the tokens in the loss of a packed batch."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from lf_longpo.plugin.train.attention import no_mask
+from lf_longpo.plugin.train.logps import token_logps, token_means
 
 
-def kept_logits(model: torch.nn.Module, batch: Mapping[str, Any]) -> torch.Tensor:
-    """Logits (K, V) of a batch of `packing.pack`, by a model after `attention.use_packed_attention`.
+class TokenValues(NamedTuple):
+    """Values of the K tokens in the loss, in the order of the batch's `targets`.
 
-    K is the number of positions in the loss, V the size of the vocabulary.
+    Attributes:
+        logps: (K,) log-probability of each token, with gradients.
+        means: (K,) mean logit over the vocabulary at the position that predicts the token, without gradients.
     """
-    return model(
+
+    logps: torch.Tensor
+    means: torch.Tensor
+
+
+def token_values(model: torch.nn.Module, batch: Mapping[str, Any]) -> TokenValues:
+    """One forward pass over a batch of `packing.pack`, by a model after `attention.use_packed_attention`."""
+    logits = model(
         input_ids=batch["input_ids"],
         position_ids=batch["position_ids"],
         attention_mask=no_mask(batch["input_ids"].device),
@@ -23,6 +33,7 @@ def kept_logits(model: torch.nn.Module, batch: Mapping[str, Any]) -> torch.Tenso
         use_cache=False,
         return_dict=True,
     ).logits[0]
+    return TokenValues(token_logps(logits, batch["targets"]), token_means(logits))
 
 
 @contextmanager

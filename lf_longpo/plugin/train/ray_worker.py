@@ -8,6 +8,7 @@ from llamafactory.train import tuner
 
 from lf_longpo.plugin.train.console_output import Screen
 from lf_longpo.plugin.train.install import prepare
+from lf_longpo.plugin.train.options import TrainOptions
 from lf_longpo.plugin.train.step_progress import StepProgress
 
 
@@ -17,6 +18,6 @@ class RayWorker(tuner.Worker):
     def _training_function(self, config: dict[str, Any]) -> None:
         # Ray forwards an actor's stdout to the process that started the run.
         screen = Screen(sys.stdout if os.environ.get("RANK", "0") == "0" else None)
-        prepared = prepare(config["args"], screen.note)
+        prepared = prepare(config["args"], TrainOptions(), screen.note)
         callbacks = [*config["callbacks"], prepared.guard, StepProgress(screen)]
         super()._training_function({**config, "args": prepared.settings, "callbacks": callbacks})

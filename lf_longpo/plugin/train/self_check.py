@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 from lf_longpo.errors import UserError
 from lf_longpo.plugin.compat import prepared_inputs
 from lf_longpo.plugin.train.logps import token_logps
-from lf_longpo.plugin.train.packed_forward import kept_logits, without_gradients
+from lf_longpo.plugin.train.packed_forward import token_values, without_gradients
 from lf_longpo.plugin.train.packing import IGNORE, pack
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class SelfCheck(TrainerCallback):
             branches = [branch for side in zip(*pieces, strict=True) for branch in side]
             expected = torch.cat([_alone(model, branch, device) for branch in branches])
             batch = prepared_inputs(trainer, pack(pieces))
-            found = token_logps(kept_logits(model, batch), batch["targets"])
+            found = token_values(model, batch).logps
         difference = (found - expected).abs().mean().item()
         tolerance = _TOLERANCE.get(next(trainer.model.parameters()).dtype, _HALF_TOLERANCE)
         if trainer.args.bf16 or trainer.args.fp16:

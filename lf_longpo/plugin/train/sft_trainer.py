@@ -6,8 +6,7 @@ import torch
 from llamafactory.train.sft.trainer import CustomSeq2SeqTrainer
 
 from lf_longpo.plugin.train.attention import use_packed_attention
-from lf_longpo.plugin.train.logps import token_logps
-from lf_longpo.plugin.train.packed_forward import kept_logits
+from lf_longpo.plugin.train.packed_forward import token_values
 from lf_longpo.plugin.train.packing import AnswerCollator
 from lf_longpo.plugin.train.self_check import SelfCheck
 from lf_longpo.plugin.train.tiling import tile_feed_forward
@@ -34,7 +33,7 @@ class PackedSFTTrainer(CustomSeq2SeqTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Cross-entropy of the responses' tokens, averaged as transformers' trainer does; a scalar."""
-        tokens = token_logps(kept_logits(model, inputs), inputs["targets"])
+        tokens = token_values(model, inputs).logps
         counted = num_items_in_batch if self.model_accepts_loss_kwargs else None
         loss = -tokens.sum() / (len(tokens) if counted is None else counted)
         if counted is not None and self.args.average_tokens_across_devices:

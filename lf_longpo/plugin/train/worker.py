@@ -14,6 +14,7 @@ from lf_longpo.errors import UserError, first_line
 from lf_longpo.plugin.compat import replace_loading_steps, use_ray_worker
 from lf_longpo.plugin.recipe import read_recipe
 from lf_longpo.plugin.train.console_output import Screen, diverted
+from lf_longpo.plugin.train.options import TrainOptions
 
 # Names the file to which a process under torchrun writes why it failed; `longpo train` reads it.
 FAILURE_FILE = "LONGPO_FAILURE_FILE"
@@ -31,7 +32,7 @@ def log_of(settings: Mapping[str, Any]) -> Path:
     return Path(settings.get("output_dir") or "trainer_output") / "train.log"  # transformers' own default
 
 
-def work(settings: Mapping[str, Any], screen: Screen) -> None:
+def work(settings: Mapping[str, Any], options: TrainOptions, screen: Screen) -> None:
     """Trains in this process.
 
     Raises:
@@ -49,17 +50,17 @@ def work(settings: Mapping[str, Any], screen: Screen) -> None:
     from lf_longpo.plugin.train.install import prepare
     from lf_longpo.plugin.train.step_progress import StepProgress
 
-    prepared = prepare(settings, screen.note)
+    prepared = prepare(settings, options, screen.note)
     _announce(screen.note)
     # DeepSpeed collects garbage about twelve times at its start, each time over all imported modules.
     gc.freeze()
     tuner.run_exp(prepared.settings, callbacks=[prepared.guard, StepProgress(screen)])
 
 
-def run(settings: Mapping[str, Any], screen: Screen) -> Failure | None:
+def run(settings: Mapping[str, Any], options: TrainOptions, screen: Screen) -> Failure | None:
     """Trains as `work`. A failure is printed in full, which goes to the log, and returned as one line."""
     try:
-        work(settings, screen)
+        work(settings, options, screen)
     except UserError as error:
         message = str(getattr(error, "cause", error))  # Ray wraps what an actor raised and adds its traceback
         print(f"error: {message}", file=sys.stderr)
@@ -102,12 +103,13 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("recipe")
     parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--options", type=TrainOptions.from_json, default=TrainOptions())
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_intermixed_args(arguments)
     settings = read_recipe(options.recipe, options.overrides)
     with diverted() as output:
         output.keep(log_of(settings), options.verbose)
-        failure = run(settings, output.screen)
+        failure = run(settings, options.options, output.screen)
     if failure is None:
         return 0
     if path := os.environ.get(FAILURE_FILE):

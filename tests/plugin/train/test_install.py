@@ -11,6 +11,7 @@ from test_train import history, recipe, stock_trainers  # noqa: F401  recipe is 
 from lf_longpo.errors import UserError
 from lf_longpo.plugin.train.console_output import Screen
 from lf_longpo.plugin.train.install import install, prepare
+from lf_longpo.plugin.train.options import TrainOptions
 from lf_longpo.plugin.train.trainer_choice import reason_for_other_workflow
 from lf_longpo.plugin.train.worker import Failure, run
 
@@ -37,7 +38,7 @@ def test_a_stock_trainer_without_a_reason_is_refused(recipe, tmp_path, hoisted):
     """Any process of a run: one, those of torchrun, and the actors of Ray get the same guard."""
     settings = recipe("glm4", max_steps=1, output_dir=str(tmp_path / "out"))
     with stock_trainers():
-        failure = run(settings, Screen(None))
+        failure = run(settings, TrainOptions(), Screen(None))
     assert failure is not None and failure.exit_code == 2
     assert failure.message.startswith("the trainer of longpo train is not in use with LLaMA-Factory 0.")
     assert failure.message.endswith("run `pip install llamafactory==0.9.5`, or train with longpo train --stock")
@@ -66,7 +67,7 @@ def test_a_refusal_in_a_ray_actor_is_one_line(monkeypatch):
         raise RayTaskError("train", "Traceback ...", UserError("the trainer is not in use")).as_instanceof_cause()
 
     monkeypatch.setattr(worker, "work", refuse)
-    assert run({}, Screen(None)) == Failure("the trainer is not in use", 2)
+    assert run({}, TrainOptions(), Screen(None)) == Failure("the trainer is not in use", 2)
 
 
 OTHERS = {
@@ -85,7 +86,7 @@ def test_a_workflow_without_our_trainers_is_reported(monkeypatch, settings, envi
     assert reason_for_other_workflow(settings) == reason
     notes = []
     with stock_trainers():
-        guard = prepare(settings | {"use_cpu": True}, notes.append).guard
+        guard = prepare(settings | {"use_cpu": True}, TrainOptions(), notes.append).guard
     assert guard.decided == (reason is not None)
     assert (f"plain LLaMA-Factory, since {reason}" in notes) == (reason is not None)
 
@@ -96,7 +97,7 @@ def test_installing_twice_is_the_same(recipe, tmp_path):  # noqa: F811
     once = history(settings, tmp_path / "once", packed=True)
     notes = []
     with stock_trainers():
-        install(notes.append)
+        install(TrainOptions(), notes.append)
         twice = history(settings, tmp_path / "twice", packed=True)
     assert notes == []  # the second installation's are printed
     losses = [[row["loss"] for row in rows if "loss" in row] for rows in (once, twice)]

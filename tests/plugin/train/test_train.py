@@ -76,9 +76,10 @@ def history(settings, folder, packed):
     from llamafactory.train.tuner import run_exp
 
     from lf_longpo.plugin.train.install import install
+    from lf_longpo.plugin.train.options import TrainOptions
 
     with stock_trainers():
-        run_exp(settings | {"output_dir": str(folder)}, callbacks=[install()] if packed else [])
+        run_exp(settings | {"output_dir": str(folder)}, callbacks=[install(TrainOptions())] if packed else [])
     return json.loads((folder / "trainer_state.json").read_text())["log_history"]
 
 

@@ -16,6 +16,7 @@ from test_train import history, other_model, recipe  # noqa: F401  recipe is the
 from lf_longpo.cli import main
 from lf_longpo.plugin.recipe import read_recipe
 from lf_longpo.plugin.train.console_output import Screen
+from lf_longpo.plugin.train.options import TrainOptions
 from lf_longpo.plugin.train.worker import work
 
 SPEED = ("runtime", "per_second", "flos")
@@ -145,7 +146,7 @@ def test_two_ray_actors_are_the_same_as_one_process(recipe, tmp_path, monkeypatc
     try:
         path = tmp_path / "recipe.yaml"
         path.write_text(yaml.safe_dump(settings | {"output_dir": str(tmp_path / "out"), "master_addr": node}))
-        work(read_recipe(path, ["ray_num_workers=2"]), Screen(None))
+        work(read_recipe(path, ["ray_num_workers=2"]), TrainOptions(), Screen(None))
     finally:
         ray.shutdown()
     assert len(list((tmp_path / "out/reference_logps").iterdir())) > 0  # LLaMA-Factory's own trainer keeps none

@@ -7,6 +7,7 @@ from test_train import recipe, stock_trainers  # noqa: F401  recipe is a fixture
 from lf_longpo.plugin.check.findings import Findings
 from lf_longpo.plugin.check.recipe_check import PACKED, check
 from lf_longpo.plugin.check.settings_check import check_values
+from lf_longpo.plugin.train.options import TrainOptions
 
 EVALUATED = {"val_size": 4, "eval_strategy": "steps", "eval_steps": 2}
 SFT = {"stage": "sft", "pref_ftx": None}
@@ -54,7 +55,7 @@ def reason_in_training(settings):
 
     with stock_trainers() as patch:
         patch.setattr(install, "reason_for_stock", stop)
-        install.install()
+        install.install(TrainOptions())
         with pytest.raises(Stopped):
             run_exp(dict(settings))
     return reasons[0]

@@ -1,0 +1,19 @@
+"""What a user asks `longpo train` for beyond the recipe, which stays one that LLaMA-Factory takes."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Self
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Options of `longpo train`; the defaults train as the recipe alone says."""
+
+    def to_json(self) -> str:
+        """As one line, for the processes that torchrun starts."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, line: str) -> Self:
+        """The options that `to_json` wrote."""
+        return cls(**json.loads(line))
