@@ -205,7 +205,7 @@ def test_columns_that_differ_are_shown_sorted_and_filtered(tmp_path):
         heads = re.findall(
             r'<a href="/\?([^"]*)">(\w[\w ]*)', re.search(r"<thead>.*?</thead>", page.text, re.DOTALL)[0]
         )
-        assert ("sort=ratio_up", "length ratio ") in heads and ("sort=gap_down", "reward gap") in heads
+        assert ("sort=ratio_up", "length ratio") in heads and ("sort=gap_down", "reward gap") in heads
         assert {"cut", "thinking", "language", "source"} <= {label for _, label in heads}
         assert re.findall(r'<th[^>]* aria-sort="(\w+)"', page.text) == ["descending"]
         for query, numbers in {

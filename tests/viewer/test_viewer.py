@@ -301,7 +301,7 @@ def judged_as_in_the_run(client, run):
     differences = {number: chosen - rejected for number, (chosen, rejected) in enumerate(both, 1)}
     page = client.get("/?sort=helpfulness_down")
     assert found(page) == sorted(differences, key=lambda number: (-differences[number], number))
-    assert "<td>{:.1f} / {:.1f}</td>".format(*both[0]) in page.text
+    assert "<td>{:.1f}&nbsp;/&nbsp;{:.1f}</td>".format(*both[0]) in page.text
     most = max(differences.values())
     page = client.get(f"/?dimension=helpfulness&least_score={most}")
     assert found(page) == [number for number in differences if differences[number] == most]
@@ -326,7 +326,9 @@ BROWSER = shutil.which("chromium") and shutil.which("chromedriver")
 @pytest.mark.skipif(not BROWSER, reason="no Chromium with its driver here")
 def test_a_pair_is_found_read_and_rejected_in_a_browser(tmp_path, key):
     from selenium import webdriver
+    from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
 
     run = make_run(tmp_path)
     # A hostile response among them.
@@ -358,7 +360,13 @@ def test_a_pair_is_found_read_and_rejected_in_a_browser(tmp_path, key):
                 assert browser.find_element(By.CSS_SELECTOR, ".chosen pre").text == rows[0]["chosen"].strip()
                 assert browser.find_elements(By.CSS_SELECTOR, "pre.context .on.chosen")
                 browser.find_element(By.CSS_SELECTOR, "button[value=reject]").click()
-                assert "rejected" in browser.find_element(By.CSS_SELECTOR, "form.decision strong").text
+                # It was the only pair of the list. The rest is done with keys.
+                assert browser.find_element(By.TAG_NAME, "h1").text == "End of the list"
+                for key, state in (("u", "undecided"), ("c", "undecided"), ("rather bad", "undecided")):
+                    ActionChains(browser).send_keys(key).perform()
+                    assert browser.find_element(By.CSS_SELECTOR, "form.decision strong").text == state
+                ActionChains(browser).send_keys(Keys.ESCAPE).send_keys("r").perform()
+                assert browser.find_element(By.TAG_NAME, "h1").text == "End of the list"
                 browser.get(f"{address}pair/2")
                 assert (
                     browser.title != "taken"
@@ -366,6 +374,7 @@ def test_a_pair_is_found_read_and_rejected_in_a_browser(tmp_path, key):
                 )
                 browser.get(f"{address}?state=reject")
                 assert len(browser.find_elements(By.CSS_SELECTOR, "td.question a")) == 1
+                assert "rather bad" in browser.find_element(By.CSS_SELECTOR, "table.pairs").text
             finally:
                 browser.quit()
         finally:

@@ -23,6 +23,6 @@
   addEventListener("pageshow", (event) => {
     leaving = false;
     if (event.persisted && !changed()) location.reload(); // a page from the browser's memory may show an old state
+    document.getElementById(location.hash.slice(1))?.querySelector("a")?.focus(); // the pair that the list returns to
   });
-  document.getElementById(location.hash.slice(1))?.querySelector("a")?.focus(); // the pair that the list returns to
 })();
