@@ -361,12 +361,14 @@ def test_a_pair_is_found_read_and_rejected_in_a_browser(tmp_path, key):
                 assert browser.find_elements(By.CSS_SELECTOR, "pre.context .on.chosen")
                 browser.find_element(By.CSS_SELECTOR, "button[value=reject]").click()
                 # It was the only pair of the list. The rest is done with keys.
+                assert browser.find_element(By.CSS_SELECTOR, ".banner span").text == "Pair 1 rejected."
                 assert browser.find_element(By.TAG_NAME, "h1").text == "End of the list"
-                for key, state in (("u", "undecided"), ("c", "undecided"), ("rather bad", "undecided")):
-                    ActionChains(browser).send_keys(key).perform()
-                    assert browser.find_element(By.CSS_SELECTOR, "form.decision strong").text == state
-                ActionChains(browser).send_keys(Keys.ESCAPE).send_keys("r").perform()
-                assert browser.find_element(By.TAG_NAME, "h1").text == "End of the list"
+                ActionChains(browser).send_keys("u").perform()
+                assert browser.find_element(By.CSS_SELECTOR, "form.decision strong").text == "undecided"
+                ActionChains(browser).send_keys("c").perform()
+                browser.find_element(By.NAME, "comment").send_keys("rather bad", Keys.ESCAPE)
+                ActionChains(browser).send_keys("r").perform()
+                assert browser.find_element(By.CSS_SELECTOR, ".banner span").text == "Pair 1 rejected."
                 browser.get(f"{address}pair/2")
                 assert (
                     browser.title != "taken"
