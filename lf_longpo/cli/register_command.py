@@ -93,11 +93,13 @@ def print_reviewed(path: Path, decisions: Mapping[str, int]) -> None:
     """Prints the file of reviewed pairs and how many pairs have each decision."""
     from lf_longpo.cli.run_output import stdout_console
 
-    kept = decisions["accept"] + decisions["edit"] + decisions["undecided"]
+    kept = sum(decisions[name] for name in ("accept", "edit", "undecided", "choose"))
     line = (
         f"{kept} pairs -> {path}: {decisions['accept']} accepted, {decisions['edit']} edited, "
         f"{decisions['undecided']} undecided; {decisions['reject']} rejected pairs were removed"
     )
+    if decisions["choose"]:
+        line += f"; {decisions['choose']} were chosen from questions without a pair"
     if decisions["gone"]:
         line += f"; {decisions['gone']} decisions are about pairs that no longer exist"
     stdout_console().print(line, markup=False)

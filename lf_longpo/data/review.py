@@ -16,12 +16,16 @@ from lf_longpo.files.faults import Faults, parsed
 from lf_longpo.files.journal import Journal, Row, read_rows
 from lf_longpo.files.tables import places_and_rows
 
-Verdict = Literal["accept", "reject", "edit"]
+Verdict = Literal["accept", "reject", "edit", "choose"]
+"""`choose`: a pair of a question without one, see `data.choices`."""
 
 SIDES = "chosen", "rejected"
 PAIR = ("prompt", *SIDES)
 """The columns of a pair, by LLaMA-Factory's names."""
+ORIGIN = tuple(f"{side}_{name}" for side in SIDES for name in ("reward", "index", "thought"))
+"""The columns with the origin of a pair's responses; only a decision `choose` has thoughts of their own."""
 _FIELDS = ("digest", "decision")
+_WITH_TEXTS = ("edit", "choose")
 
 
 class Decision(NamedTuple):
@@ -30,6 +34,8 @@ class Decision(NamedTuple):
     verdict: Verdict
     chosen: str | None = None
     rejected: str | None = None
+    origin: Mapping[str, Any] | None = None
+    """Where texts come from other responses of a run: the pair's columns `ORIGIN` with other values."""
 
 
 def pair_digest(row: Row, columns: Mapping[str, str]) -> str:
@@ -59,8 +65,18 @@ class Reviews:
         return self._decisions.get(digest)
 
     def all(self) -> dict[str, Decision]:
-        """The current decisions, by the pair's digest."""
-        return {digest: decision for digest, decision in self._decisions.items() if decision}
+        """The current decisions about pairs, by the pair's digest."""
+        decisions = self._decisions.items()
+        return {digest: decision for digest, decision in decisions if decision and decision.verdict != "choose"}
+
+    def choices(self) -> dict[str, Decision]:
+        """The pairs that were chosen from the responses of questions without a pair, by `choices.choice_key`."""
+        made = ((key, decision) for key, decision in self._decisions.items() if decision)
+        return {
+            key: decision
+            for key, decision in made
+            if decision.verdict == "choose" and None not in (decision.chosen, decision.rejected)
+        }
 
     def decide(self, digest: str, id: str, decision: Decision | None) -> None:
         """Records a decision.
@@ -77,8 +93,8 @@ class Reviews:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._journal = Journal(self.path, _FIELDS, _key)
         row: Row = {"digest": digest, "id": id, "decision": decision.verdict if decision else "undecided"}
-        if decision and decision.verdict == "edit":
-            row |= {"chosen": decision.chosen, "rejected": decision.rejected}
+        if decision and decision.verdict in _WITH_TEXTS:
+            row |= {"chosen": decision.chosen, "rejected": decision.rejected} | dict(decision.origin or {})
         self._journal.append(row)
         self._decisions[digest] = decision
 
@@ -128,7 +144,7 @@ def reviewed_rows(
         UserError: there are no decisions, all pairs were rejected, or the data set cannot be read.
     """
     decisions = reviews.all()
-    if not decisions:
+    if not (decisions or reviews.choices()):
         raise UserError(f"{reviews.path} holds no decisions; review the pairs with longpo view first")
     seen, kept = set[str](), 0
     for location, row in placed_pairs(dataset, columns, faults):
@@ -141,10 +157,11 @@ def reviewed_rows(
         if decision and decision.verdict == "edit":
             for side, text in (("chosen", decision.chosen), ("rejected", decision.rejected)):
                 row[columns[side]] = _with_text(row[columns[side]], text)
+            row |= decision.origin or {}
         kept += 1
         yield location, row
     counts["gone"] = len(decisions.keys() - seen)
-    if not (kept or faults):
+    if not (kept or faults or reviews.choices()):
         raise UserError(f"all pairs of {dataset} are rejected, so nothing was written; accept some with longpo view")
 
 
@@ -174,7 +191,8 @@ def _with_text(value: Any, text: str | None) -> Any:
 def _decision(row: Row) -> Decision | None:
     if row["decision"] not in get_args(Verdict):
         return None
-    return Decision(row["decision"], row.get("chosen"), row.get("rejected"))
+    origin = {name: row[name] for name in ORIGIN if name in row}
+    return Decision(row["decision"], row.get("chosen"), row.get("rejected"), origin or None)
 
 
 def _key(row: Row) -> str | None:

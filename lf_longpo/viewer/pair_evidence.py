@@ -2,24 +2,20 @@
 compared the statements with (LongReward)."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache
 from itertools import accumulate, pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from lf_longpo.config import LongMabGenerateConfig, LongRewardGenerateConfig
-from lf_longpo.data.questions import question_id, question_of, read_questions
-from lf_longpo.data.records import Rollout, names
 from lf_longpo.data.review import SIDES
 from lf_longpo.errors import UserError, first_line
-from lf_longpo.files.journal import Row, RowsById
-from lf_longpo.longmab.rollout_files import ROLLOUTS
-from lf_longpo.longreward.response_files import SCORES
+from lf_longpo.files.journal import Row
 from lf_longpo.longreward.scorer import DIMENSIONS
 from lf_longpo.models.tokenizer_file import load_tokenizer_file
 from lf_longpo.run_folder.contents import RunFolder
+from lf_longpo.run_folder.question_records import QuestionRecords
 from lf_longpo.text.chunking import chunk_spans, chunk_tokens
 
 if TYPE_CHECKING:
@@ -75,134 +71,116 @@ class PairEvidence:
 
 
 class EvidenceReader:
-    """Finds the evidence of a run's pairs. A thread indexes the run's files, starting at once.
+    """Finds the evidence of a run's pairs.
 
     Args:
-        run: the run.
+        records: the run's, started.
     """
 
-    def __init__(self, run: RunFolder) -> None:
-        self._method = (_LongMab if run.config.method == "longmab" else _LongReward)(run)
+    def __init__(self, records: QuestionRecords) -> None:
+        self._records = records
+        self._method = (_LongMab if records.run.config.method == "longmab" else _LongReward)(records)
         self._lock = threading.Lock()
-        self._read = threading.Event()
-        threading.Thread(target=self._read_all, daemon=True).start()
 
     def of(self, pair: Row) -> PairEvidence | None:
-        """The evidence of one pair; None while the run's files are still being indexed."""
-        if not self._read.wait(_PATIENCE):
+        """The evidence of one pair; None while the run's files are still being read."""
+        if not self._records.wait(_PATIENCE):
             return None
+        self._records.read_on()
         with self._lock:
             return self._method.of(pair)
 
-    def _read_all(self) -> None:
-        try:
-            self._method.of({"id": "", "prompt": "", "chosen_index": 0, "rejected_index": 0})
-        finally:
-            self._read.set()
 
-
-class _Contexts:
-    """The contexts of a run's questions, from the run's input."""
-
-    def __init__(self, run: RunFolder) -> None:
-        self._source = run.questions
-
-    def of(self, pair: Row) -> str | None:
-        """The context of a pair's question; None if the question is no longer in the input, or has changed."""
-        try:
-            context = self._of_question(pair["id"])
-        except UserError:
-            return None
-        # A prompt contains the beginning of its context: only the middle is cut.
-        return context if context is not None and context[:_BEGINNING] in pair["prompt"] else None
-
-    def _of_question(self, id: str) -> str | None:
-        if self._rows is not None:
-            rows = self._rows.rows(id)
-            return question_of(rows[-1], self._source.name, False).context if rows else None
-        return next((question.context for question in read_questions(self._source) if question.id == id), None)
-
-    @cached_property
-    def _rows(self) -> RowsById | None:
-        """The questions by id; None for other formats than .jsonl, which cannot be read from an offset."""
-        path = Path(self._source.name)
-        return RowsById(path, (), question_id) if path.suffix == ".jsonl" else None
+def _context_of(pair: Row, records: QuestionRecords) -> str | None:
+    """The context of a pair's question; None if the question is no longer in the input, or has changed."""
+    try:
+        question = records.question(pair["id"])
+    except UserError:
+        return None
+    # A prompt contains the beginning of its context: only the middle is cut.
+    return question.context if question and question.context[:_BEGINNING] in pair["prompt"] else None
 
 
 class _LongMab:
     """The evidence of LongMab-PO pairs: the chunks in the prompts of both rollouts."""
 
-    def __init__(self, run: RunFolder) -> None:
-        self._run = run
-        self._contexts = _Contexts(run)
-
-    @cached_property
-    def _rollouts(self) -> RowsById:
-        return RowsById(self._run.path / ROLLOUTS, names(Rollout))
+    def __init__(self, records: QuestionRecords) -> None:
+        self._records = records
 
     def of(self, pair: Row) -> PairEvidence:
-        evidence = PairEvidence(self._contexts.of(pair))
-        self._rollouts.read_on()
-        rollouts = {row["round"]: row for row in self._rollouts.rows(pair["id"])}
+        evidence = PairEvidence(_context_of(pair, self._records))
+        rollouts = {rollout.index: rollout for rollout in self._records.responses(pair["id"])}
         rollout_of = {side: rollouts[pair[f"{side}_index"]] for side in SIDES if pair[f"{side}_index"] in rollouts}
         for side, rollout in rollout_of.items():
-            chunks = ", ".join(str(arm + 1) for arm in rollout["arms"])
-            evidence.notes[side] = f"round {rollout['round'] + 1}, prompt with chunks {chunks}"
+            chunks = ", ".join(str(arm + 1) for arm in rollout.arms)
+            evidence.notes[side] = f"round {rollout.index + 1}, prompt with chunks {chunks}"
         if evidence.context is None or not rollout_of:
             return evidence
         try:
-            spans = self._spans(evidence.context, len(next(iter(rollout_of.values()))["values"]))
+            spans = chunks_of_run(self._records.run, evidence.context, next(iter(rollout_of.values())).chunks)
         except UserError as error:
             evidence.unmarked = first_line(error)
             return evidence
-        for arm in sorted({arm for rollout in rollout_of.values() for arm in rollout["arms"]}):
-            sides = tuple(side for side, rollout in rollout_of.items() if arm in rollout["arms"])
+        for arm in sorted({arm for rollout in rollout_of.values() for arm in rollout.arms}):
+            sides = tuple(side for side, rollout in rollout_of.items() if arm in rollout.arms)
             start, end = spans[arm]
             evidence.spans.append(Span(start, end, sides, f"chunk {arm + 1}"))
         return evidence
 
-    def _spans(self, context: str, chunks: int) -> list[tuple[int, int]]:
-        """The start and end of each chunk in the context.
 
-        Args:
-            context: of the question.
-            chunks: the number of its chunks in the run.
+def chunks_of_run(run: RunFolder, context: str, chunks: int) -> list[tuple[int, int]]:
+    """The start and end of each chunk in the context of a LongMab-PO question.
 
-        Raises:
-            UserError: the tokenizer cannot be loaded here, or cuts the context in another way than in the run.
-        """
-        assert isinstance(self._run.config, LongMabGenerateConfig)
-        sizes = self._run.config.longmab.chunk_size, self._run.config.longmab.chunk_overlap
-        # The file alone first: transformers needs a gigabyte. A few models cut text in another way than their file.
-        for tokenizer in (_of_file(self._run), self._run.tokenizer):
-            if (loaded := tokenizer()) is not None and len(spans := chunk_spans(context, loaded, *sizes)) == chunks:
-                return spans
-        raise UserError("the tokenizer cuts the context into another number of chunks than it did in the run")
+    Args:
+        run: the run.
+        context: of the question.
+        chunks: the number of its chunks in the run.
+
+    Raises:
+        UserError: the tokenizer cannot be loaded here, or cuts the context in another way than in the run.
+    """
+    assert isinstance(run.config, LongMabGenerateConfig)
+    sizes = run.config.longmab.chunk_size, run.config.longmab.chunk_overlap
+    # The file alone first: transformers needs a gigabyte. A few models cut text in another way than their file.
+    for tokenizer in (_of_file(run), run.tokenizer):
+        if (loaded := tokenizer()) is not None and len(spans := chunk_spans(context, loaded, *sizes)) == chunks:
+            return spans
+    raise UserError("the tokenizer cuts the context into another number of chunks than it did in the run")
+
+
+def dimension_scores(details: Mapping[str, Any]) -> list[DimensionScore]:
+    """The judge's scores and analyses; published files lack some or all of them.
+
+    Args:
+        details: of a scored response, by dimension.
+    """
+    of_dimension = {name: details[name] for name in DIMENSIONS if isinstance(details.get(name), dict)}
+    return [DimensionScore(name, row["score"], row.get("analysis") or "") for name, row in of_dimension.items()]
+
+
+def statement_rows(details: Mapping[str, Any]) -> list[Row]:
+    """The statements of a scored response as the judge has checked them; empty if there are none."""
+    faithfulness = details.get("faithfulness")
+    return (faithfulness.get("details") or []) if isinstance(faithfulness, dict) else []
 
 
 class _LongReward:
     """The evidence of LongReward pairs: scores, analyses, and the passages of both responses' statements."""
 
-    def __init__(self, run: RunFolder) -> None:
-        self._run = run
-        self._contexts = _Contexts(run)
-
-    @cached_property
-    def _scores(self) -> RowsById:
-        return RowsById(self._run.path / SCORES, ("idx", "scores"), lambda row: _ending(str(row["idx"])))
+    def __init__(self, records: QuestionRecords) -> None:
+        self._records = records
+        self._run = records.run
 
     def of(self, pair: Row) -> PairEvidence:
-        evidence = PairEvidence(self._contexts.of(pair))
-        self._scores.read_on()
+        evidence = PairEvidence(_context_of(pair, self._records))
+        details_of = {response.index: response.details for response in self._records.responses(pair["id"])}
         find = self._passage_finder(evidence.context or "")
         sides_of: dict[tuple[int, int], list[str]] = {}
         checked: dict[str, list[tuple[Row, list[tuple[int, int]]]]] = {}
         for side in SIDES:
-            details = self._details(f"{pair['id']}-{pair[f'{side}_index']}")
-            evidence.scores[side] = [
-                DimensionScore(name, details[name]["score"], details[name].get("analysis") or "") for name in details
-            ]
-            for statement in details.get("faithfulness", {}).get("details") or []:
+            details = details_of.get(pair[f"{side}_index"], {})
+            evidence.scores[side] = dimension_scores(details)
+            for statement in statement_rows(details):
                 found = [find(passage["c_idx"], passage["content"]) for passage in statement.get("evidences") or []]
                 spans = [span for span in found if span is not None]
                 for span in spans:
@@ -219,12 +197,6 @@ class _LongReward:
             for side, statements in checked.items()
         }
         return evidence
-
-    def _details(self, idx: str) -> dict[str, Row]:
-        """The judge's details by dimension; published files may lack some or all of them."""
-        rows = [row for row in self._scores.rows(_ending(idx)) if f"-{row['idx']}".endswith(f"-{idx}")]
-        details = (rows[-1].get("details") or {}) if rows else {}
-        return {name: details[name] for name in DIMENSIONS if isinstance(details.get(name), dict)}
 
     def _passage_finder(self, context: str) -> Callable[[int, str], tuple[int, int] | None]:
         """Returns a function from a passage's number and text to its start and end in the context."""
@@ -256,8 +228,3 @@ class _LongReward:
 def _of_file(run: RunFolder) -> "Callable[[], PreTrainedTokenizerBase | None]":
     """Returns a function that loads the run's tokenizer from its file; None if it has none."""
     return lambda: cast("PreTrainedTokenizerBase | None", load_tokenizer_file(run.tokenizer_name))
-
-
-def _ending(idx: str) -> str:
-    """The last two parts of a response's idx; a published idx has one more part before them."""
-    return "-".join(idx.rsplit("-", 2)[-2:])
