@@ -21,6 +21,7 @@ from lf_longpo.files.cache_folder import cache_folder
 from lf_longpo.files.journal import Row, row_of_line, rows_with_offsets
 from lf_longpo.run_folder.pair_sets import PairSet, prompt_parts
 from lf_longpo.text.differences import whole_letters
+from lf_longpo.viewer.pair_filter import SORTS, PairFilter
 
 # The number of rows per commit; rows are visible after their commit.
 _BATCH = 100
@@ -32,17 +33,6 @@ _LAYOUT = 3
 _PATIENCE = 1.0
 # Seconds after its last change until an index is removed.
 _KEPT = 14 * 24 * 3600
-
-SORTS = {
-    "number": ("order of the file", "byte_offset"),
-    "gap_down": ("largest reward gap", "gap DESC, number"),
-    "gap_up": ("smallest reward gap", "gap, number"),
-    "longer": ("chosen longer than rejected", "chosen_characters - rejected_characters DESC, number"),
-    "shorter": ("chosen shorter than rejected", "chosen_characters - rejected_characters, number"),
-    "prompt_down": ("longest prompt", "prompt_characters DESC, number"),
-}
-"""The orders of a list: label and SQL."""
-STATES = ("all", "undecided", "accept", "reject", "edit")
 
 
 class PairLine(NamedTuple):
@@ -62,19 +52,6 @@ class PairLine(NamedTuple):
     rejected_characters: int
     prompt_characters: int
     decision: str | None
-
-
-class PairFilter(NamedTuple):
-    """The pairs that a list shows, and their order."""
-
-    text: str = ""
-    """Text in the id, the question or a response."""
-    state: str = "all"
-    """One of `STATES`."""
-    least_gap: float | None = None
-    most_gap: float | None = None
-    sort: str = "number"
-    """One of `SORTS`."""
 
 
 class PairIndex:
@@ -152,7 +129,7 @@ class PairIndex:
 
     def numbers(self, pair_filter: PairFilter) -> list[int]:
         """The numbers of the pairs that pass a pair_filter, in its order."""
-        conditions, values = _conditions(pair_filter)
+        conditions, values = pair_filter.conditions()
         with self._open() as db:
             rows = db.execute(
                 "SELECT number FROM pairs LEFT JOIN decisions USING (digest)"
@@ -303,19 +280,3 @@ def question_text(row: Row, columns: dict[str, str]) -> str:
             if text.strip():
                 return text
     return text_of(row[columns["prompt"]])[-_QUESTION:]
-
-
-def _conditions(pair_filter: PairFilter) -> tuple[str, list[Any]]:
-    conditions, values = ["1"], list[Any]()
-    if pair_filter.text:
-        escaped = pair_filter.text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
-        conditions.append(r"searched LIKE ? ESCAPE '\'")
-        values.append(f"%{escaped}%")
-    if pair_filter.state != "all":
-        conditions.append("COALESCE(decision, 'undecided') = ?")
-        values.append(pair_filter.state)
-    for value, comparison in ((pair_filter.least_gap, ">="), (pair_filter.most_gap, "<=")):
-        if value is not None:
-            conditions.append(f"gap {comparison} ?")
-            values.append(value)
-    return " AND ".join(conditions), values
