@@ -79,6 +79,19 @@ def replaced_side(
     return Decision("edit", now["chosen"], now["rejected"], changed or None)
 
 
+def kept_origin(texts: Sequence[str], originals: Sequence[str], earlier: Decision | None) -> Mapping[str, Any] | None:
+    """The origin of a pair's texts after another edit: a side that has its original text again has its own origin.
+
+    Args:
+        texts: chosen and rejected after the edit.
+        originals: those of the data set.
+        earlier: the decision before.
+    """
+    edited = {side for side, text, original in zip(SIDES, texts, originals, strict=True) if text != original}
+    origin = (earlier.origin or {}) if earlier and earlier.verdict == "edit" else {}
+    return {name: value for name, value in origin.items() if name.split("_")[0] in edited} or None
+
+
 def _origin(side: str, response: ScoredResponse) -> dict[str, Any]:
     return {f"{side}_reward": response.reward, f"{side}_index": response.index}
 

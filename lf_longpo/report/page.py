@@ -22,9 +22,11 @@ from lf_longpo.report.longmab_section import longmab_sections, rollout_notes
 from lf_longpo.report.longreward_section import longreward_sections, score_notes
 from lf_longpo.report.next_step import next_step
 from lf_longpo.report.pair_section import PairSize, ResponseNotes, extremes, length_counts, pair_section, pair_sizes
+from lf_longpo.report.question_section import question_sections
 from lf_longpo.report.section import Rewards, Section
 from lf_longpo.report.training_section import score_section, training_sections
 from lf_longpo.run_folder.contents import RunFolder, read_stages
+from lf_longpo.run_folder.question_records import QuestionRecords
 from lf_longpo.text.differences import visible
 
 if TYPE_CHECKING:
@@ -102,7 +104,8 @@ def _page_of(run: RunFolder, results: list[Section]) -> str:
     found = method.sections(run)
     causes = _causes(run)
     rewards = next((section.rewards for section in found if section.rewards), Rewards())
-    sections = [*found, pair_section(run, pairs), *results, _calls(run), _failures(causes)]
+    questions = question_sections(QuestionRecords(run))
+    sections = [*found, pair_section(run, pairs), *questions, *results, _calls(run), _failures(causes)]
     return (
         templates(TEMPLATES)
         .get_template("report.html")

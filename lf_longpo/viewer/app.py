@@ -19,6 +19,7 @@ from lf_longpo.viewer.decision_pages import DecisionPages
 from lf_longpo.viewer.index import PairIndex
 from lf_longpo.viewer.list_pages import ListPages
 from lf_longpo.viewer.pair_pages import PairPages
+from lf_longpo.viewer.question_pages import QuestionPages
 from lf_longpo.viewer.site import HEADERS, Site
 
 
@@ -70,4 +71,11 @@ def make_app(pairs: PairSet, index: PairIndex, reviews: Reviews, hosts: Collecti
         Route("/pair/{number:int}", DecisionPages(site, pair_pages).decide, methods=["POST"]),
         Route("/report", report_page),
     ]
+    if site.records:
+        question_pages = QuestionPages(site, site.records)
+        routes += [
+            Route("/questions", question_pages.list_page),
+            Route("/question", question_pages.question_page),
+            Route("/question", question_pages.choose, methods=["POST"]),
+        ]
     return Starlette(routes=routes, middleware=middleware)

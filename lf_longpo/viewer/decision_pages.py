@@ -8,6 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from lf_longpo.data.choices import kept_origin
 from lf_longpo.data.review import SIDES, Decision, Verdict, response_of
 from lf_longpo.text.differences import whole_letters
 from lf_longpo.viewer.pair_filter import PairFilter
@@ -48,7 +49,8 @@ class DecisionPages:
                 original if text == _as_sent(original) else text
                 for text, original in zip(texts, originals, strict=True)
             ]
-            decision = Decision("accept") if texts == originals else Decision("edit", *texts)
+            origin = kept_origin(texts, originals, site.reviews.of(line.digest))
+            decision = Decision("accept") if texts == originals else Decision("edit", *texts, origin)
         elif verdict in VERDICTS:
             decision = Decision(cast(Verdict, verdict))
         elif verdict == "undecided":

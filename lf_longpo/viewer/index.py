@@ -150,6 +150,12 @@ class PairIndex:
             found = {line.number: line for line in map(PairLine._make, rows)}
         return [found[number] for number in numbers if number in found]
 
+    def number_of(self, id: str) -> int | None:
+        """The number of the pair with this id; None if there is none, or it is not read yet."""
+        with self._open() as db:
+            found = db.execute("SELECT MAX(number) FROM pairs WHERE id = ?", (whole_letters(id),)).fetchone()
+        return found[0] if found else None
+
     def row(self, line: PairLine) -> Row | None:
         """The pair of a line; None if the file has changed since it was indexed."""
         if not self._pair_set.path.is_file():

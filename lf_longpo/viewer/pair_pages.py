@@ -1,6 +1,7 @@
 """The page of one pair: its responses, its evidence, its context and its prompt."""
 
 from typing import Any
+from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -29,7 +30,7 @@ class PairPages:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._evidence = EvidenceReader(site.pairs.run) if site.pairs.run else None
+        self._evidence = EvidenceReader(site.records) if site.records else None
 
     def pair_page(self, request: Request) -> Response:
         """One pair with its evidence, its context and its prompt."""
@@ -42,6 +43,7 @@ class PairPages:
         site.index.refresh()
         pair_filter, columns = PairFilter.of(request.query_params), site.pairs.columns
         decision = site.reviews.of(line.digest)
+        row = row | dict((decision and decision.origin) or {})
         found = self._evidence.of(row) if self._evidence else None
         evidence = found or PairEvidence()
         prompt = prompt_parts(row, columns)
@@ -63,6 +65,7 @@ class PairPages:
             prompt_characters=sum(len(part.text) for part in prompt),
             decision=decision.verdict if decision else "undecided",
             fault=fault,
+            question_query=urlencode({"id": line.id}),
             query=pair_filter.query,
             previous=numbers[at - 1] if at > 0 else None,
             following=numbers[at + 1] if 0 <= at < len(numbers) - 1 else None,
@@ -82,7 +85,7 @@ class PairPages:
         return [
             {
                 "name": side,
-                "reward": getattr(line, f"{side}_reward"),
+                "reward": None if line.gap is None else row[f"{side}_reward"],
                 "characters": len(text),
                 "thought": visible(reply.thought, _RESPONSE),
                 "pieces": own_pieces,

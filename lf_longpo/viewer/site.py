@@ -11,6 +11,7 @@ from lf_longpo.data.review import Reviews
 from lf_longpo.files.journal import Row
 from lf_longpo.report.page import STYLE, templates
 from lf_longpo.run_folder.pair_sets import PairSet
+from lf_longpo.run_folder.question_records import QuestionRecords
 from lf_longpo.viewer.index import PairIndex, PairLine
 from lf_longpo.viewer.pair_filter import SORTS
 
@@ -40,9 +41,14 @@ class Site:
         self.pairs = pairs
         self.index = index
         self.reviews = reviews
+        self.records = QuestionRecords(pairs.run) if pairs.run else None
+        """The questions of the run; None if the run is unknown."""
+        if self.records:
+            self.records.start()
         environment = templates(_TEMPLATES)
         style = STYLE.read_text(encoding="utf-8") + (_TEMPLATES / "viewer.css").read_text(encoding="utf-8")
         environment.globals |= {"style": style, "name": pairs.name, "verdicts": VERDICTS, "sorts": SORTS}
+        environment.globals["has_questions"] = self.records is not None
         self._templates = environment
 
     def page(self, template: str, **values: Any) -> Response:
