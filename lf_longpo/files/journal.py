@@ -6,6 +6,7 @@ If a kill cuts off a journal's last line, that line's work is done again; it is 
 import json
 import os
 import tempfile
+from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -165,7 +166,7 @@ class RowsById:
         self._fields = fields
         self._key = key
         self._seen = seen
-        self._offsets: dict[str, list[int]] = {}
+        self._offsets: dict[str, array[int]] = {}
         self._last = -1
         self._size = 0
         self.read_on()
@@ -182,7 +183,7 @@ class RowsById:
                     continue
                 self._last = begin + offset
                 if (id := self._key(row)) is not None:
-                    self._offsets.setdefault(id, []).append(self._last)
+                    self._offsets.setdefault(id, array("q")).append(self._last)
                     self._seen(id, row)
 
     def rows(self, id: str) -> list[Row]:

@@ -23,11 +23,13 @@ def question_sections(records: QuestionRecords) -> list[Section]:
     records.read_on()
     counts: Counter[QuestionState] = Counter()
     reasons: dict[QuestionState, Counter[str]] = {}
+    examples: dict[str, str] = {}  # by cause
     first: dict[QuestionState, list[QuestionLine]] = {}
     for line in records.lines():
         counts[line.state] += 1
         if line.state in _COUNTED:
-            reasons.setdefault(line.state, Counter())[cause_of(line.reason)] += 1
+            example = examples.setdefault(cause_of(line.reason), line.reason)
+            reasons.setdefault(line.state, Counter())[example] += 1
         if len(listed := first.setdefault(line.state, [])) < _SHOWN:
             listed.append(line)
     return [_states(records, counts, reasons, first), _table(records, counts, first)]
@@ -48,7 +50,7 @@ def _states(
     section.columns = ["state", "questions", "reasons"]
     for state in filter(counts.get, QuestionState):
         if state in reasons:
-            listed = [f"{number:,} × {visible(cause, _TEXT)}" for cause, number in reasons[state].most_common(_REASONS)]
+            listed = [f"{number:,} × {visible(reason, _TEXT)}" for reason, number in reasons[state].most_common(_REASONS)]
             listed += [f"{len(reasons[state]) - _REASONS} other reasons"] * (len(reasons[state]) > _REASONS)
         else:
             listed = [visible(first[state][0].reason, _TEXT)] if state is QuestionState.PROBE_FAILED else []

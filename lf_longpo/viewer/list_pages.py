@@ -44,6 +44,7 @@ class ListPages:
             states=STATES,
             page=page,
             last=last,
+            chosen=len(self._site.reviews.choices()) if run else 0,
             report=bool(run and (run.path / REPORT).is_file()),
         )
 
