@@ -30,6 +30,8 @@ _OTHERS = {
     "modules.json",
     "pair.html",
     "params.json",
+    "question.html",
+    "questions.html",
     "requests.jsonl",
     "tekken.json",
     "tokenizer.json",

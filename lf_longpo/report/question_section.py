@@ -6,6 +6,7 @@ from lf_longpo.engine.failures import cause_of
 from lf_longpo.report.section import Section
 from lf_longpo.run_folder.question_records import QuestionLine, QuestionRecords
 from lf_longpo.run_folder.question_states import QuestionState
+from lf_longpo.run_folder.shards import SHARDS
 from lf_longpo.text.differences import visible
 
 # The number of questions of each state in the table, of reasons of a state, and of characters of a text.
@@ -44,13 +45,15 @@ def _states(
     section = Section("Questions by state")
     if records.fault:
         section.notes.append(f"Questions that were not begun are missing: the input cannot be read ({records.fault}).")
+    if records.run.summary() is None and (records.run.path / SHARDS).is_dir():
+        section.notes.append("The run works on Ray and is not finished: states are known when it ends.")
     if not counts:
-        section.notes.append("There are no questions yet.")
         return section
     section.columns = ["state", "questions", "reasons"]
     for state in filter(counts.get, QuestionState):
         if state in reasons:
-            listed = [f"{number:,} × {visible(reason, _TEXT)}" for reason, number in reasons[state].most_common(_REASONS)]
+            most = reasons[state].most_common(_REASONS)
+            listed = [f"{number:,} × {visible(reason, _TEXT)}" for reason, number in most]
             listed += [f"{len(reasons[state]) - _REASONS} other reasons"] * (len(reasons[state]) > _REASONS)
         else:
             listed = [visible(first[state][0].reason, _TEXT)] if state is QuestionState.PROBE_FAILED else []
@@ -62,7 +65,10 @@ def _table(
     records: QuestionRecords, counts: Counter[QuestionState], first: dict[QuestionState, list[QuestionLine]]
 ) -> Section:
     section = Section("Questions")
-    section.columns = ["question", "responses", "state"] if counts else []
+    if not counts:
+        section.notes.append("There are no questions yet.")
+        return section
+    section.columns = ["question", "responses", "state"]
     for state in filter(counts.get, QuestionState):
         section.rows += [_row(line) for line in first[state]]
         if more := counts[state] - len(first[state]):

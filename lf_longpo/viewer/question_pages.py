@@ -14,6 +14,7 @@ from lf_longpo.data.review import SIDES, Decision, response_of
 from lf_longpo.errors import UserError, first_line
 from lf_longpo.files.journal import Row
 from lf_longpo.run_folder.question_records import QuestionLine, QuestionRecords, QuestionResponse
+from lf_longpo.run_folder.shards import SHARDS
 from lf_longpo.text.differences import visible
 from lf_longpo.text.thinking import split_thought
 from lf_longpo.viewer.decision_pages import form_of
@@ -62,7 +63,8 @@ class QuestionPages:
             }
             for line in found[(page - 1) * _PAGE : page * _PAGE]
         ]
-        run_goes_on = self._records.run.summary() is None
+        run = self._records.run
+        run_goes_on = run.summary() is None
         return self._site.page(
             "questions.html",
             filter=question_filter,
@@ -74,6 +76,7 @@ class QuestionPages:
             whole=whole,
             unread=self._records.fault,
             run_goes_on=run_goes_on,
+            on_ray=run_goes_on and (run.path / SHARDS).is_dir(),
             states=STATES,
             question_sorts=SORTS,
             page=page,
