@@ -38,7 +38,7 @@ def chosen_side(earlier: Decision | None, side: str, response: ScoredResponse) -
     _refuse_same([texts[name] for name in SIDES])
     others = {name: value for name, value in (before.origin or {}).items() if not name.startswith(f"{side}_")}
     origin = others | _origin(side, response) | ({f"{side}_thought": response.thought} if response.thought else {})
-    return Decision("choose", texts["chosen"], texts["rejected"], origin)
+    return Decision("choose", texts["chosen"], texts["rejected"], origin=origin)
 
 
 def responses_of(choice: Decision) -> dict[str, ScoredResponse]:
@@ -73,10 +73,11 @@ def replaced_side(
     now[side] = response.text
     _refuse_same([now[name] for name in SIDES])
     if list(now.values()) == list(texts):
-        return Decision("accept")
+        return Decision("accept", comment=earlier.comment if earlier else "")
     origin = {**((edited and edited.origin) or {}), **_origin(side, response)}
     changed = {name: value for name, value in origin.items() if pair.get(name) != value}
-    return Decision("edit", now["chosen"], now["rejected"], changed or None)
+    comment = earlier.comment if earlier else ""
+    return Decision("edit", now["chosen"], now["rejected"], comment, origin=changed or None)
 
 
 def kept_origin(texts: Sequence[str], originals: Sequence[str], earlier: Decision | None) -> Mapping[str, Any] | None:

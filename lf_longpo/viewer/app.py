@@ -1,4 +1,4 @@
-"""The application of `longpo view`: which address shows which page. Rendered on the server, no scripts."""
+"""The application of `longpo view`: which address shows which page."""
 
 from collections.abc import Collection
 from urllib.parse import urlsplit
@@ -56,7 +56,8 @@ def make_app(pairs: PairSet, index: PairIndex, reviews: Reviews, hosts: Collecti
         hosts: the allowed host names of requests; None for any.
     """
     site = Site(pairs, index, reviews)
-    pair_pages = PairPages(site)
+    list_pages, pair_pages = ListPages(site), PairPages(site)
+    decisions = DecisionPages(site, pair_pages)
 
     def report_page(request: Request) -> Response:
         path = pairs.run.path / REPORT if pairs.run else None
@@ -66,9 +67,13 @@ def make_app(pairs: PairSet, index: PairIndex, reviews: Reviews, hosts: Collecti
 
     middleware = [Middleware(AllowedHosts, hosts=hosts)] if hosts else []
     routes = [
-        Route("/", ListPages(site).list_page),
+        Route("/", list_pages.list_page),
+        Route("/end", list_pages.end_page),
         Route("/pair/{number:int}", pair_pages.pair_page),
-        Route("/pair/{number:int}", DecisionPages(site, pair_pages).decide, methods=["POST"]),
+        Route("/pair/{number:int}", decisions.decide, methods=["POST"]),
+        Route("/decide", decisions.question_page),
+        Route("/decide", decisions.decide_all, methods=["POST"]),
+        Route("/undo", decisions.undo, methods=["POST"]),
         Route("/report", report_page),
     ]
     if site.records:

@@ -1,5 +1,6 @@
 """The page of one pair: its responses, its evidence, its context and its prompt."""
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -15,6 +16,7 @@ from lf_longpo.viewer.context_pieces import context_pieces
 from lf_longpo.viewer.index import PairLine, question_text
 from lf_longpo.viewer.pair_evidence import EvidenceReader, PairEvidence
 from lf_longpo.viewer.pair_filter import PairFilter
+from lf_longpo.viewer.place import Place
 from lf_longpo.viewer.site import Site
 
 # The number of characters of a response, of a question and of a prompt that are shown.
@@ -34,10 +36,19 @@ class PairPages:
 
     def pair_page(self, request: Request) -> Response:
         """One pair with its evidence, its context and its prompt."""
-        return self.page(request, "")
+        return self.page(request)
 
-    def page(self, request: Request, fault: str) -> Response:
-        """The page, with a message about a request that changed nothing."""
+    def page(
+        self, request: Request, fault: str = "", typed: Mapping[str, str] | None = None, refused: str = ""
+    ) -> Response:
+        """The page.
+
+        Args:
+            request: names the pair and the list's filter; `edit` opens the fields.
+            fault: a message about a request that changed nothing.
+            typed: what was typed into the fields, which stays there.
+            refused: the action that would have lost what was typed.
+        """
         site = self._site
         line, row = site.line(request)
         site.index.refresh()
@@ -47,8 +58,8 @@ class PairPages:
         found = self._evidence.of(row) if self._evidence else None
         evidence = found or PairEvidence()
         prompt = prompt_parts(row, columns)
-        numbers = site.index.numbers(pair_filter)
-        at = numbers.index(line.number) if line.number in numbers else -1
+        place = Place(site.index, pair_filter, line.number)
+        fields = {**shown_texts(row, columns, decision), "comment": decision.comment if decision else ""}
         answer = row.get("answer", "")
         return site.page(
             "pair.html",
@@ -64,22 +75,24 @@ class PairPages:
             prompt=[part._replace(text=visible(part.text, _PROMPT)) for part in prompt],
             prompt_characters=sum(len(part.text) for part in prompt),
             decision=decision.verdict if decision else "undecided",
+            comment=visible(decision.comment if decision else "", _QUESTION),
+            reviewer=visible(decision.reviewer if decision else "", 80),
             fault=fault,
             question_query=urlencode({"id": line.id}),
+            refused=refused,
+            edit="chosen" if typed else request.query_params.get("edit", ""),
+            fields={name: whole_letters((typed or {}).get(name, text)) for name, text in fields.items()},
+            unsaved=[name for name, text in fields.items() if as_sent((typed or {}).get(name, text)) != as_sent(text)],
             query=pair_filter.query,
-            previous=numbers[at - 1] if at > 0 else None,
-            following=numbers[at + 1] if 0 <= at < len(numbers) - 1 else None,
-            position=at + 1,
-            found=len(numbers),
+            place=place,
+            banner=site.banner(request),
         )
 
     def _sides(
         self, line: PairLine, row: Row, decision: Decision | None, evidence: PairEvidence
     ) -> list[dict[str, Any]]:
         """Both responses, edited ones with their new text, for the template."""
-        texts = [response_of(row[self._site.pairs.columns[side]]) for side in SIDES]
-        if decision and decision.verdict == "edit":
-            texts = [decision.chosen or "", decision.rejected or ""]
+        texts = shown_texts(row, self._site.pairs.columns, decision).values()
         replies = [split_thought(text) for text in texts]
         pieces = differences(*(visible(reply.answer, _RESPONSE) for reply in replies))
         return [
@@ -89,7 +102,6 @@ class PairPages:
                 "characters": len(text),
                 "thought": visible(reply.thought, _RESPONSE),
                 "pieces": own_pieces,
-                "text": whole_letters(text),
                 "note": evidence.notes.get(side, ""),
                 "scores": [
                     score._replace(analysis=visible(score.analysis, _RESPONSE))
@@ -104,3 +116,15 @@ class PairPages:
             }
             for side, text, reply, own_pieces in zip(SIDES, texts, replies, pieces, strict=True)
         ]
+
+
+def shown_texts(row: Row, columns: Mapping[str, str], decision: Decision | None) -> dict[str, str]:
+    """The responses of a pair by side; those of an edited pair are the edited ones."""
+    if decision and decision.verdict == "edit":
+        return {"chosen": decision.chosen or "", "rejected": decision.rejected or ""}
+    return {side: response_of(row[columns[side]]) for side in SIDES}
+
+
+def as_sent(text: str) -> str:
+    """A text as a browser's form sends it, with line breaks as \\n."""
+    return whole_letters(text).replace("\r\n", "\n").replace("\r", "\n")

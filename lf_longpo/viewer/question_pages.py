@@ -94,7 +94,7 @@ class QuestionPages:
     def _choose(self, request: Request, form: dict[str, str]) -> Response:
         line = self._line(request)
         side = form.get("side", "")
-        number = self._site.index.number_of(line.id)
+        number = self._site.index.number_of_id(line.id)
         if form.get("pair", "") != str(number or ""):
             raise HTTPException(409, "The page shows an older version of this question. Open it again.")
         anchor = "decision"
@@ -124,13 +124,13 @@ class QuestionPages:
         written = ScoredResponse(_written(response, texts), scored.reward, scored.index)
         decision = replaced_side(row, texts, reviews.of(pair_line.digest), side, written)
         reviews.decide(pair_line.digest, line.id, decision)
-        self._site.index.decide(pair_line.digest, decision)
+        self._site.index.decide({pair_line.digest: reviews.of(pair_line.digest)})
 
     def _undo(self, line: QuestionLine, number: int | None) -> None:
         digest = choice_key(line.id) if number is None else self._pair(number)[0].digest
         self._site.reviews.decide(digest, line.id, None)
         if number is not None:
-            self._site.index.decide(digest, None)
+            self._site.index.decide({digest: None})
 
     def _question(self, request: Request, fault: str) -> Response:
         line = self._line(request)
@@ -179,7 +179,7 @@ class QuestionPages:
 
     def _decision(self, line: QuestionLine) -> tuple[Decision | None, PairLine | None, dict[str, dict[str, Any]]]:
         """The decision, the pair of the run, and the index and reward of each side of the present pair."""
-        reviews, number = self._site.reviews, self._site.index.number_of(line.id)
+        reviews, number = self._site.reviews, self._site.index.number_of_id(line.id)
         if number is None:
             choice = reviews.of(choice_key(line.id))
             chosen = responses_of(choice) if choice else {}
