@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import orjson
+
 from lf_longpo.errors import UserError
 from lf_longpo.text.differences import whole_letters
 
@@ -246,7 +248,10 @@ def _umask() -> int:
 def row_of_line(line: bytes, fields: set[str]) -> Row | None:
     """The row in a line; None if the line is not a JSON object with these fields."""
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
+        row = orjson.loads(line)  # several times as fast for rows with many numbers
+    except ValueError:
+        try:
+            row = json.loads(line)  # also takes NaN, half characters and numbers of any size
+        except (ValueError, RecursionError):
+            return None
     return row if isinstance(row, dict) and fields <= set(row) else None
