@@ -127,10 +127,11 @@ class Journal:
 
 def read_rows(path: Path, fields: Collection[str] = (), key: Callable[[Row], str | None] = row_id) -> Iterator[Row]:
     """The rows of a journal that another process may be writing. Changes nothing; skips lines that are not rows."""
+    wanted = set(fields)
     if path.is_file():
         with path.open("rb") as lines:
             for line in lines:
-                row = row_of_line(line, set(fields))
+                row = row_of_line(line, wanted)
                 if row is not None and key(row) is not None:
                     yield row
 
@@ -254,4 +255,4 @@ def row_of_line(line: bytes, fields: set[str]) -> Row | None:
             row = json.loads(line)  # also takes NaN, half characters and numbers of any size
         except (ValueError, RecursionError):
             return None
-    return row if isinstance(row, dict) and fields <= set(row) else None
+    return row if isinstance(row, dict) and fields <= row.keys() else None
