@@ -61,6 +61,11 @@ def add_command(
     return parser
 
 
+def add_run(parser: Parser) -> None:
+    """Marks a command that makes calls and keeps what is finished: it can be interrupted and resumed."""
+    parser.set_defaults(is_run=True)
+
+
 def add_settings(parser: Parser) -> None:
     """Adds the YAML file of a command and the overrides of its settings."""
     parser.add_argument("config", help="YAML file of settings, or the name of a shipped one (see longpo recipes)")

@@ -2,7 +2,7 @@
 
 import argparse
 
-from lf_longpo.cli.arguments import Subparsers, add_command, add_estimate, add_settings
+from lf_longpo.cli.arguments import Subparsers, add_command, add_estimate, add_run, add_settings
 
 
 def add(subparsers: Subparsers) -> None:
@@ -14,6 +14,7 @@ def add(subparsers: Subparsers) -> None:
         description="Makes preference pairs from long-context questions and registers them as a LLaMA-Factory data "
         "set. Run the same command again to resume; finished calls are not repeated.",
     )
+    add_run(parser)
     add_settings(parser)
     parser.add_argument(
         "--stage",
@@ -51,5 +52,5 @@ def run(options: argparse.Namespace) -> int:
         result = generate_on_ray(config, options.ray, options.stage)
     else:
         result = asyncio.run(generate(config, options.stage))
-    print_generation(config, result.summary)
+    print_generation(config, result.summary, options.command)
     return result.exit_code

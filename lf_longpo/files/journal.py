@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import orjson
+
 from lf_longpo.errors import UserError
 from lf_longpo.text.differences import whole_letters
 
@@ -126,10 +128,11 @@ class Journal:
 
 def read_rows(path: Path, fields: Collection[str] = (), key: Callable[[Row], str | None] = row_id) -> Iterator[Row]:
     """The rows of a journal that another process may be writing. Changes nothing; skips lines that are not rows."""
+    wanted = set(fields)
     if path.is_file():
         with path.open("rb") as lines:
             for line in lines:
-                row = row_of_line(line, set(fields))
+                row = row_of_line(line, wanted)
                 if row is not None and key(row) is not None:
                     yield row
 
@@ -256,7 +259,10 @@ def _umask() -> int:
 def row_of_line(line: bytes, fields: set[str]) -> Row | None:
     """The row in a line; None if the line is not a JSON object with these fields."""
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return row if isinstance(row, dict) and fields <= set(row) else None
+        row = orjson.loads(line)  # several times as fast for rows with many numbers
+    except ValueError:
+        try:
+            row = json.loads(line)  # also takes NaN, half characters and numbers of any size
+        except (ValueError, RecursionError):
+            return None
+    return row if isinstance(row, dict) and fields <= row.keys() else None

@@ -25,7 +25,7 @@ from lf_longpo.report.pair_section import PairSize, ResponseNotes, extremes, len
 from lf_longpo.report.question_section import question_sections
 from lf_longpo.report.section import Rewards, Section
 from lf_longpo.report.training_section import score_section, training_sections
-from lf_longpo.run_folder.contents import RunFolder, read_stages
+from lf_longpo.run_folder.contents import RunFolder, StageCalls, read_stages
 from lf_longpo.run_folder.question_records import QuestionRecords
 from lf_longpo.text.differences import visible
 
@@ -105,7 +105,8 @@ def _page_of(run: RunFolder, results: list[Section]) -> str:
     causes = _causes(run)
     rewards = next((section.rewards for section in found if section.rewards), Rewards())
     questions = question_sections(QuestionRecords(run))
-    sections = [*found, pair_section(run, pairs), *questions, *results, _calls(run), _failures(causes)]
+    stages = read_stages(run.path)
+    sections = [*found, pair_section(run, pairs), *questions, *results, _calls(run, stages), _failures(causes)]
     return (
         templates(TEMPLATES)
         .get_template("report.html")
@@ -116,7 +117,7 @@ def _page_of(run: RunFolder, results: list[Section]) -> str:
             sentences=_sentences(
                 run.config, summary, pairs, rewards, {name: len(rows) for name, rows in causes.items()}
             ),
-            facts=_facts(run, summary, len(pairs)),
+            facts=_facts(run, summary, len(pairs), sum(stage.cost for stage in stages)),
             warnings=[warning for section in sections for warning in section.warnings],
             sections=sections,
             extremes=(("largest", largest), ("smallest", smallest)),
@@ -183,13 +184,13 @@ def _sentences(
     ]
 
 
-def _facts(run: RunFolder, summary: dict[str, Any] | None, pairs: int) -> dict[str, str]:
+def _facts(run: RunFolder, summary: dict[str, Any] | None, pairs: int, cost: float) -> dict[str, str]:
     config = run.config
     facts = {"pairs": f"{pairs:,}"}
     if summary:
         facts |= {"questions": f"{summary['questions']:,}", "failed questions": f"{summary['failed']:,}"}
         facts |= {text: f"{summary[name]:,}" for name, text in _WITHOUT_PAIR.items() if summary.get(name)}
-    if cost := sum(stage.cost for stage in read_stages(run.path)):
+    if cost:
         facts["cost of all starts"] = f"{cost:,.2f}"
     starts = read_starts(run.path)
     if starts and not (run.path / "shards").is_dir():  # with --ray, the folder's own start only collects the shards
@@ -217,9 +218,8 @@ def _times(starts: Sequence[Start]) -> dict[str, str]:
     }
 
 
-def _calls(run: RunFolder) -> Section:
+def _calls(run: RunFolder, stages: Sequence[StageCalls]) -> Section:
     section = Section("Calls, tokens, cost and time by stage")
-    stages = read_stages(run.path)
     timed, priced, cached, cut = (
         any(getattr(stage, name) for stage in stages) for name in ("timed", "cost", "cached_tokens", "truncated")
     )
