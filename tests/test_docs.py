@@ -26,6 +26,8 @@ _OTHERS = {
     "adapter_config.json",
     "base.html",
     "config.json",
+    "decide.html",
+    "end.html",
     "list.html",
     "modules.json",
     "pair.html",

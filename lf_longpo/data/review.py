@@ -94,15 +94,16 @@ class Reviews:
         """Records a decision about one pair, see `decide_all`; a decision that it has already stays that change."""
         return self.decide_all([(digest, id)], decision) or self._change_of.get(digest, "")
 
-    def decide_all(self, pairs: Iterable[tuple[str, str]], decision: Decision | None) -> str:
+    def decide_all(self, pairs: Iterable[tuple[str, str]], decision: Decision | None, change: str = "") -> str:
         """Records the same decision about several pairs as one change. Pairs that have it already stay as they are.
 
         Args:
             pairs: the digest of each pair, see `pair_digest`, and its id, which is for readers of the file.
             decision: None makes the pairs undecided.
+            change: an earlier change that these decisions belong to; empty for a new one.
 
         Returns:
-            The name of the change, for `undo`; empty if there was nothing to change.
+            The name of the change, for `undo`; empty if it is new and there was nothing to change.
 
         Raises:
             OSError: a decision cannot be written; those before it are recorded.
@@ -115,7 +116,6 @@ class Reviews:
             row["comment"] = decision.comment
         if self._reviewer:
             row["reviewer"] = self._reviewer
-        change = ""
         for digest, id in pairs:
             if self.of(digest) != decision:
                 change = change or secrets.token_hex(6)

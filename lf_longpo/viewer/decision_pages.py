@@ -48,15 +48,16 @@ class DecisionPages:
         """Records a decision about all pairs that pass the filter; redirects to the list."""
         return await run_in_threadpool(self._decide_all, request, await form_of(request))
 
-    def question_page(self, request: Request, fault: str = "") -> Response:
+    def question_page(self, request: Request) -> Response:
         """Asks whether to decide about all pairs that pass the filter."""
-        pair_filter = PairFilter.of(request.query_params)
-        verdict = request.query_params.get("decision", "")
+        return self._question(request, request.query_params.get("decision", ""))
+
+    def _question(self, request: Request, verdict: str, fault: str = "", comment: str = "") -> Response:
         if verdict not in _BULK:
             raise HTTPException(400, "Unknown decision.")
+        pair_filter = PairFilter.of(request.query_params)
         digests = self._site.index.digests(pair_filter)
         decisions = map(self._site.reviews.of, digests)
-        states = Counter(decision.verdict if decision else "undecided" for decision in decisions)
         pairs = "the only pair" if len(digests) == 1 else f"all {len(digests):,} pairs"
         return self._site.page(
             "decide.html",
@@ -65,9 +66,10 @@ class DecisionPages:
             question=f"{_BULK[verdict]} {pairs}?",
             button=f"{_BULK[verdict]} {pairs}",
             decision=verdict,
-            states=states,
+            states=Counter(decision.verdict if decision else "undecided" for decision in decisions),
             matching=_fingerprint(digests),
             fault=fault,
+            comment=comment,
         )
 
     def _decide(self, request: Request, form: dict[str, str]) -> Response:
@@ -96,7 +98,9 @@ class DecisionPages:
         elif action != "undecided":
             decision = Decision(cast(Verdict, action))
         if decision:
-            decision = decision._replace(comment=as_sent(form.get("comment", "")).strip())
+            # Buttons without a field for a comment keep the comment.
+            comment = form.get("comment", current.comment if current else "")
+            decision = decision._replace(comment=as_sent(comment).strip())
         change = self._site.reviews.decide(line.digest, line.id, decision)
         self._site.index.decide({line.digest: self._site.reviews.of(line.digest)})
         if decision:
@@ -121,16 +125,22 @@ class DecisionPages:
         return RedirectResponse(address("/", PairFilter.of(request.query_params).query, _page_of(request), undone), 303)
 
     def _decide_all(self, request: Request, form: dict[str, str]) -> Response:
-        verdict = form.get("decision", "")
-        if verdict not in _BULK:
-            raise HTTPException(400, "Unknown decision.")
-        pair_filter = PairFilter.of(request.query_params)
+        verdict, comment = form.get("decision", ""), as_sent(form.get("comment", "")).strip()
+        pair_filter, reviews = PairFilter.of(request.query_params), self._site.reviews
         digests = self._site.index.digests(pair_filter)
-        if form.get("matching") != _fingerprint(digests):
-            raise HTTPException(409, "The pairs of the list have changed. Open the list again; nothing was decided.")
-        decision = Decision(cast(Verdict, verdict), comment=as_sent(form.get("comment", "")).strip())
-        change = self._site.reviews.decide_all(digests.items(), decision)
-        self._site.index.decide({digest: self._site.reviews.of(digest) for digest in digests})
+        if verdict not in _BULK or form.get("matching") != _fingerprint(digests):
+            return self._question(request, verdict, "The list has changed meanwhile. Nothing was decided.", comment)
+        # A pair that has the decision already keeps its reviewer, and a pair with a comment keeps it if there is no new
+        # one.
+        alike: dict[str, list[tuple[str, str]]] = {}
+        for digest, id in digests.items():
+            current = reviews.of(digest)
+            if current is None or current.verdict != verdict or comment:
+                alike.setdefault(comment or (current.comment if current else ""), []).append((digest, id))
+        change = ""
+        for own, pairs in alike.items():
+            change = reviews.decide_all(pairs, Decision(cast(Verdict, verdict), comment=own), change)
+        self._site.index.decide({digest: reviews.of(digest) for digest in digests})
         return RedirectResponse(address("/", pair_filter.query, _page_of(request), f"changed={change}"), 303)
 
 

@@ -106,7 +106,7 @@ class PairLine(NamedTuple):
 
 
 class Kinds(NamedTuple):
-    """What a list's pairs can be told apart by: only what differs is worth a column and a filter."""
+    """How the pairs of the index differ: a column and a filter without a difference are not shown."""
 
     languages: list[str]
     sources: list[str]
@@ -192,7 +192,7 @@ class PairIndex:
         return {"all": sum(number for _, number in rows), **dict(rows)}
 
     def kinds(self) -> Kinds:
-        """What its pairs can be told apart by."""
+        """How its pairs differ."""
         with self._open() as db:
             sources: Counter[str] = Counter()
             others = set()
