@@ -8,41 +8,40 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lf_longpo.config import GenerateConfig
+from lf_longpo.config import GenerateConfig, LongMabGenerateConfig
 from lf_longpo.config.yaml_text import dump_yaml
 from lf_longpo.models.cache import CALLS, CallCache
+from lf_longpo.models.tokenizer_file import load_tokenizer_file
+from lf_longpo.text.chunking import chunk_spans
 
 Row = dict[str, Any]
 # With a space after each, about 3.9 characters: as many as a token of English text has.
 _WORDS = "a in the and sun map road king stone was old sea of it water red".split()
 _DIMENSIONS = ("helpfulness", "logicality", "faithfulness", "completeness")
 _ROUNDS, _TOP_K, _SAMPLES = 30, 4, 10  # the defaults of the two methods
-_CHUNKS = 43  # of 1,500 tokens in a context of 64k tokens
 
 
-class Contexts:
-    """Contexts of a number of tokens: different cuts of one text."""
+def context_of(number: int, body: str) -> str:
+    """A context: all have the same length and the same chunks."""
+    return f"This is document {number:08}. {body}"
 
-    def __init__(self, tokens: int) -> None:
-        self._draw = random.Random(0)
-        self._text = " ".join(self._draw.choices(_WORDS, k=3 * tokens))
-        self._length = len(self._text) // 3
 
-    def next(self) -> str:
-        start = self._draw.randrange(2 * self._length)
-        return self._text[start : start + self._length]
+def body_of(tokens: int) -> str:
+    """Sentences of a number of tokens together."""
+    draw = random.Random(0)
+    return " ".join(f"{' '.join(draw.choices(_WORDS, k=14))}." for _ in range(tokens // 15))
 
 
 def pair_rows(number: int, context_tokens: int, best: float = 1.0) -> Iterator[Row]:
     """Pairs as in pairs.jsonl; the context is the beginning of the prompt."""
-    draw, contexts = random.Random(1), Contexts(context_tokens)
+    draw, body = random.Random(1), body_of(context_tokens)
     for i in range(number):
         rejected = draw.random() * best
         yield {
             "id": f"q{i}",
             "input": f"What is number {i}?",
             "answer": "It",
-            "prompt": f"{contexts.next()}\n\nWhat is number {i}?",
+            "prompt": f"{context_of(i, body)}\n\nWhat is number {i}?",
             "chosen": f"Number {i} is {' '.join(draw.choices(_WORDS, k=100))}.",
             "rejected": f"It is {' '.join(draw.choices(_WORDS, k=80))}.",
             "chosen_reward": best,
@@ -96,7 +95,12 @@ def write_run(folder: Path, method: str, questions: int, context_tokens: int) ->
     summary = {"method": method, "questions": questions, "stage": "pairs", "failed": 0, "unfinished": 0}
     summary |= {"interrupted": False, "pairs": questions, "unfit": 0, "data_set": "written", "calls": {}, "cost": 0.0}
     (run / "summary.json").write_text(json.dumps(summary | {"seconds": 1.0}))
-    (_write_longmab if method == "longmab" else _write_longreward)(run, questions)
+    if isinstance(config, LongMabGenerateConfig):
+        sizes = config.longmab.chunk_size, config.longmab.chunk_overlap
+        text = context_of(0, body_of(64_000))  # realistic journals, also of shorter contexts
+        _write_longmab(run, questions, len(chunk_spans(text, load_tokenizer_file(config.tokenizer), *sizes)))
+    else:
+        _write_longreward(run, questions)
     return run
 
 
@@ -105,10 +109,10 @@ def _question(pair: Row) -> Row:
     return {"id": pair["id"], "question": pair["input"], "answer": pair["answer"], "context": context}
 
 
-def _write_longmab(run: Path, questions: int) -> None:
+def _write_longmab(run: Path, questions: int, chunks: int) -> None:
     draw = random.Random(2)
     text = [" ".join(draw.choices(_WORDS, k=60)) for _ in range(1000)]
-    values = [[draw.random() for _ in range(_CHUNKS)] for _ in range(1000)]
+    values = [[draw.random() for _ in range(chunks)] for _ in range(1000)]
     probes = (
         {
             "id": f"q{i}",
@@ -124,7 +128,7 @@ def _write_longmab(run: Path, questions: int) -> None:
         {
             "id": f"q{i}",
             "round": round,
-            "arms": sorted(draw.sample(range(_CHUNKS), _TOP_K)),
+            "arms": sorted(draw.sample(range(chunks), _TOP_K)),
             "output": f"Reasoning: {draw.choice(text)}\nAnswer: it",
             "reward": draw.choice((0.0, 0.0, 0.4, 1.0)),
             "values": draw.choice(values),

@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
@@ -64,6 +65,11 @@ def add_command(
 def add_run(parser: Parser) -> None:
     """Marks a command that makes calls and keeps what is finished: it can be interrupted and resumed."""
     parser.set_defaults(is_run=True)
+
+
+def print_loading() -> None:
+    """Says that a run begins, before its imports, which take seconds."""
+    print("loading ...", file=sys.stderr, flush=True)
 
 
 def add_settings(parser: Parser) -> None:

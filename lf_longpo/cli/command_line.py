@@ -66,8 +66,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, TextIOWrapper):  # terminals and file names may not be UTF-8
             stream.reconfigure(errors="backslashreplace")
     resume = f"run the same command again to resume: {options.command}" if options.is_run else ""
-    if options.is_run:  # before the imports of the run, which take seconds
-        print("loading ...", file=sys.stderr, flush=True)
     try:
         exit_code: int = options.run(options)
         sys.stdout.flush()

@@ -3,7 +3,7 @@
 import argparse
 
 from lf_longpo.cli import compare_command
-from lf_longpo.cli.arguments import Parser, Subparsers, add_command, add_estimate, add_run, add_settings
+from lf_longpo.cli.arguments import Parser, Subparsers, add_command, add_estimate, add_run, add_settings, print_loading
 
 _BENCHMARKS = {
     "longqa": (
@@ -51,6 +51,7 @@ def run(options: argparse.Namespace) -> int:
         "winrate": configs.WinRateConfig,
     }
     config = load_settings(kinds[options.benchmark], options.config, options.overrides)
+    print_loading()
     from lf_longpo.cli.evaluation_output import print_evaluation
     from lf_longpo.cli.run_output import print_estimate, speed_for
     from lf_longpo.evaluation.benchmarks import make_benchmark

@@ -2,7 +2,7 @@
 
 import argparse
 
-from lf_longpo.cli.arguments import Subparsers, add_command, add_estimate, add_run, add_settings
+from lf_longpo.cli.arguments import Subparsers, add_command, add_estimate, add_run, add_settings, print_loading
 
 
 def add(subparsers: Subparsers) -> None:
@@ -39,6 +39,7 @@ def run(options: argparse.Namespace) -> int:
     from lf_longpo.config import GenerateConfig
 
     config = load_settings(GenerateConfig, options.config, options.overrides)
+    print_loading()
     from lf_longpo.cli.generation_output import method_title, print_generation
     from lf_longpo.cli.run_output import print_estimate, speed_for
     from lf_longpo.generation.generate import estimate, generate

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from lf_longpo.cli.arguments import Subparsers, add_command, add_run
+from lf_longpo.cli.arguments import Subparsers, add_command, add_run, print_loading
 
 if TYPE_CHECKING:
     from lf_longpo.config import ScoreConfig
@@ -45,6 +45,7 @@ def run(options: argparse.Namespace) -> int:
     # A JSON text is a YAML text: a name with special characters stays one text.
     responses = f"responses={json.dumps(options.responses, ensure_ascii=False)}"
     config = load_settings(ScoreConfig, options.config, [responses, *options.overrides])
+    print_loading()
     from lf_longpo.longreward.score_file import score_file
 
     summary, exit_code = asyncio.run(score_file(config))

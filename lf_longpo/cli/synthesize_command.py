@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lf_longpo.cli.arguments import Parser, Subparsers, add_command, add_estimate, add_run, add_settings
+from lf_longpo.cli.arguments import Parser, Subparsers, add_command, add_estimate, add_run, add_settings, print_loading
 
 if TYPE_CHECKING:
     from lf_longpo.config import SelfInstructConfig
@@ -87,6 +87,7 @@ def run_self_instruct(options: argparse.Namespace) -> int:
     from lf_longpo.config import SelfInstructConfig
 
     config = load_settings(SelfInstructConfig, options.config, options.overrides)
+    print_loading()
     from lf_longpo.cli.run_output import print_estimate, speed_for
     from lf_longpo.synthesis.self_instruct_run import estimate, self_instruct
 

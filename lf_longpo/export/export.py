@@ -91,7 +91,8 @@ def register_reviewed(
         raise UserError(f"--name: {target} is the data set itself; choose another name")
     if target.exists() and not overwrite:
         raise UserError(f"--name: {target} already exists; choose another name or pass --overwrite")
-    check_loadable(first_rows(pairs.path), entry)
+    if pairs.path.stat().st_size:  # a run without pairs can have pairs that a reviewer has chosen
+        check_loadable(first_rows(pairs.path), entry)
     check_registration(dataset_dir, name, entry, overwrite)
     counts: Counter[str] = Counter()
     faults = Faults("pairs")

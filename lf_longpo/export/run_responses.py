@@ -82,6 +82,7 @@ def prompt_of(run: RunFolder) -> Callable[[Question], Callable[[str], str]]:
 
 def _longmab(run: RunFolder, config: GenerateConfig) -> Callable[[str], list[ScoredResponse]]:
     rollouts = RowsById(run.path / ROLLOUTS, names(Rollout))
+    rollouts.read_on()
 
     def responses(id: str) -> list[ScoredResponse]:
         by_round = {row["round"]: row for row in rollouts.rows(id)}
@@ -97,6 +98,7 @@ def _longmab(run: RunFolder, config: GenerateConfig) -> Callable[[str], list[Sco
 def _longreward(run: RunFolder, config: GenerateConfig) -> Callable[[str], list[ScoredResponse]]:
     keys = Keys({question.id for question in read_questions(run.questions)})
     scores = RowsById(run.path / SCORES, ("idx", "query", "answer", "scores"), keys.of_score)
+    scores.read_on()
 
     def responses(id: str) -> list[ScoredResponse]:
         by_idx = {row["idx"]: row for row in scores.rows(id)}

@@ -6,6 +6,7 @@ If a kill cuts off a journal's last line, that line's work is done again; it is 
 import json
 import os
 import tempfile
+import threading
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -149,7 +150,7 @@ def rows_with_offsets(lines: Iterable[bytes], fields: Collection[str]) -> Iterat
 class RowsById:
     """The rows of a journal by id, read only; another process may be writing the journal.
 
-    Memory holds only the byte offset of each row.
+    Memory holds only the byte offset of each row. One thread may read on while others take the rows so far.
 
     Args:
         path: the journal; a missing file has no rows.
@@ -172,10 +173,21 @@ class RowsById:
         self._offsets: dict[str, array[int]] = {}
         self._last = -1
         self._size = 0
-        self.read_on()
+        self._reading = threading.Lock()
 
     def read_on(self) -> None:
-        """Indexes the rows that were appended since the last call. A torn last line is read again when it is whole."""
+        """Indexes the rows that are new since the last call. A torn last line is read again when it is whole.
+
+        Returns at once if another thread is reading.
+        """
+        if not self._reading.acquire(blocking=False):
+            return
+        try:
+            self._read_on()
+        finally:
+            self._reading.release()
+
+    def _read_on(self) -> None:
         if not self._path.is_file() or self._path.stat().st_size == self._size:
             return
         with self._path.open("rb") as lines:
@@ -186,7 +198,7 @@ class RowsById:
                     continue
                 self._last = begin + offset
                 if (id := self._key(row)) is not None:
-                    self._offsets.setdefault(id, array("q")).append(self._last)
+                    self._offsets.setdefault(id, array("Q")).append(self._last)
                     self._seen(id, row)
 
     def rows(self, id: str) -> list[Row]:

@@ -85,25 +85,25 @@ class QuestionRecords:
         self._facts: dict[str, QuestionFacts] = {}
         self._failures: dict[str, str] = {}
         self._pairs_end = 0
-        self._inputs: RowsById | None = None
         self._inputs_seen = 0
+        self._rounds: dict[str, int] = {}  # by question, a bit per round
+        self._allow_truncated = run.config.pairs.allow_truncated
+        source, keys = Path(run.questions.name), Keys(self._facts)
+        # Other formats than .jsonl cannot be read from an offset.
+        self._inputs = RowsById(source, (), question_id, self._see_input) if source.suffix == ".jsonl" else None
+        self._probes = RowsById(run.path / PROBES, names(Probe), seen=self._see_probe)
+        self._rollouts = RowsById(run.path / ROLLOUTS, names(Rollout), seen=self._see_rollout)
+        self._samples = RowsById(run.path / SAMPLES, FIELDS[SAMPLES], keys.of_response, self._see_sample)
+        self._scores = RowsById(run.path / SCORES, FIELDS[SCORES], keys.of_score, self._see_score)
         self._reading = threading.Lock()
         self._read = threading.Event()
-        config = run.config
-        self._allow_truncated = config.pairs.allow_truncated
-        self.probes: RowsById | None = None
-        """LongMab-PO: the probes; None before the first reading."""
-        self.rollouts: RowsById | None = None
-        """LongMab-PO: the rollouts."""
-        self.samples: RowsById | None = None
-        """LongReward: the sampled responses."""
-        self.scores: RowsById | None = None
-        """LongReward: the scored responses."""
-        self._rounds: dict[str, int] = {}  # by question, a bit per round
+        self._started = False
 
     def start(self) -> None:
-        """Starts a thread that reads the files for the first time."""
-        threading.Thread(target=self.read_on, daemon=True).start()
+        """Starts a thread that reads the files for the first time, unless one was started."""
+        if not self._started:
+            self._started = True
+            threading.Thread(target=self.read_on, daemon=True).start()
 
     def wait(self, seconds: float) -> bool:
         """Waits until the files were read once, and returns whether they were."""
@@ -115,10 +115,8 @@ class QuestionRecords:
             return
         try:
             self._read_inputs()
-            if isinstance(self.run.config, LongMabGenerateConfig):
-                self._read_longmab()
-            else:
-                self._read_longreward()
+            for journal in (self._probes, self._rollouts, self._samples, self._scores):
+                journal.read_on()
             self._read_pairs()
             self._read_failures()
         finally:
@@ -155,16 +153,16 @@ class QuestionRecords:
 
     def probe(self, id: str) -> Row | None:
         """The probe of a LongMab-PO question; None if there is none."""
-        rows = self.probes.rows(id) if self.probes else []
+        rows = self._probes.rows(id)
         return rows[-1] if rows else None
 
     def responses(self, id: str) -> list[QuestionResponse]:
         """The rollouts or responses of a question, in order."""
         if isinstance(self.run.config, LongMabGenerateConfig):
-            rows = {row["round"]: row for row in (self.rollouts.rows(id) if self.rollouts else [])}
+            rows = {row["round"]: row for row in self._rollouts.rows(id)}
             return [self._rollout(id, rows[round]) for round in sorted(rows)]
-        samples = [Response.of(row) for row in (self.samples.rows(id) if self.samples else [])]
-        scores = {row["idx"]: row for row in (self.scores.rows(id) if self.scores else [])}
+        samples = [Response.of(row) for row in self._samples.rows(id)]
+        scores = {row["idx"]: row for row in self._scores.rows(id)}
         samples += [Response.of(row) for idx, row in scores.items() if idx not in {sample.idx for sample in samples}]
         found = {response.idx: self._response(response, scores.get(response.idx)) for response in samples}
         return sorted(found.values(), key=lambda response: response.index)
@@ -180,11 +178,9 @@ class QuestionRecords:
     def _read_inputs(self) -> None:
         source = self.run.questions
         try:
-            if Path(source.name).suffix == ".jsonl":
-                if self._inputs is None:
-                    if not Path(source.name).is_file():
-                        raise UserError(f"there is no file {source.name}")
-                    self._inputs = RowsById(Path(source.name), (), question_id, self._see_input)
+            if self._inputs is not None:
+                if not Path(source.name).is_file():
+                    raise UserError(f"there is no file {source.name}")
                 self._inputs.read_on()
             elif not self._facts:
                 for question in read_questions(source):
@@ -209,24 +205,6 @@ class QuestionRecords:
         if id not in self._facts and self.fault:
             self._facts[id] = QuestionFacts(text[:_TEXT], ())
         return self._facts.get(id)
-
-    def _read_longmab(self) -> None:
-        if self.probes is None or self.rollouts is None:
-            self.probes = RowsById(self.run.path / PROBES, names(Probe), seen=self._see_probe)
-            self.rollouts = RowsById(self.run.path / ROLLOUTS, names(Rollout), seen=self._see_rollout)
-        else:
-            self.probes.read_on()
-            self.rollouts.read_on()
-
-    def _read_longreward(self) -> None:
-        if self.samples is None or self.scores is None:
-            keys = Keys(self._facts)
-            folder = self.run.path
-            self.samples = RowsById(folder / SAMPLES, FIELDS[SAMPLES], keys.of_response, self._see_sample)
-            self.scores = RowsById(folder / SCORES, FIELDS[SCORES], keys.of_score, self._see_score)
-        else:
-            self.samples.read_on()
-            self.scores.read_on()
 
     def _see_probe(self, id: str, row: Row) -> None:
         if facts := self._of(id):

@@ -72,6 +72,7 @@ async def _run(config: SelfInstructConfig, scratch: Path) -> tuple[dict[str, Any
         digests = _digests(config, writer, texts)
         refuse_changed_questions(digests, output_dir / WRITTEN)
         written = RowsById(output_dir / WRITTEN, _FIELDS)
+        written.read_on()
         missing = sum(not written.rows(id) for id in digests)
         if missing:
             await session.start(config.model)

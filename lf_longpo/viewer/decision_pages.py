@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from lf_longpo.data.choices import kept_origin
-from lf_longpo.data.review import SIDES, Decision, Verdict, response_of
+from lf_longpo.data.review import SIDES, Decision, Verdict
 from lf_longpo.files.journal import Row
 from lf_longpo.viewer.pair_filter import PairFilter
 from lf_longpo.viewer.pair_pages import PairPages, as_sent, shown_texts
@@ -93,7 +93,7 @@ class DecisionPages:
             if not all(text.strip() for text in texts) or texts[0] == texts[1]:
                 message = "Both responses need a text, and the texts must differ. Nothing was saved."
                 return self._pair_pages.page(request, message, form)
-            originals = [response_of(row[self._site.pairs.columns[side]]) for side in SIDES]
+            originals = list(shown_texts(row, self._site.pairs.columns, None).values())
             decision = _edited(texts, originals, current)
         elif action != "undecided":
             decision = Decision(cast(Verdict, action))

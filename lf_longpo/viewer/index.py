@@ -416,7 +416,7 @@ def _marks(values: Collection[Any]) -> str:
 
 
 def _pair(row: Row, columns: dict[str, str]) -> tuple[Any, ...]:
-    responses = [response_of(row[columns[name]]) for name in SIDES]
+    responses = [response_of(row[columns[name]], columns.get("content_tag")) for name in SIDES]
     rewards: list[Any] = [row.get(f"{name}_reward") for name in SIDES]
     rated = all(isinstance(reward, int | float) and isfinite(reward) for reward in rewards)
     question = question_text(row, columns)
@@ -446,4 +446,4 @@ def question_text(row: Row, columns: dict[str, str]) -> str:
             text = text_of(row.get(name))
             if text.strip():
                 return text
-    return text_of(row[columns["prompt"]])[-_QUESTION:]
+    return text_of(row[columns["prompt"]], columns.get("content_tag"))[-_QUESTION:]

@@ -2,27 +2,32 @@
 compared the statements with (LongReward)."""
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import accumulate, pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from lf_longpo.config import LongMabGenerateConfig, LongRewardGenerateConfig
+from lf_longpo.data.questions import question_id, question_of, read_questions
+from lf_longpo.data.records import Rollout, names
 from lf_longpo.data.review import SIDES
 from lf_longpo.errors import UserError, first_line
-from lf_longpo.files.journal import Row
+from lf_longpo.files.journal import Row, RowsById
+from lf_longpo.longmab.rollout_files import ROLLOUTS
+from lf_longpo.longreward.response_files import SCORES
 from lf_longpo.longreward.scorer import DIMENSIONS
 from lf_longpo.models.tokenizer_file import load_tokenizer_file
 from lf_longpo.run_folder.contents import RunFolder
-from lf_longpo.run_folder.question_records import QuestionRecords
 from lf_longpo.text.chunking import chunk_spans, chunk_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Seconds that a page waits for the run's files to be read.
-_PATIENCE = 2.0
+# Seconds that a page waits for a pair's rows in the run's files, and between two looks at them.
+_PATIENCE, _LOOK = 0.5, 0.02
 # The number of characters by which a context is recognised in a prompt.
 _BEGINNING = 100
 
@@ -71,58 +76,106 @@ class PairEvidence:
 
 
 class EvidenceReader:
-    """Finds the evidence of a run's pairs.
+    """Finds the evidence of a run's pairs. A thread indexes the run's files, starting at once.
+
+    The evidence of a pair is there as soon as its rows are indexed, long before the end of files of gigabytes.
 
     Args:
-        records: the run's, started.
+        run: the run.
     """
 
-    def __init__(self, records: QuestionRecords) -> None:
-        self._records = records
-        self._method = (_LongMab if records.run.config.method == "longmab" else _LongReward)(records)
+    def __init__(self, run: RunFolder) -> None:
+        self._method = (_LongMab if run.config.method == "longmab" else _LongReward)(run)
         self._lock = threading.Lock()
+        self._read = threading.Event()
+        threading.Thread(target=self._read_all, daemon=True).start()
 
     def of(self, pair: Row) -> PairEvidence | None:
-        """The evidence of one pair; None while the run's files are still being read."""
-        if not self._records.wait(_PATIENCE):
-            return None
-        self._records.read_on()
+        """The evidence of one pair; None while its rows are not indexed."""
+        end = time.monotonic() + _PATIENCE
+        while not self._read.is_set() and not self._method.has(pair):
+            if time.monotonic() > end:
+                return None
+            self._read.wait(_LOOK)
         with self._lock:
             return self._method.of(pair)
 
+    def _read_all(self) -> None:
+        try:
+            self._method.read_on()
+        finally:
+            self._read.set()
 
-def _context_of(pair: Row, records: QuestionRecords) -> str | None:
-    """The context of a pair's question; None if the question is no longer in the input, or has changed."""
-    try:
-        question = records.question(pair["id"])
-    except UserError:
-        return None
-    # A prompt contains the beginning of its context: only the middle is cut.
-    return question.context if question and question.context[:_BEGINNING] in pair["prompt"] else None
+
+class _Contexts:
+    """The contexts of a run's questions, from the run's input."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._source = run.questions
+        path = Path(self._source.name)
+        # Other formats than .jsonl cannot be read from an offset.
+        self._rows = RowsById(path, (), question_id) if path.suffix == ".jsonl" else None
+
+    def read_on(self) -> None:
+        """Indexes the questions."""
+        if self._rows is not None:
+            self._rows.read_on()
+
+    def has(self, id: str) -> bool:
+        """Whether the question is indexed."""
+        return self._rows is not None and bool(self._rows.rows(id))
+
+    def of(self, pair: Row) -> str | None:
+        """The context of a pair's question; None if the question is no longer in the input, or has changed."""
+        try:
+            context = self._of_question(pair["id"])
+        except UserError:
+            return None
+        # A prompt contains the beginning of its context: only the middle is cut.
+        return context if context is not None and context[:_BEGINNING] in pair["prompt"] else None
+
+    def _of_question(self, id: str) -> str | None:
+        if self._rows is not None:
+            rows = self._rows.rows(id)
+            return question_of(rows[-1], self._source.name, False).context if rows else None
+        return next((question.context for question in read_questions(self._source) if question.id == id), None)
 
 
 class _LongMab:
     """The evidence of LongMab-PO pairs: the chunks in the prompts of both rollouts."""
 
-    def __init__(self, records: QuestionRecords) -> None:
-        self._records = records
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+        self._contexts = _Contexts(run)
+        self._rollouts = RowsById(run.path / ROLLOUTS, names(Rollout))
+
+    def read_on(self) -> None:
+        """Indexes the run's files."""
+        self._rollouts.read_on()
+        self._contexts.read_on()
+
+    def has(self, pair: Row) -> bool:
+        """Whether all rows about a pair are indexed."""
+        rounds = {row["round"] for row in self._rollouts.rows(pair["id"])}
+        return {pair[f"{side}_index"] for side in SIDES} <= rounds and self._contexts.has(pair["id"])
 
     def of(self, pair: Row) -> PairEvidence:
-        evidence = PairEvidence(_context_of(pair, self._records))
-        rollouts = {rollout.index: rollout for rollout in self._records.responses(pair["id"])}
+        evidence = PairEvidence(self._contexts.of(pair))
+        self._rollouts.read_on()
+        rollouts = {row["round"]: row for row in self._rollouts.rows(pair["id"])}
         rollout_of = {side: rollouts[pair[f"{side}_index"]] for side in SIDES if pair[f"{side}_index"] in rollouts}
         for side, rollout in rollout_of.items():
-            chunks = ", ".join(str(arm + 1) for arm in rollout.arms)
-            evidence.notes[side] = f"round {rollout.index + 1}, prompt with chunks {chunks}"
+            chunks = ", ".join(str(arm + 1) for arm in rollout["arms"])
+            evidence.notes[side] = f"round {rollout['round'] + 1}, prompt with chunks {chunks}"
         if evidence.context is None or not rollout_of:
             return evidence
         try:
-            spans = chunks_of_run(self._records.run, evidence.context, next(iter(rollout_of.values())).chunks)
+            spans = chunks_of_run(self._run, evidence.context, len(next(iter(rollout_of.values()))["values"]))
         except UserError as error:
             evidence.unmarked = first_line(error)
             return evidence
-        for arm in sorted({arm for rollout in rollout_of.values() for arm in rollout.arms}):
-            sides = tuple(side for side, rollout in rollout_of.items() if arm in rollout.arms)
+        for arm in sorted({arm for rollout in rollout_of.values() for arm in rollout["arms"]}):
+            sides = tuple(side for side, rollout in rollout_of.items() if arm in rollout["arms"])
             start, end = spans[arm]
             evidence.spans.append(Span(start, end, sides, f"chunk {arm + 1}"))
         return evidence
@@ -167,18 +220,29 @@ def statement_rows(details: Mapping[str, Any]) -> list[Row]:
 class _LongReward:
     """The evidence of LongReward pairs: scores, analyses, and the passages of both responses' statements."""
 
-    def __init__(self, records: QuestionRecords) -> None:
-        self._records = records
-        self._run = records.run
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+        self._contexts = _Contexts(run)
+        self._scores = RowsById(run.path / SCORES, ("idx", "scores"), lambda row: _ending(str(row["idx"])))
+
+    def read_on(self) -> None:
+        """Indexes the run's files."""
+        self._scores.read_on()
+        self._contexts.read_on()
+
+    def has(self, pair: Row) -> bool:
+        """Whether all rows about a pair are indexed."""
+        scored = (self._scores.rows(_ending(f"{pair['id']}-{pair[f'{side}_index']}")) for side in SIDES)
+        return all(scored) and self._contexts.has(pair["id"])
 
     def of(self, pair: Row) -> PairEvidence:
-        evidence = PairEvidence(_context_of(pair, self._records))
-        details_of = {response.index: response.details for response in self._records.responses(pair["id"])}
+        evidence = PairEvidence(self._contexts.of(pair))
+        self._scores.read_on()
         find = self._passage_finder(evidence.context or "")
         sides_of: dict[tuple[int, int], list[str]] = {}
         checked: dict[str, list[tuple[Row, list[tuple[int, int]]]]] = {}
         for side in SIDES:
-            details = details_of.get(pair[f"{side}_index"], {})
+            details = self._details(f"{pair['id']}-{pair[f'{side}_index']}")
             evidence.scores[side] = dimension_scores(details)
             for statement in statement_rows(details):
                 found = [find(passage["c_idx"], passage["content"]) for passage in statement.get("evidences") or []]
@@ -197,6 +261,11 @@ class _LongReward:
             for side, statements in checked.items()
         }
         return evidence
+
+    def _details(self, idx: str) -> dict[str, Any]:
+        """The judge's details by dimension; published files may lack some or all of them."""
+        rows = [row for row in self._scores.rows(_ending(idx)) if f"-{row['idx']}".endswith(f"-{idx}")]
+        return (rows[-1].get("details") or {}) if rows else {}
 
     def _passage_finder(self, context: str) -> Callable[[int, str], tuple[int, int] | None]:
         """Returns a function from a passage's number and text to its start and end in the context."""
@@ -228,3 +297,8 @@ class _LongReward:
 def _of_file(run: RunFolder) -> "Callable[[], PreTrainedTokenizerBase | None]":
     """Returns a function that loads the run's tokenizer from its file; None if it has none."""
     return lambda: cast("PreTrainedTokenizerBase | None", load_tokenizer_file(run.tokenizer_name))
+
+
+def _ending(idx: str) -> str:
+    """The last two parts of a response's idx; a published idx has one more part before them."""
+    return "-".join(idx.rsplit("-", 2)[-2:])

@@ -32,7 +32,7 @@ class PairPages:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._evidence = EvidenceReader(site.records) if site.records else None
+        self._evidence = EvidenceReader(site.pairs.run) if site.pairs.run else None
 
     def pair_page(self, request: Request) -> Response:
         """One pair with its evidence, its context and its prompt."""
@@ -122,7 +122,7 @@ def shown_texts(row: Row, columns: Mapping[str, str], decision: Decision | None)
     """The responses of a pair by side; those of an edited pair are the edited ones."""
     if decision and decision.verdict == "edit":
         return {"chosen": decision.chosen or "", "rejected": decision.rejected or ""}
-    return {side: response_of(row[columns[side]]) for side in SIDES}
+    return {side: response_of(row[columns[side]], columns.get("content_tag")) for side in SIDES}
 
 
 def as_sent(text: str) -> str:

@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 
 from lf_longpo.data.choices import choice_key, chosen_side, replaced_side, responses_of
 from lf_longpo.data.records import Question, ScoredResponse
-from lf_longpo.data.review import SIDES, Decision, response_of
+from lf_longpo.data.review import SIDES, Decision
 from lf_longpo.errors import UserError, first_line
 from lf_longpo.files.journal import Row
 from lf_longpo.run_folder.question_records import QuestionLine, QuestionRecords, QuestionResponse
@@ -21,6 +21,7 @@ from lf_longpo.viewer.decision_pages import form_of
 from lf_longpo.viewer.gold_marks import context_parts, marked
 from lf_longpo.viewer.index import PairLine
 from lf_longpo.viewer.pair_evidence import chunks_of_run
+from lf_longpo.viewer.pair_pages import shown_texts
 from lf_longpo.viewer.question_index import SORTS, STATES, QuestionFilter, QuestionIndex
 from lf_longpo.viewer.response_block import response_block
 from lf_longpo.viewer.site import VERDICTS, Site
@@ -120,7 +121,7 @@ class QuestionPages:
             reviews.decide(key, line.id, chosen_side(reviews.of(key), side, scored))
             return
         pair_line, row = self._pair(number)
-        texts = [response_of(row[self._site.pairs.columns[name]]) for name in SIDES]
+        texts = list(shown_texts(row, self._site.pairs.columns, None).values())
         written = ScoredResponse(_written(response, texts), scored.reward, scored.index)
         decision = replaced_side(row, texts, reviews.of(pair_line.digest), side, written)
         reviews.decide(pair_line.digest, line.id, decision)
@@ -239,6 +240,7 @@ class QuestionPages:
 
     def _read_on(self) -> bool:
         """Reads what is new in the run's files; whether they were read to the end once."""
+        self._records.start()
         whole = self._records.wait(_PATIENCE)
         if whole:
             self._records.read_on()

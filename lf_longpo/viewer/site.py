@@ -54,9 +54,7 @@ class Site:
         self.index = index
         self.reviews = reviews
         self.records = QuestionRecords(pairs.run) if pairs.run else None
-        """The questions of the run; None if the run is unknown."""
-        if self.records:
-            self.records.start()
+        """The questions of the run, read when a page about questions is opened first; None if the run is unknown."""
         environment = templates(_TEMPLATES)
         style = STYLE.read_text(encoding="utf-8") + (_TEMPLATES / "viewer.css").read_text(encoding="utf-8")
         environment.globals |= {"style": style, "name": pairs.name, "verdicts": VERDICTS, "script": SCRIPT}

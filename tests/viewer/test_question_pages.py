@@ -206,6 +206,8 @@ def test_hostile_text_stays_text(tmp_path):
 @pytest.mark.slow
 def test_chosen_pairs_are_registered_with_their_training_prompt(tmp_path, capsys):
     run = longmab_run(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/rivers.jsonl").write_bytes((run / "pairs.jsonl").read_bytes())
     settings = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(settings.replace(str(tmp_path / "words"), "smollm2-135m"))
     with Open(run) as client:
@@ -222,7 +224,6 @@ def test_chosen_pairs_are_registered_with_their_training_prompt(tmp_path, capsys
     assert rows[2] | chosen | rejected == rows[2]
     assert "Chur is near the RHINE." in rows[2]["prompt"] and "Which river is cut on?" in rows[2]["prompt"]
     # The data set alone has no questions, so that the pair cannot be made from it.
-    (tmp_path / "data/rivers.jsonl").write_bytes((run / "pairs.jsonl").read_bytes())
     (tmp_path / "data/dataset_info.json").write_text(
         json.dumps({"rivers": {"file_name": "rivers.jsonl", "ranking": True}})
     )
