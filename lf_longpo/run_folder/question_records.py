@@ -7,8 +7,9 @@ reading is read alone.
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,7 +49,8 @@ class QuestionLine(NamedTuple):
     highest: float | None
 
 
-class QuestionResponse(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class QuestionResponse:
     """A rollout or a sampled response."""
 
     index: int
@@ -67,7 +69,7 @@ class QuestionResponse(NamedTuple):
     """LongMab-PO: the chunks in its prompt."""
     chunks: int = 0
     """LongMab-PO: the number of chunks of the context."""
-    details: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    details: Mapping[str, Any] = field(default_factory=dict)
     """LongReward: the judge's details by dimension."""
 
 

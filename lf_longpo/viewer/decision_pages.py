@@ -169,7 +169,7 @@ def _edited(texts: list[str], originals: list[str], current: Decision | None) ->
     """The decision about a pair that was edited. A response that was not edited keeps its own line breaks."""
     texts = [original if text == as_sent(original) else text for text, original in zip(texts, originals, strict=True)]
     origin = kept_origin(texts, originals, current)
-    return Decision("accept") if texts == originals else Decision("edit", *texts, origin=origin)
+    return Decision("accept") if texts == originals else Decision("edit", texts[0], texts[1], origin=origin)
 
 
 def _fingerprint(digests: Mapping[str, str]) -> str:
