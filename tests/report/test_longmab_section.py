@@ -34,6 +34,7 @@ def test_rollouts_are_read_by_question_and_the_first_of_a_round_counts(run):
     assert read_rollouts(RunFolder(run), 1).rewards.tolist() == [[0.0], [0.0], [1.0]]
 
 
+@pytest.mark.slow
 def test_a_question_gives_one_sign_and_the_line_shows_questions_with_all_rounds(run):
     first, learning, arms = longmab_sections(RunFolder(run))
     assert first.rewards.differences == [0.0, 1.0]
