@@ -63,7 +63,7 @@ def add_command(
 
 
 def add_run(parser: Parser) -> None:
-    """Marks a command that makes calls and keeps what is finished: it can be interrupted and resumed."""
+    """Marks a command that keeps what is finished: after an interruption, the same command resumes."""
     parser.set_defaults(is_run=True)
 
 

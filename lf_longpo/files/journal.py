@@ -20,6 +20,8 @@ from lf_longpo.errors import UserError
 from lf_longpo.text.differences import whole_letters
 
 Row = dict[str, Any]
+# orjson reads larger integers as floats.
+_BEYOND = 2.0**63
 
 
 def row_id(row: Row) -> str | None:
@@ -271,10 +273,18 @@ def _umask() -> int:
 def row_of_line(line: bytes, fields: set[str]) -> Row | None:
     """The row in a line; None if the line is not a JSON object with these fields."""
     try:
-        row = orjson.loads(line)  # several times as fast for rows with many numbers
-    except ValueError:
-        try:
-            row = json.loads(line)  # also takes NaN, half characters and numbers of any size
-        except (ValueError, RecursionError):
-            return None
+        row = _value_of(line)
+    except (ValueError, RecursionError):
+        return None
     return row if isinstance(row, dict) and fields <= row.keys() else None
+
+
+def _value_of(line: bytes) -> Any:
+    """As `json.loads`, which needs several times as long for rows with many numbers."""
+    try:
+        value = orjson.loads(line)
+    except ValueError:  # NaN and half characters
+        return json.loads(line)
+    if isinstance(value, dict) and any(isinstance(x, float) and abs(x) >= _BEYOND for x in value.values()):
+        return json.loads(line)  # an integer of more than 64 bits, as an id may be
+    return value

@@ -20,8 +20,9 @@ def bandit_summary(journals: Journals, question_ids: Collection[str], rounds: in
 
     Returns:
         `rollouts`, `mean_reward`, its mean in the first and last third of the rounds (of questions with all rounds),
-        `reward_histogram` (counts in five equal bins of [0, 1]), `unread_answers` (outputs for which `has_unread_answer` holds), `mean_arms` per
-        question and `mean_arms_tried`. Means are None without such rollouts.
+        `reward_histogram` (counts in five equal bins of [0, 1]), `unread_answers` (outputs for which
+        `has_unread_answer` holds), `mean_arms` per question and `mean_arms_tried`. Means are None without such
+        rollouts.
     """
     histogram: Counter[int] = Counter()
     all_rewards: list[float] = []
