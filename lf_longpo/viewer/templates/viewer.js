@@ -3,11 +3,11 @@
 (() => {
   const changed = () => [...document.querySelectorAll("textarea.typed")].some(
     (field) => field.value !== field.defaultValue || "unsaved" in field.dataset);
-  let leaving = false;
+  let leaving = false, saving = false;
   document.documentElement.classList.add("keys");
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.isComposing || event.ctrlKey || event.altKey || event.metaKey) return;
-    if (event.target.matches("input, textarea, select")) {
+    if (event.target.matches("input:not([type=checkbox]), textarea, select")) {
       if (event.key === "Escape") event.target.blur();
       return;
     }
@@ -18,10 +18,17 @@
     wanted.focus();
     wanted.click();
   });
-  document.addEventListener("submit", () => { leaving = true; });
-  addEventListener("beforeunload", (event) => { if (changed() && !leaving) event.preventDefault(); });
-  addEventListener("pageshow", (event) => {
+  document.addEventListener("submit", (event) => {
+    leaving = true;
+    saving = [...event.target.elements].some((field) => field.matches("textarea.typed"));
+  });
+  addEventListener("beforeunload", (event) => {
+    if (!changed() || saving) return;
+    event.preventDefault(); // the browser asks
     leaving = false;
+  });
+  addEventListener("pageshow", (event) => {
+    leaving = saving = false;
     if (event.persisted && !changed()) location.reload(); // a page from the browser's memory may show an old state
     document.getElementById(location.hash.slice(1))?.querySelector("a")?.focus(); // the pair that the list returns to
   });
