@@ -96,9 +96,9 @@ class Progress:
         """The live display: the bar and one line for each stage."""
         return Group(self._bar, *(Text(f"  {line}", style="dim") for line in self._stages()))
 
-    def count(self, name: str) -> None:
-        """Shows one more of something, such as pairs."""
-        self._counts[name] += 1
+    def count(self, name: str, number: int = 1) -> None:
+        """Shows one or more further ones of something, such as pairs."""
+        self._counts[name] += number
 
     def questions_ended(self, ended: int, failed: int) -> None:
         """Shows how many questions have ended so far, and how many of them have failed."""

@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from lf_longpo.data.pairs import QUESTION_ID, question_of_pair
 from lf_longpo.data.review import SIDES, Decision, Reviews, Verdict, response_of
 from lf_longpo.files.journal import Row
 from lf_longpo.report.page import REPORT, STYLE, templates
@@ -164,6 +165,7 @@ class Pages:
             following=numbers[at + 1] if 0 <= at < len(numbers) - 1 else None,
             position=at + 1,
             found=len(numbers),
+            of_question=self._index.numbers_of_question(question_of_pair(row) or "") if QUESTION_ID in row else [],
         )
 
     def _sides(
