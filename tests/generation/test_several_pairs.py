@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import code_questions, judged, run_settings, write_jsonl
+from conftest import code_questions, graded, judged, run_settings, write_jsonl
 from starlette.testclient import TestClient
 from stub import Stub
 
@@ -23,16 +23,8 @@ from lf_longpo.run_folder.status import status_of
 from lf_longpo.viewer.app import make_app
 from lf_longpo.viewer.index import PairIndex
 
+pytestmark = pytest.mark.slow  # whole runs, with LLaMA-Factory's encoding
 COLUMNS = {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"}
-
-
-def graded(prompt, seed):
-    """Answers of different lengths and rewards."""
-    if "Correct answer: " in prompt:
-        return f"The answer is {prompt.partition('Correct answer: ')[2].split()[0]}."
-    place = prompt.rsplit("code of ", 1)[1].partition("?")[0]
-    found = prompt.partition(f"The code of {place} is ")[2].partition(".")[0] or "unknown"
-    return f"{f'Thought {seed % 97}. ' * (seed % 13)}Answer: {found}{' or so' * (seed % 4)}"
 
 
 @pytest.fixture
