@@ -18,6 +18,7 @@ PAIRS = "pairs.jsonl"
 QUESTION_ID = "question_id"
 """The field with the question's id, in data sets that may have several pairs of a question."""
 
+_SIDES = tuple(f"{side}{suffix}" for side in SIDES for suffix in ("", "_reward", "_index"))
 _FURTHER = re.compile(r"(.+)#\d+-\d+", re.DOTALL)
 
 
@@ -111,27 +112,18 @@ class Pairs:
         Raises:
             CallFailed: the first pair leaves no room for a prompt.
         """
-        first, *further = pairs
-        fitting = [first, *(pair for pair in further if self._leaves_room(pair, render))] if further else [first]
-        sides = [self._sides(*pair) for pair in fitting]
-        earlier = self._current(question.id)
-        if [{name: row[name] for name in sides[0]} for row in earlier] != sides:
-            texts = [text for pair in sides for text in (pair["chosen"], pair["rejected"])]
+        earlier = [{name: row[name] for name in _SIDES} for row in self._current(question.id)]
+        if earlier != [self._sides(*pair) for pair in pairs]:
             try:
-                context = await asyncio.to_thread(self._fitter.fit, question.context, render, texts)
+                pairs, context = await asyncio.to_thread(self._fit, question.context, render, pairs)
             except TextTooLong as error:
                 self.drop(question.id)
                 self.unfit += 1
                 raise CallFailed(f"the training prompt does not fit pairs.cutoff_len: {error}") from None
-            prompt = render(context)
-            ids = [question.id, *(pair_id(question.id, *pair) for pair in fitting[1:])]
-            for id, pair in zip(ids, sides, strict=True):
-                record = PreferencePair(
-                    id=id, input=question.question, answer=list(question.answers), prompt=prompt, **pair
-                )
-                self._journal.append(self._row(asdict(record), question.id))
+            if earlier != [self._sides(*pair) for pair in pairs]:
+                self._append(question, render(context), pairs)
         self._without.discard(question.id)
-        return len(sides)
+        return len(pairs)
 
     def drop(self, id: str) -> None:
         """Removes a question's pairs, also those from an earlier start."""
@@ -168,23 +160,46 @@ class Pairs:
         """The rows of a question's pairs."""
         return current_pairs(self._journal.rows(id), id)
 
+    def _fit(
+        self, context: str, render: Callable[[str], str], pairs: Sequence[ChosenRejected]
+    ) -> tuple[Sequence[ChosenRejected], str]:
+        """The pairs that leave room for a prompt, and the context that fits all of them.
+
+        Raises:
+            TextTooLong: the first pair leaves no room.
+        """
+        try:
+            return pairs, self._fitter.fit(context, render, self._texts(pairs))
+        except TextTooLong:
+            first, *further = pairs
+            fitting = [first, *(pair for pair in further if self._leaves_room(pair, render))]
+            return fitting, self._fitter.fit(context, render, self._texts(fitting))
+
     def _leaves_room(self, pair: ChosenRejected, render: Callable[[str], str]) -> bool:
         try:
-            self._fitter.fit("", render, [self._fitter.written(response) for response in pair])
+            self._fitter.fit("", render, self._texts([pair]))
         except TextTooLong:
             return False
         return True
 
-    def _sides(self, chosen: ScoredResponse, rejected: ScoredResponse) -> dict[str, Any]:
-        return {
-            f"{side}{suffix}": value
-            for side, response in zip(SIDES, (chosen, rejected), strict=True)
-            for suffix, value in (
-                ("", self._fitter.written(response)),
-                ("_reward", response.reward),
-                ("_index", response.index),
+    def _texts(self, pairs: Sequence[ChosenRejected]) -> list[str]:
+        return [self._fitter.written(response) for pair in pairs for response in pair]
+
+    def _append(self, question: Question, prompt: str, pairs: Sequence[ChosenRejected]) -> None:
+        ids = [question.id, *(pair_id(question.id, *pair) for pair in pairs[1:])]
+        for id, pair in zip(ids, pairs, strict=True):
+            record = PreferencePair(
+                id=id, input=question.question, answer=list(question.answers), prompt=prompt, **self._sides(*pair)
             )
-        }
+            self._journal.append(self._row(asdict(record), question.id))
+
+    def _sides(self, chosen: ScoredResponse, rejected: ScoredResponse) -> dict[str, Any]:
+        values = [
+            value
+            for response in (chosen, rejected)
+            for value in (self._fitter.written(response), response.reward, response.index)
+        ]
+        return dict(zip(_SIDES, values, strict=True))
 
     def _row(self, pair: Row, id: str) -> Row:
         return pair | self._system | ({QUESTION_ID: id} if self._several else {})
