@@ -16,6 +16,7 @@ from lf_longpo.cli.run_output import (
     stdout_console,
 )
 from lf_longpo.config import GenerateConfig
+from lf_longpo.data.review import decisions_of
 from lf_longpo.report.next_step import training_recipe
 from lf_longpo.report.page import REPORT
 from lf_longpo.run_folder.data_set import data_set_of
@@ -50,6 +51,10 @@ def print_generation(config: GenerateConfig, summary: dict[str, Any], command: s
     console.print(table)
     print_unfinished(console, config.max_cost, summary, summary["questions"], command)
     print_advice(console, config, summary)
+    if gone := summary["reviewed_gone"]:
+        are, decisions = "pair is" if gone == 1 else "pairs are", decisions_of(data_set_of(config))
+        kept = f"The decisions stay in {decisions} and apply again if the same pairs come back."
+        console.print(f"{gone} reviewed {are} no longer in the data set. {kept}", markup=False)
     if summary["unfinished"]:
         return
     if summary["stage"] != "pairs":
@@ -65,10 +70,17 @@ def method_title(config: GenerateConfig) -> str:
     return f"{_METHODS[config.method]}: {config.dataset_name}"
 
 
+def _made(summary: dict[str, Any]) -> str:
+    pairs, with_pairs, questions = (summary[name] for name in ("pairs", "questions_with_pairs", "questions"))
+    if pairs == with_pairs:
+        return f"{pairs} pairs from {questions} questions"
+    return f"{pairs} pairs from {with_pairs} of {questions} questions"
+
+
 def _longmab_rows(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield (
         "pairs",
-        f"{summary['pairs']} pairs from {summary['questions']} questions ({summary['left_out']} probe failed, "
+        f"{_made(summary)} ({summary['left_out']} probe failed, "
         f"{summary['all_equal']} no reward difference, {summary['cut_off']} too few complete responses, "
         f"{summary['failed']} failed{_unfinished(summary)})",
     )
@@ -90,7 +102,7 @@ def _unfinished(summary: dict[str, Any]) -> str:
 def _longreward_rows(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield (
         "pairs",
-        f"{summary['pairs']} pairs from {summary['questions']} questions ({summary['all_equal']} no reward difference, "
+        f"{_made(summary)} ({summary['all_equal']} no reward difference, "
         f"{summary['too_few_responses']} too few responses, {summary['cut_off']} too few complete responses, "
         f"{summary['failed']} failed{_unfinished(summary)})",
     )

@@ -103,9 +103,9 @@ class Progress:
             yield Text(_shortened(f"{steps} {clocks}", width))
         yield Text(self._second_line(width), style="dim")
 
-    def count(self, name: str) -> None:
-        """Shows one more of something, such as pairs."""
-        self._counts[name] += 1
+    def count(self, name: str, number: int = 1) -> None:
+        """Shows one or more further ones of something, such as pairs."""
+        self._counts[name] += number
 
     def questions_ended(self, ended: int, failed: int) -> None:
         """Shows how many questions have ended so far, and how many of them have failed."""

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 
 from lf_longpo.data.choices import choice_key, responses_of
+from lf_longpo.data.pairs import QUESTION_ID
 from lf_longpo.data.questions import read_questions
 from lf_longpo.data.records import PreferencePair
 from lf_longpo.data.review import SIDES, Decision
@@ -53,4 +54,6 @@ def chosen_pairs(
             sides["chosen"].index,
             sides["rejected"].index,
         )
-        yield f"question {question.id!r}", asdict(pair) | ({"system": run.config.system} if run.config.system else {})
+        system = {"system": run.config.system} if run.config.system else {}
+        several = {QUESTION_ID: question.id} if run.config.pairs.per_question > 1 else {}
+        yield f"question {question.id!r}", asdict(pair) | system | several

@@ -52,14 +52,14 @@ _METHODS = {
         "LongMab-PO",
         "The chunks of each long context are the arms of a bandit. In each round, the policy answers from a few "
         "chunks; the reward compares its answer with the gold answer. The best and the worst answer of a question are "
-        "its pair.",
+        "its first pair.",
         longmab_sections,
         rollout_notes,
     ),
     "longreward": _Method(
         "LongReward",
         "A judge scores several responses to each question on four dimensions, each from 0 to 10; the reward is the "
-        "mean of the four scores. The best and the worst response of a question are its pair.",
+        "mean of the four scores. The best and the worst response of a question are its first pair.",
         longreward_sections,
         score_notes,
     ),
@@ -73,6 +73,7 @@ _WITHOUT_PAIR = {
     "not_scored": "responses without a score",
     "unfinished_thoughts": "replies with a thought and no answer",
     "unfit": "questions with pairs longer than pairs.cutoff_len",
+    "reviewed_gone": "reviewed pairs that are no longer in the data set",
 }
 # The number of examples of each cause of failure, and their characters.
 _EXAMPLES, _EXAMPLE = 3, 600
@@ -164,6 +165,7 @@ def _sentences(
         state = "interrupted" if summary["interrupted"] or summary["unfinished"] else "finished"
     questions, failed = counts.get("questions", 0), counts.get("failed", sum(causes.values()))
     stage = counts.get("stage", "")
+    with_pair = len({pair.question for pair in pairs})
     raised = {
         "longmab": "longmab.rounds or longmab.sampling.temperature",
         "longreward": "longreward.num_samples or longreward.sampling.temperature",
@@ -172,13 +174,18 @@ def _sentences(
         conclusions.failures(failed, questions, causes),
         conclusions.failed_probes(counts.get("left_out", 0), questions),
         conclusions.no_difference(
-            counts.get("all_equal", 0), questions, rewards.lowest, rewards.best, raised[config.method]
+            counts.get("all_equal", 0),
+            questions,
+            rewards.lowest,
+            rewards.best,
+            raised[config.method],
+            config.pairs.min_gap,
         ),
         conclusions.length_bias(*length_counts(pairs)),
         conclusions.reward_trend(rewards.differences, rewards.first, rewards.last),
     ]
     return [
-        conclusions.outcome(state, stage, questions, len(pairs), counts.get("unfinished", 0)),
+        conclusions.outcome(state, stage, questions, with_pair, len(pairs), counts.get("unfinished", 0)),
         *[sentence for sentence in found if sentence][: conclusions.MOST_SENTENCES - 2],
         next_step(config, state, stage, counts.get("data_set", "written" if pairs else "none"), failed),
     ]

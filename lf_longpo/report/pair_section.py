@@ -1,9 +1,11 @@
 """The report's section about pairs: differences in reward and length, and the pairs with extreme differences."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+from lf_longpo.data.pairs import question_of_pair
 from lf_longpo.data.review import SIDES
 from lf_longpo.errors import UserError
 from lf_longpo.files.journal import Row
@@ -32,6 +34,8 @@ class PairSize:
     """What is kept in memory of each pair."""
 
     id: str
+    question: str
+    """The id of its question, which can have several pairs."""
     offset: int
     """Byte offset of the pair in its file."""
     gap: float
@@ -75,13 +79,17 @@ class ShownPair:
 
 
 def pair_sizes(run: RunFolder) -> list[PairSize]:
-    """All pairs, in the order of their file."""
-    pairs: dict[str, PairSize] = {}
+    """All pairs, in the order of their file. If a question was worked on several times, its last pairs count."""
+    pairs: dict[str, list[PairSize]] = {}
     for offset, row in run.pairs():
+        question = question_of_pair(row) or row["id"]
         gap = float(row["chosen_reward"] - row["rejected_reward"])
         sizes = len(row["chosen"]), len(row["rejected"]), len(row["prompt"])
-        pairs[row["id"]] = PairSize(row["id"], offset, gap, *sizes, CUT_MARK in row["prompt"])
-    return list(pairs.values())
+        if row["id"] == question:  # its first pair: earlier ones were replaced
+            pairs[question] = []
+        size = PairSize(row["id"], question, offset, gap, *sizes, CUT_MARK in row["prompt"])
+        pairs.setdefault(question, []).append(size)
+    return [pair for of_question in pairs.values() for pair in of_question]
 
 
 def length_counts(pairs: Sequence[PairSize]) -> tuple[int, int, int]:
@@ -112,6 +120,10 @@ def pair_section(run: RunFolder, pairs: Sequence[PairSize]) -> Section:
             "learn only the length.",
         )
     )
+    questions = Counter(pair.question for pair in pairs)
+    if len(questions) < len(pairs):
+        section.facts["questions with pairs"] = f"{len(questions):,}"
+        section.facts["pairs per question"] = f"{len(pairs) / len(questions):.1f}, at most {max(questions.values()):,}"
     longer, shorter, equal = length_counts(pairs)
     section.facts["chosen response is longer"] = f"{longer:,} of {len(pairs):,}"
     section.facts["chosen response is shorter"] = f"{shorter:,} of {len(pairs):,}"
@@ -165,7 +177,8 @@ def extremes(
     largest = ordered[: min(_SHOWN, -(-len(ordered) // 2))]
     smallest = ordered[len(largest) :][-_SHOWN:][::-1]
     rows = {pair.id: run.pair_at(pair.offset) for pair in (*largest, *smallest)}
-    notes = notes_on(run, {(id, row[f"{name}_index"]) for id, row in rows.items() for name in SIDES})
+    wanted = {(pair.question, rows[pair.id][f"{name}_index"]) for pair in (*largest, *smallest) for name in SIDES}
+    notes = notes_on(run, wanted)
     return [_shown(rows[pair.id], pair, notes) for pair in largest], [
         _shown(rows[pair.id], pair, notes) for pair in smallest
     ]
@@ -182,7 +195,7 @@ def _shown(row: Row, pair: PairSize, notes: Mapping[tuple[str, int], str]) -> Sh
             visible(reply.thought, _RESPONSE),
             pieces,
             len(row[name]),
-            notes.get((pair.id, row[f"{name}_index"]), ""),
+            notes.get((pair.question, row[f"{name}_index"]), ""),
         )
         for name, reply, pieces in zip(SIDES, replies, differences(*texts), strict=True)
     )

@@ -66,6 +66,8 @@ class StateRules(NamedTuple):
     """Responses of each question; None if they are given."""
     least: int
     """Complete responses that a pair needs."""
+    min_gap: float
+    """The least reward difference of a pair."""
     has_probes: bool
     until: str
     """The stage after which the last start ended; `pairs` while it is unknown."""
@@ -79,10 +81,10 @@ class StateRules(NamedTuple):
             until: see `StateRules.until`.
         """
         if isinstance(config, LongMabGenerateConfig):
-            return cls(config.longmab.rounds, _SIDES, True, until)
+            return cls(config.longmab.rounds, _SIDES, config.pairs.min_gap, True, until)
         assert isinstance(config, LongRewardGenerateConfig)
         samples = None if config.responses else config.longreward.num_samples
-        return cls(samples, config.longreward.min_responses, False, until)
+        return cls(samples, config.longreward.min_responses, config.pairs.min_gap, False, until)
 
 
 def state_of(facts: QuestionFacts, failure: str | None, rules: StateRules) -> tuple[QuestionState, str]:
@@ -97,7 +99,8 @@ def state_of(facts: QuestionFacts, failure: str | None, rules: StateRules) -> tu
     """
     if failure and failure.startswith(UNFIT):
         return QuestionState.TOO_LONG, failure
-    differs = facts.usable >= rules.least and facts.lowest != facts.highest
+    gap = (facts.highest or 0.0) - (facts.lowest or 0.0)
+    differs = facts.usable >= rules.least and gap > 0 and gap >= rules.min_gap
     if facts.has_pair and differs:
         return QuestionState.PAIR, ""
     if failure:
@@ -114,10 +117,10 @@ def state_of(facts: QuestionFacts, failure: str | None, rules: StateRules) -> tu
     if facts.usable < rules.least:
         complete = f"{facts.usable} of {facts.responses} responses are complete"
         return QuestionState.TRUNCATED, f"{complete}; a pair needs {rules.least}"
-    return (
-        QuestionState.NO_REWARD_DIFFERENCE,
-        f"all {facts.usable} complete responses have the reward {facts.highest:g}",
-    )
+    reason = f"all {facts.usable} complete responses have the reward {facts.highest:g}"
+    if gap:
+        reason = f"the largest difference is {gap:g}, below pairs.min_gap ({rules.min_gap:g})"
+    return QuestionState.NO_REWARD_DIFFERENCE, reason
 
 
 def _unfinished(facts: QuestionFacts, rules: StateRules) -> str:

@@ -246,6 +246,16 @@ class PairIndex:
                 if None not in values
             }
 
+    def numbers_of_question(self, question_id: str) -> list[int]:
+        """The numbers of a question's pairs, in the order of the file. Their ids begin with the question's id."""
+        further = f"{whole_letters(question_id)}#"
+        with self._open() as db:
+            rows = db.execute(
+                "SELECT number FROM pairs WHERE id = ? OR substr(id, 1, ?) = ? ORDER BY byte_offset",
+                (further[:-1], len(further), further),
+            )
+            return [number for (number,) in rows]
+
     def lines(self, numbers: list[int]) -> list[PairLine]:
         """The lines of the pairs with these numbers, in the order of the numbers."""
         columns = ", ".join(PairLine._fields)

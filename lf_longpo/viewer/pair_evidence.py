@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from lf_longpo.config import LongMabGenerateConfig, LongRewardGenerateConfig
+from lf_longpo.data.pairs import question_of_pair
 from lf_longpo.data.questions import question_id, question_of, read_questions
 from lf_longpo.data.records import Rollout, names
 from lf_longpo.data.review import SIDES
@@ -128,7 +129,7 @@ class _Contexts:
     def of(self, pair: Row) -> str | None:
         """The context of a pair's question; None if the question is no longer in the input, or has changed."""
         try:
-            context = self._of_question(pair["id"])
+            context = self._of_question(_question(pair))
         except UserError:
             return None
         # A prompt contains the beginning of its context: only the middle is cut.
@@ -156,13 +157,13 @@ class _LongMab:
 
     def has(self, pair: Row) -> bool:
         """Whether all rows about a pair are indexed."""
-        rounds = {row["round"] for row in self._rollouts.rows(pair["id"])}
-        return {pair[f"{side}_index"] for side in SIDES} <= rounds and self._contexts.has(pair["id"])
+        rounds = {row["round"] for row in self._rollouts.rows(_question(pair))}
+        return {pair[f"{side}_index"] for side in SIDES} <= rounds and self._contexts.has(_question(pair))
 
     def of(self, pair: Row) -> PairEvidence:
         evidence = PairEvidence(self._contexts.of(pair))
         self._rollouts.read_on()
-        rollouts = {row["round"]: row for row in self._rollouts.rows(pair["id"])}
+        rollouts = {row["round"]: row for row in self._rollouts.rows(_question(pair))}
         rollout_of = {side: rollouts[pair[f"{side}_index"]] for side in SIDES if pair[f"{side}_index"] in rollouts}
         for side, rollout in rollout_of.items():
             chunks = ", ".join(str(arm + 1) for arm in rollout["arms"])
@@ -232,8 +233,8 @@ class _LongReward:
 
     def has(self, pair: Row) -> bool:
         """Whether all rows about a pair are indexed."""
-        scored = (self._scores.rows(_ending(f"{pair['id']}-{pair[f'{side}_index']}")) for side in SIDES)
-        return all(scored) and self._contexts.has(pair["id"])
+        scored = (self._scores.rows(_ending(f"{_question(pair)}-{pair[f'{side}_index']}")) for side in SIDES)
+        return all(scored) and self._contexts.has(_question(pair))
 
     def of(self, pair: Row) -> PairEvidence:
         evidence = PairEvidence(self._contexts.of(pair))
@@ -242,7 +243,7 @@ class _LongReward:
         sides_of: dict[tuple[int, int], list[str]] = {}
         checked: dict[str, list[tuple[Row, list[tuple[int, int]]]]] = {}
         for side in SIDES:
-            details = self._details(f"{pair['id']}-{pair[f'{side}_index']}")
+            details = self._details(f"{_question(pair)}-{pair[f'{side}_index']}")
             evidence.scores[side] = dimension_scores(details)
             for statement in statement_rows(details):
                 found = [find(passage["c_idx"], passage["content"]) for passage in statement.get("evidences") or []]
@@ -292,6 +293,11 @@ class _LongReward:
             return start, start + len(text)
 
         return find
+
+
+def _question(pair: Row) -> str:
+    """The id of a pair's question."""
+    return question_of_pair(pair) or pair["id"]
 
 
 def _of_file(run: RunFolder) -> "Callable[[], PreTrainedTokenizerBase | None]":

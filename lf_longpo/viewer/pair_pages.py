@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
+from lf_longpo.data.pairs import QUESTION_ID, question_of_pair
 from lf_longpo.data.review import SIDES, Decision, response_of
 from lf_longpo.files.journal import Row
 from lf_longpo.run_folder.pair_sets import prompt_parts
@@ -78,7 +79,8 @@ class PairPages:
             comment=visible(decision.comment if decision else "", _QUESTION),
             reviewer=visible(decision.reviewer if decision else "", 80),
             fault=fault,
-            question_query=urlencode({"id": line.id}),
+            question_query=urlencode({"id": question_of_pair(row) or line.id}),
+            of_question=site.index.numbers_of_question(question_of_pair(row) or "") if QUESTION_ID in row else [],
             refused=refused,
             edit="chosen" if typed else request.query_params.get("edit", ""),
             fields={name: whole_letters((typed or {}).get(name, text)) for name, text in fields.items()},

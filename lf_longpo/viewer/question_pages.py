@@ -168,6 +168,9 @@ class QuestionPages:
             decision=decision,
             verdict=VERDICTS.get(decision.verdict, "") if decision else "",
             pair=pair,
+            further=[
+                number for number in self._site.index.numbers_of_question(line.id) if pair and number != pair.number
+            ],
             sides=sides,
             fault=fault,
             query=question_filter.query,

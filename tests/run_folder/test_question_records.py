@@ -87,6 +87,13 @@ def test_a_pair_of_an_earlier_start_does_not_count_if_the_responses_give_none(tm
     assert states(records_of(run))["cut"][0] == "pair"
 
 
+def test_a_difference_below_the_least_one_is_none(tmp_path):
+    run = longreward_run(tmp_path)
+    change_settings(run, pairs={"min_gap": 4.5})
+    reason = "the largest difference is 4, below pairs.min_gap (4.5)"
+    assert states(records_of(run))["pair"] == ("no reward difference", reason)
+
+
 @pytest.mark.parametrize(
     ("stage", "reason"), [("pairs", "the pair is not made yet"), ("rollout", "a later stage makes the pair")]
 )

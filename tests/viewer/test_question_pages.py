@@ -163,6 +163,17 @@ def test_another_response_replaces_a_side_of_a_pair(tmp_path):
         assert "Pair 1 (accepted)" in text_of(client.get("/question?id=pair"))
 
 
+def test_all_pairs_of_a_question_are_named_and_the_first_one_changes(tmp_path):
+    further = pair("pair#0-2", question_id="pair", rejected="It is the Rhine.", rejected_index=2)
+    run = longmab_run(tmp_path, pairs=[pair("pair", question_id="pair"), further])
+    with Open(run) as client:
+        page = client.get("/question?id=pair")
+        assert "Further pairs of the question: 2. The buttons below change pair 1." in text_of(page)
+        assert 'href="/question?id=pair"' in client.get("/pair/2").text
+        client.post("/question?id=pair", data={"pair": "1", "side": "chosen", "index": "2"})
+        assert decisions_of(run)[-1]["chosen_index"] == 2
+
+
 def reviewed(run, folder):
     assert main(["export", str(run), str(folder / "out.jsonl"), "--reviewed"]) == 0
     return rows_of(folder / "out.jsonl")
