@@ -11,19 +11,24 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lf_longpo.data.review import SIDES, Decision, Reviews, Verdict, response_of
+from lf_longpo.errors import UserError
 from lf_longpo.files.journal import Row
 from lf_longpo.report.page import REPORT, STYLE, templates
 from lf_longpo.run_folder.pair_sets import PairSet, prompt_parts
-from lf_longpo.text.differences import differences, visible, whole_letters
+from lf_longpo.text.differences import differences, unmarked_note, visible, whole_letters
 from lf_longpo.text.thinking import split_thought
 from lf_longpo.viewer.context_pieces import context_pieces
+from lf_longpo.viewer.display import display_of, keep_display
+from lf_longpo.viewer.error_pages import ErrorPages
 from lf_longpo.viewer.index import SORTS, STATES, PairFilter, PairIndex, PairLine, question_text
+from lf_longpo.viewer.markdown import markdown_html
 from lf_longpo.viewer.pair_evidence import EvidenceReader, PairEvidence
+from lf_longpo.viewer.search_hits import find_hits
 
 _TEMPLATES = Path(__file__).parent / "templates"
 # The number of pairs per page of the list.
@@ -58,7 +63,9 @@ class Pages:
         environment = templates(_TEMPLATES)
         style = STYLE.read_text(encoding="utf-8") + (_TEMPLATES / "viewer.css").read_text(encoding="utf-8")
         environment.globals |= {"style": style, "name": pairs.name, "verdicts": _VERDICTS, "sorts": SORTS}
+        environment.filters |= {"hits": find_hits, "markdown": markdown_html}
         self._templates = environment
+        self.errors = ErrorPages(environment, _HEADERS)
 
     def list_page(self, request: Request) -> Response:
         """The list of the pairs that pass the request's filter."""
@@ -144,12 +151,16 @@ class Pages:
         numbers = self._index.numbers(pair_filter)
         at = numbers.index(line.number) if line.number in numbers else -1
         answer = row.get("answer", "")
+        sides = self._sides(line, row, decision, evidence)
         return self._page(
             "pair.html",
             line=line._replace(id=visible(line.id, 200)),
             question=visible(question_text(row, columns), _QUESTION),
             answer=visible(" / ".join(map(str, answer)) if isinstance(answer, list) else str(answer), _QUESTION),
-            sides=self._sides(line, row, decision, evidence),
+            sides=sides,
+            alike=unmarked_note((sides[0]["pieces"], sides[1]["pieces"])),
+            search=pair_filter.text,
+            display=display_of(request),
             context=context_pieces(evidence.context, evidence.spans) if evidence.context is not None else [],
             spans=evidence.spans,
             unmarked=evidence.unmarked,
@@ -217,11 +228,13 @@ class AllowedHosts:
     Args:
         app: the application.
         hosts: the allowed names and addresses.
+        refusal: the response to other hosts.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, hosts: Collection[str], refusal: Response) -> None:
         self._app = app
         self._hosts = hosts
+        self._refusal = refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles an ASGI connection."""
@@ -229,7 +242,7 @@ class AllowedHosts:
             scope["type"] == "http"
             and urlsplit(f"//{Headers(scope=scope).get('host', '')}").hostname not in self._hosts
         ):
-            await PlainTextResponse("This host is not allowed.", 400)(scope, receive, send)
+            await self._refusal(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -244,14 +257,21 @@ def make_app(pairs: PairSet, index: PairIndex, reviews: Reviews, hosts: Collecti
         hosts: the allowed host names of requests; None for any.
     """
     pages = Pages(pairs, index, reviews)
-    middleware = [Middleware(AllowedHosts, hosts=hosts)] if hosts else []
+    refusal = pages.errors.page(400, "This host is not allowed. Open the address that longpo view printed.", "")
+    middleware = [Middleware(AllowedHosts, hosts=hosts, refusal=refusal)] if hosts else []
     routes = [
         Route("/", pages.list_page),
         Route("/pair/{number:int}", pages.pair_page),
         Route("/pair/{number:int}", pages.decide, methods=["POST"]),
         Route("/report", pages.report_page),
+        Route("/display", keep_display, methods=["POST"]),
     ]
-    return Starlette(routes=routes, middleware=middleware)
+    handlers: dict[Any, Any] = {
+        HTTPException: pages.errors.of_http,
+        UserError: pages.errors.of_user,
+        Exception: pages.errors.of_any,
+    }
+    return Starlette(routes=routes, middleware=middleware, exception_handlers=handlers)
 
 
 def _filter_of(request: Request) -> PairFilter:
