@@ -210,7 +210,8 @@ class Pages:
         ]
 
     def _line(self, request: Request) -> tuple[PairLine, Row]:
-        lines = self._index.lines([request.path_params["number"]])
+        number = request.path_params["number"]
+        lines = self._index.lines([number]) if number < 2**63 else []  # SQLite has no larger numbers
         if not lines:
             raise HTTPException(404, "There is no pair with this number, or it is not read yet. Try again later.")
         row = self._index.row(lines[0])
