@@ -26,6 +26,7 @@ _OTHERS = {
     "adapter_config.json",
     "base.html",
     "config.json",
+    "error.html",
     "list.html",
     "modules.json",
     "pair.html",

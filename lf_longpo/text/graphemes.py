@@ -47,5 +47,5 @@ def _edges(text: str, position: int) -> tuple[int, int]:
         if match.end() == position:
             break
         if match.end() > position:
-            return match.span()
+            return match.start(), match.end()
     return position, position

@@ -21,6 +21,7 @@ from lf_longpo.files.cache_folder import cache_folder
 from lf_longpo.files.journal import Row, row_of_line, rows_with_offsets
 from lf_longpo.run_folder.pair_sets import PairSet, prompt_parts
 from lf_longpo.text.differences import whole_letters
+from lf_longpo.text.graphemes import whole_end, whole_start
 
 # The number of rows per commit; rows are visible after their commit.
 _BATCH = 100
@@ -286,7 +287,7 @@ def _pair(row: Row, columns: dict[str, str]) -> tuple[Any, ...]:
     return (
         pair_digest(row, columns),
         whole_letters(str(row.get("id", ""))),
-        whole_letters(question[:_QUESTION]),
+        whole_letters(question[: whole_start(question, _QUESTION)]),
         rewards[0] - rewards[1] if rated else None,
         *(rewards if rated else (None, None)),
         *map(len, responses),
@@ -302,7 +303,8 @@ def question_text(row: Row, columns: dict[str, str]) -> str:
             text = text_of(row.get(name))
             if text.strip():
                 return text
-    return text_of(row[columns["prompt"]])[-_QUESTION:]
+    prompt = text_of(row[columns["prompt"]])
+    return prompt[whole_end(prompt, max(0, len(prompt) - _QUESTION)) :]
 
 
 def _conditions(pair_filter: PairFilter) -> tuple[str, list[Any]]:
