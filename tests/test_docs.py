@@ -28,6 +28,7 @@ _OTHERS = {
     "config.json",
     "decide.html",
     "end.html",
+    "error.html",
     "list.html",
     "modules.json",
     "pair.html",

@@ -129,10 +129,12 @@ def _page_of(run: RunFolder, results: list[Section]) -> str:
 
 
 def templates(folder: Path) -> "Environment":
-    """The templates in a folder. All values are escaped."""
+    """The templates in a folder, and those of the report for what they share. All values are escaped."""
     from jinja2 import Environment, FileSystemLoader
 
-    return Environment(loader=FileSystemLoader(folder), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return Environment(
+        loader=FileSystemLoader([folder, TEMPLATES]), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
 
 
 def _settings(config: GenerateConfig) -> str:

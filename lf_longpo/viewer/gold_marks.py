@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from lf_longpo.text.differences import Piece, visible
+from lf_longpo.text.graphemes import whole_start
 
 # A gold answer such as "a" can be in a context a thousand times; more marks help nobody.
 _MOST = 200
@@ -60,7 +61,8 @@ def context_parts(context: str, answers: Sequence[str], chunks: Sequence[tuple[i
         chunks: the start and end of each chunk; empty if they are unknown.
     """
     spans = gold_spans(context, answers)
-    labels = {start: f"chunk {number}" for number, (start, _) in enumerate(chunks, 1)}
+    # Tokens can end within a character of several code points.
+    labels = {whole_start(context, start): f"chunk {number}" for number, (start, _) in enumerate(chunks, 1)}
     cuts = sorted({0, len(context), *labels, *(edge for span in spans for edge in span)})
     gold = [any(begin <= start and end <= last for begin, last in spans) for start, end in pairwise(cuts)]
     return [

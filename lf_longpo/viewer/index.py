@@ -26,6 +26,7 @@ from lf_longpo.longreward.scorer import DIMENSIONS
 from lf_longpo.run_folder.pair_sets import PairSet, prompt_parts
 from lf_longpo.text.differences import whole_letters
 from lf_longpo.text.fitting import CUT_MARK
+from lf_longpo.text.graphemes import whole_end, whole_start
 from lf_longpo.text.language import detect_language
 from lf_longpo.text.thinking import split_thought
 from lf_longpo.viewer.pair_filter import PairFilter
@@ -435,7 +436,7 @@ def _pair(row: Row, columns: dict[str, str]) -> tuple[Any, ...]:
     return (
         pair_digest(row, columns),
         whole_letters(str(row.get("id", ""))),
-        whole_letters(question[:_QUESTION]),
+        whole_letters(question[: whole_start(question, _QUESTION)]),
         rewards[0] - rewards[1] if rated else None,
         *(rewards if rated else (None, None)),
         *map(len, responses),
@@ -456,4 +457,5 @@ def question_text(row: Row, columns: dict[str, str]) -> str:
             text = text_of(row.get(name))
             if text.strip():
                 return text
-    return text_of(row[columns["prompt"]], columns.get("content_tag"))[-_QUESTION:]
+    prompt = text_of(row[columns["prompt"]], columns.get("content_tag"))
+    return prompt[whole_end(prompt, max(0, len(prompt) - _QUESTION)) :]

@@ -11,9 +11,10 @@ from lf_longpo.data.pairs import QUESTION_ID, question_of_pair
 from lf_longpo.data.review import SIDES, Decision, response_of
 from lf_longpo.files.journal import Row
 from lf_longpo.run_folder.pair_sets import prompt_parts
-from lf_longpo.text.differences import differences, visible, whole_letters
+from lf_longpo.text.differences import differences, unmarked_note, visible, whole_letters
 from lf_longpo.text.thinking import split_thought
 from lf_longpo.viewer.context_pieces import context_pieces
+from lf_longpo.viewer.display import display_of
 from lf_longpo.viewer.index import PairLine, question_text
 from lf_longpo.viewer.pair_evidence import EvidenceReader, PairEvidence
 from lf_longpo.viewer.pair_filter import PairFilter
@@ -62,12 +63,16 @@ class PairPages:
         place = Place(site.index, pair_filter, line.number)
         fields = {**shown_texts(row, columns, decision), "comment": decision.comment if decision else ""}
         answer = row.get("answer", "")
+        sides = self._sides(line, row, decision, evidence)
         return site.page(
             "pair.html",
             line=line._replace(id=visible(line.id, 200)),
             question=visible(question_text(row, columns), _QUESTION),
             answer=visible(" / ".join(map(str, answer)) if isinstance(answer, list) else str(answer), _QUESTION),
-            sides=self._sides(line, row, decision, evidence),
+            sides=sides,
+            alike=unmarked_note((sides[0]["pieces"], sides[1]["pieces"])),
+            search=pair_filter.text,
+            display=display_of(request),
             context=context_pieces(evidence.context, evidence.spans) if evidence.context is not None else [],
             spans=evidence.spans,
             unmarked=evidence.unmarked,
