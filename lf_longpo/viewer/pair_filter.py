@@ -97,7 +97,7 @@ class PairFilter(NamedTuple):
         measured = [("gap", self.least_gap, self.most_gap), (RATIO, self.least_ratio, self.most_ratio)]
         if self.dimension:
             measured.append((SORTED_BY[self.dimension], self.least_score, self.most_score))
-        named = [("language", self.language or None), ("source", self.source or None)]
+        named: list[tuple[str, Any]] = [("language", self.language or None), ("source", self.source or None)]
         named.append(("cut", None if self.prompt == "all" else self.prompt == "cut"))
         named.append(("thinking", None if self.thinking == "all" else self.thinking == "yes"))
         compared = [(name, "=", value) for name, value in named]
