@@ -77,6 +77,15 @@ def judged(prompt, seed):
     return f"So.\n[[{zlib.crc32(case.encode()) % 11}]]" if case.endswith("Analysis:") else "A word is there."
 
 
+def graded(prompt, seed):
+    """Answers of different lengths and rewards."""
+    if "Correct answer: " in prompt:
+        return f"The answer is {prompt.partition('Correct answer: ')[2].split()[0]}."
+    place = prompt.rsplit("code of ", 1)[1].partition("?")[0]
+    found = prompt.partition(f"The code of {place} is ")[2].partition(".")[0] or "unknown"
+    return f"{f'Thought {seed % 97}. ' * (seed % 13)}Answer: {found}{' or so' * (seed % 4)}"
+
+
 def write_jsonl(path: Path, rows: list[dict]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

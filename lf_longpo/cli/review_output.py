@@ -29,6 +29,8 @@ def print_decisions(counts: Mapping[str, int], only_accepted: bool) -> None:
                 f"{counts['undecided']:,} of the {counts['kept']:,} pairs are undecided; to remove them, add "
                 "--only-accepted"
             )
+    if counts["choose"]:
+        lines.append(f"{counts['choose']:,} pairs were chosen from questions without a pair")
     if counts["gone"]:
         lines.append(f"{counts['gone']:,} decisions are about pairs that no longer exist")
     print("\n".join(lines))

@@ -104,7 +104,8 @@ def _rows(status: "Status") -> Iterator[tuple[str, str]]:
         total = "" if count.total is None else f" of {count.total:,}"
         yield count.stage, f"{count.done:,}{total}"
     if status.pairs is not None:
-        yield "pairs", f"{status.pairs:,}"
+        several = status.questions_with_pairs and status.questions_with_pairs < status.pairs
+        yield "pairs", f"{status.pairs:,}" + (f" from {status.questions_with_pairs:,} questions" if several else "")
     if status.new_tokens_per_second is not None:
         yield "speed", f"{status.new_tokens_per_second:,.0f} new tokens/s" + ("" if running else " in the last start")
     if status.state != "ended":

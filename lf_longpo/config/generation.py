@@ -60,6 +60,16 @@ class PairsConfig(Config):
     allow_truncated: Annotated[bool, Field(strict=True)] = False
     """Whether responses that were cut off at `max_new_tokens` may become chosen or rejected. A model that is trained on
     such responses learns not to end."""
+    per_question: Positive = 1
+    """The most pairs of a question. 1: the best and the worst response, as published. More pairs make no calls, and
+    `longpo train` computes the prompt of a question's pairs once."""
+    choose: Literal["extremes", "ranked", "all"] = "ranked"
+    """Which further pairs are made if `per_question` is above 1. `ranked`: second best with second worst, and so on.
+    `all`: every two responses, largest reward difference first. `extremes`: as `ranked`, but only with the best and the
+    worst reward. Responses that nearly repeat another one are not used."""
+    min_gap: Annotated[float, Field(ge=0)] = 0.0
+    """The least reward difference of a pair. 0: any difference. Rewards reach from 0 to 1 (longmab) or to 10
+    (longreward)."""
 
 
 class GenerateConfig(Config):

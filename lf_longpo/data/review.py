@@ -17,12 +17,16 @@ from lf_longpo.files.faults import Faults, parsed
 from lf_longpo.files.journal import Journal, Row, read_rows
 from lf_longpo.files.tables import places_and_rows
 
-Verdict = Literal["accept", "reject", "edit"]
+Verdict = Literal["accept", "reject", "edit", "choose"]
+"""`choose`: a pair of a question without one, see `data.choices`."""
 
 SIDES = "chosen", "rejected"
 PAIR = ("prompt", *SIDES)
 """The columns of a pair, by LLaMA-Factory's names."""
+ORIGIN = tuple(f"{side}_{name}" for side in SIDES for name in ("reward", "index", "thought"))
+"""The columns with the origin of a pair's responses; only a decision `choose` has thoughts of their own."""
 _FIELDS = ("digest", "decision")
+_WITH_TEXTS = ("edit", "choose")
 
 
 class Decision(NamedTuple):
@@ -33,6 +37,8 @@ class Decision(NamedTuple):
     rejected: str | None = None
     comment: str = ""
     reviewer: str = ""
+    origin: Mapping[str, Any] | None = None
+    """Where texts come from other responses of a run: the pair's columns `ORIGIN` with other values."""
 
 
 def pair_digest(row: Row, columns: Mapping[str, str]) -> str:
@@ -71,8 +77,18 @@ class Reviews:
         return self._decisions.get(digest)
 
     def all(self) -> dict[str, Decision]:
-        """The current decisions, by the pair's digest."""
-        return {digest: decision for digest, decision in self._decisions.items() if decision}
+        """The current decisions about pairs, by the pair's digest."""
+        decisions = self._decisions.items()
+        return {digest: decision for digest, decision in decisions if decision and decision.verdict != "choose"}
+
+    def choices(self) -> dict[str, Decision]:
+        """The pairs that were chosen from the responses of questions without a pair, by `choices.choice_key`."""
+        made = ((key, decision) for key, decision in self._decisions.items() if decision)
+        return {
+            key: decision
+            for key, decision in made
+            if decision.verdict == "choose" and None not in (decision.chosen, decision.rejected)
+        }
 
     def decide(self, digest: str, id: str, decision: Decision | None) -> str:
         """Records a decision about one pair, see `decide_all`; a decision that it has already stays that change."""
@@ -94,8 +110,8 @@ class Reviews:
         """
         decision = decision and decision._replace(reviewer=self._reviewer)
         row: Row = {"decision": decision.verdict if decision else "undecided"}
-        if decision and decision.verdict == "edit":
-            row |= {"chosen": decision.chosen, "rejected": decision.rejected}
+        if decision and decision.verdict in _WITH_TEXTS:
+            row |= {"chosen": decision.chosen, "rejected": decision.rejected} | dict(decision.origin or {})
         if decision and decision.comment:
             row["comment"] = decision.comment
         if self._reviewer:
@@ -189,7 +205,7 @@ def reviewed_rows(
     Args:
         dataset: a file of pairs.
         reviews: the decisions about them.
-        columns: the data set's names of the columns `PAIR`.
+        columns: the data set's names of the columns `PAIR`, and of `content_tag` if its messages have one.
         counts: gets the number of pairs by decision. `kept` are those that stay in the data set; `gone` are decisions
             about pairs that the data set no longer has.
         faults: collects the errors of rows that are not pairs.
@@ -199,7 +215,7 @@ def reviewed_rows(
         UserError: there are no decisions, no pair is left, or the data set cannot be read.
     """
     decisions = reviews.all()
-    if not decisions:
+    if not (decisions or reviews.choices()):
         raise UserError(f"{reviews.path} holds no decisions; review the pairs with longpo view first")
     seen = set[str]()
     for location, row in placed_pairs(dataset, columns, faults):
@@ -211,43 +227,54 @@ def reviewed_rows(
             continue
         if decision and decision.verdict == "edit":
             for side, text in (("chosen", decision.chosen), ("rejected", decision.rejected)):
-                row[columns[side]] = _with_text(row[columns[side]], text)
+                row[columns[side]] = _with_text(row[columns[side]], text, columns.get("content_tag"))
+            row |= decision.origin or {}
         counts["kept"] += 1
         yield location, row
     counts["gone"] = len(decisions.keys() - seen)
-    if not (counts["kept"] or faults):
+    if not (counts["kept"] or faults or reviews.choices()):
         state = "no pair is accepted" if only_accepted else "all pairs are rejected"
         raise UserError(f"{dataset}: {state}, so nothing was written; accept some pairs with longpo view")
 
 
-def text_of(value: Any) -> str:
-    """The text of a prompt or response: a text, a message, or a list of messages."""
+def text_of(value: Any, tag: str | None = None) -> str:
+    """The text of a prompt or response: a text, a message, or a list of messages.
+
+    Args:
+        value: the value in a row.
+        tag: the field of a message with its text. Default: `content`, else `value`.
+    """
     if isinstance(value, dict):
-        return text_of(value.get("content", value.get("value", "")))
+        return text_of(value.get(_text_field(value, tag)), tag)
     if isinstance(value, list):
-        return "\n\n".join(map(text_of, value))
+        return "\n\n".join(text_of(message, tag) for message in value)
     return value if isinstance(value, str) else ""
 
 
-def response_of(value: Any) -> str:
-    """The text of a response; if it is a list of messages, the text of the last one."""
-    return text_of(value[-1:] if isinstance(value, list) else value)
+def response_of(value: Any, tag: str | None = None) -> str:
+    """The text of a response; if it is a list of messages, the text of the last one. Arguments as for `text_of`."""
+    return text_of(value[-1:] if isinstance(value, list) else value, tag)
 
 
-def _with_text(value: Any, text: str | None) -> Any:
+def _text_field(message: Mapping[str, Any], tag: str | None) -> str:
+    return next((name for name in (tag, "content") if name and name in message), "value")
+
+
+def _with_text(value: Any, text: str | None, tag: str | None) -> Any:
     """A response with another text, in the same form (text, message or messages)."""
     if isinstance(value, dict):
-        return value | {"content" if "content" in value else "value": text}
+        return value | {_text_field(value, tag): text}
     if isinstance(value, list):
-        return [*value[:-1], _with_text(value[-1], text)]
+        return [*value[:-1], _with_text(value[-1], text, tag)]
     return text
 
 
 def _decision(row: Row) -> Decision | None:
     if row["decision"] not in get_args(Verdict):
         return None
-    comment, reviewer = (row.get(name) for name in ("comment", "reviewer"))
-    return Decision(row["decision"], row.get("chosen"), row.get("rejected"), str(comment or ""), str(reviewer or ""))
+    comment, reviewer = (str(row.get(name) or "") for name in ("comment", "reviewer"))
+    origin = {name: row[name] for name in ORIGIN if name in row}
+    return Decision(row["decision"], row.get("chosen"), row.get("rejected"), comment, reviewer, origin or None)
 
 
 def _key(row: Row) -> str | None:

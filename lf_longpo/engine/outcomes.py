@@ -11,6 +11,7 @@ class Outcome(StrEnum):
     """An outcome of a question or of a response. The value is its key in summary.json."""
 
     PAIR = "pairs"
+    """A pair, not a question: a question can have several."""
     PROBE_FAILED = "left_out"
     NO_REWARD_DIFFERENCE = "all_equal"
     TRUNCATED = "cut_off"
@@ -42,10 +43,10 @@ class Outcomes:
         self._progress = progress
         self._counts = Counter(before or {})
 
-    def count(self, outcome: Outcome) -> None:
-        """Counts one more of an outcome."""
-        self._counts[outcome] += 1
-        self._progress.count(_SHOWN.get(outcome, outcome.replace("_", " ")))
+    def count(self, outcome: Outcome, number: int = 1) -> None:
+        """Counts one or more of an outcome."""
+        self._counts[outcome] += number
+        self._progress.count(_SHOWN.get(outcome, outcome.replace("_", " ")), number)
 
     def summary(self, *outcomes: Outcome) -> dict[str, int]:
         """The counts of some outcomes, by their keys in summary.json."""

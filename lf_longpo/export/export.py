@@ -4,16 +4,18 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from lf_longpo.data.review import Reviews, placed_pairs, reviewed_rows
 from lf_longpo.errors import UserError, first_line
+from lf_longpo.export.chosen_pairs import chosen_pairs
 from lf_longpo.export.formats import KTO_ENTRY, both_labels, kto_rows, preference_rows, sharegpt_rows
 from lf_longpo.export.hub_card import data_card
 from lf_longpo.export.row_writer import write_rows
 from lf_longpo.export.run_responses import answered_questions
 from lf_longpo.files.faults import Faults, parsed, together
-from lf_longpo.files.journal import Row
+from lf_longpo.files.journal import Row, read_rows
 from lf_longpo.plugin.dataset_files import first_rows
 from lf_longpo.plugin.entries import check_loadable
 from lf_longpo.plugin.registry import check_registration, register_dataset
@@ -89,12 +91,12 @@ def register_reviewed(
         raise UserError(f"--name: {target} is the data set itself; choose another name")
     if target.exists() and not overwrite:
         raise UserError(f"--name: {target} already exists; choose another name or pass --overwrite")
-    check_loadable(first_rows(pairs.path), entry)
+    if pairs.path.stat().st_size:  # a run without pairs can have pairs that a reviewer has chosen
+        check_loadable(first_rows(pairs.path), entry)
     check_registration(dataset_dir, name, entry, overwrite)
     counts: Counter[str] = Counter()
     faults = Faults("pairs")
-    rows = reviewed_rows(pairs.path, Reviews(pairs.decisions), pairs.columns, counts, faults, only_accepted)
-    write_rows(target, _writable(rows, faults))
+    write_rows(target, _writable(_reviewed(pairs, counts, faults, only_accepted), faults))
     register_dataset(dataset_dir, name, entry, overwrite)
     return target, counts
 
@@ -115,14 +117,34 @@ def _rows(
         raise UserError("--threshold applies to --to kto and trl-kto only; remove it")
     faults = Faults("pairs")
     if reviewed is not None:
-        reviews = Reviews(pairs.decisions)
-        placed = reviewed_rows(pairs.path, reviews, pairs.columns, reviewed, faults, only_accepted)
+        placed = _reviewed(pairs, reviewed, faults, only_accepted)
     else:
         placed = placed_pairs(pairs.path, pairs.columns, faults)
     makers = {"trl-dpo": preference_rows, "sharegpt": sharegpt_rows}
     if form in makers:
         placed = makers[form](placed, pairs.columns, shape_of(pairs.entry).tags, faults)
     return _writable(placed, faults)
+
+
+def _reviewed(pairs: PairSet, counts: Counter[str], faults: Faults, only_accepted: bool) -> Iterator[tuple[str, Row]]:
+    """The reviewed pairs, and after them those that were chosen on the pages of questions, counted as `choose`."""
+    reviews = Reviews(pairs.decisions)
+    choices = reviews.choices()
+    if choices and pairs.run is None:
+        raise UserError(
+            f"{reviews.path} holds pairs that were chosen from the questions of a run; name the run's folder instead "
+            f"of {pairs.name}"
+        )
+    yield from reviewed_rows(pairs.path, reviews, pairs.columns, counts, faults, only_accepted)
+    if pairs.run and choices:
+        rows = list(islice(read_rows(pairs.path), 1))
+        with_pair = {row["id"] for row in read_rows(pairs.path)}
+        list_answers = bool(rows) and isinstance(rows[0].get("answer"), list)
+        for placed in chosen_pairs(pairs.run, choices, with_pair, list_answers):
+            counts["choose"] += 1
+            counts["kept"] += 1
+            yield placed
+        counts["gone"] += len(choices) - counts["choose"]
 
 
 def _writable(placed: Iterable[tuple[str, Row]], faults: Faults) -> Iterator[Row]:

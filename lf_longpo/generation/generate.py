@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lf_longpo.config import GenerateConfig, LongRewardGenerateConfig
-from lf_longpo.data.pairs import PAIRS, Pairs
+from lf_longpo.data.pairs import PAIRS, Pairs, check_question_ids
 from lf_longpo.data.questions import read_questions
+from lf_longpo.engine.ending import ending
 from lf_longpo.engine.outcomes import Outcome, Outcomes
 from lf_longpo.engine.pipeline import Tally
 from lf_longpo.engine.progress import Progress
@@ -26,7 +27,7 @@ from lf_longpo.models.tokenizers import load_counting_tokenizer
 from lf_longpo.models.usage import Expected, expected
 from lf_longpo.plugin.encoding import TemplateEncoder, check_template
 from lf_longpo.report.page import REPORT, write_report
-from lf_longpo.run_folder.data_set import check_data_set, register_pairs
+from lf_longpo.run_folder.data_set import check_data_set, keep_decisions, register_pairs, reviewed_pairs
 from lf_longpo.run_folder.shards import SHARDS
 
 if TYPE_CHECKING:
@@ -69,14 +70,15 @@ async def generate(config: GenerateConfig, until: str = "pairs", patience: float
         if job.redo_pairs:
             (config.output_dir / PAIRS).unlink(missing_ok=True)
         progress = job.progress(session)
-        with closing(Pairs(config.output_dir, job.encoder, config.system)) as pairs:
+        with closing(job.pairs()) as pairs:
             sinks = Sinks(pairs, session.failures, progress, Outcomes(progress))
             with job.plan.open(models, sinks) as run:
                 _announce(config, len(job.plan.digests), run, sinks)
                 questions = read_questions(job.plan.source)
                 number, in_flight = len(job.plan.digests), job.plan.in_flight
-                tally = await session.run(questions, number, run.work, in_flight, progress)
-                return job.finish(session, run, pairs, tally)
+                tally = await session.run(questions, number, run.work, in_flight, progress, run.finished)
+                with ending():
+                    return job.finish(session, run, pairs, tally)
 
 
 async def check(config: GenerateConfig, until: str = "pairs") -> int:
@@ -116,7 +118,7 @@ async def collect(
         session.open()
         session.failures.add(lost)
         progress = job.progress(session)
-        with closing(Pairs(config.output_dir, job.encoder, config.system)) as pairs:
+        with closing(job.pairs()) as pairs:
             pairs.unfit = total("unfit")
             outcomes = Outcomes(progress, {outcome: total(outcome) for outcome in Outcome})
             with job.plan.open(models, Sinks(pairs, session.failures, progress, outcomes)) as run:
@@ -155,6 +157,11 @@ class _Job:
     tokenizer: "PreTrainedTokenizerBase"
     encoder: TemplateEncoder
 
+    def pairs(self) -> Pairs:
+        """The pairs of the run, with its journal opened."""
+        config = self.config
+        return Pairs(config.output_dir, self.encoder, config.pairs.per_question > 1, config.system)
+
     def progress(self, session: Session) -> Progress:
         """The progress of the run."""
         return Progress(self.config.method, len(self.plan.digests), self.plan.steps, session.ledger)
@@ -176,16 +183,19 @@ class _Job:
         config, ids = self.config, list(self.plan.digests)
         complete = self.until == self.plan.stages[-1]
         registration = "none"
+        reviewed = reviewed_pairs(config) if complete else {}
         if complete:
             registration = register_pairs(config, ids, pairs, tally)
             write_whole(config.output_dir / PAIRS, pairs.lines(ids))  # in the input's order, as in the data folder
-        made = len(pairs.ids(ids))
+        made = pairs.number(ids)
         summary = {
             "method": config.method,
             "questions": len(ids),
             "stage": self.until,
             **tally.counts(),
             "pairs": made,
+            "questions_with_pairs": len(pairs.ids(ids)),
+            "reviewed_gone": keep_decisions(config, reviewed) if complete else 0,
             "unfit": pairs.unfit,
             "data_set": registration,
             **run.summary(),
@@ -202,6 +212,8 @@ def _checked_plan(config: GenerateConfig, until: str, session: Session) -> tuple
     kind = _plan_kind(config, until)
     redo_pairs = session.check_settings(kind.redone)
     plan = kind(config, until)
+    if config.pairs.per_question > 1:
+        check_question_ids(plan.digests)
     check_data_set(config)
     check_template(config.pairs.template, "pairs.template")
     return plan, redo_pairs

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lf_longpo.aio import all_settled
 from lf_longpo.config import LongMabConfig, LongMabGenerateConfig
+from lf_longpo.data.pair_choice import choose_pairs
 from lf_longpo.data.pairs import may_train
 from lf_longpo.data.records import Probe, Question, Rollout, ScoredResponse, row_of
 from lf_longpo.engine.outcomes import Outcome
@@ -24,7 +25,7 @@ from lf_longpo.longmab.probe import FIELDS, arm_values, arrives_at
 from lf_longpo.longmab.rollout_files import PROBES, ROLLOUTS, Journals
 from lf_longpo.models.calls import Call, Calls
 from lf_longpo.models.embedders import Embedder
-from lf_longpo.text.answers import is_in_every_text, rollout_reward
+from lf_longpo.text.answers import is_in_every_text, pair_reward, rollout_reward
 from lf_longpo.text.chunking import chunk_sentences
 from lf_longpo.text.prompts import QA_FIELDS, QA_PROMPTS, around_context, load_prompt
 
@@ -93,7 +94,7 @@ class LongMab:
     ) -> None:
         self._config = config.longmab
         self._seed = config.seed
-        self._allow_truncated = config.pairs.allow_truncated
+        self._pair_settings = config.pairs
         self._until = until
         self._prompts = prompts
         self._question_ids = question_ids
@@ -137,6 +138,16 @@ class LongMab:
             self._count_unfinished(rollout.output, rollout.thought)
         if self._until == "pairs":
             await self._pair(question, rollouts)
+
+    def finished(self) -> set[str]:
+        """See `Run`."""
+        return {id for id in self._question_ids if self._is_finished(id)}
+
+    def _is_finished(self, id: str) -> bool:
+        probe, rounds = self._journals.probe(id), self._config.rounds
+        if probe is None or not probe.kept or self._until == "probe":
+            return probe is not None
+        return len(self._journals.finished_rounds(id, rounds)) == rounds
 
     def summary(self) -> dict[str, Any]:
         """Outcomes, rewards and arms."""
@@ -249,21 +260,20 @@ class LongMab:
         return rollout
 
     async def _pair(self, question: Question, rollouts: list[Rollout]) -> None:
-        usable = [
-            rollout for rollout in rollouts if may_train(rollout.output, rollout.truncated, self._allow_truncated)
+        form, settings = self._config.answer_form, self._pair_settings
+        responses = [
+            ScoredResponse(
+                rollout.output, pair_reward(rollout.output, question.answers, form), rollout.round, rollout.thought
+            )
+            for rollout in rollouts
+            if may_train(rollout.output, rollout.truncated, settings.allow_truncated)
         ]
-        picked = None
-        if usable:
-            picked = best_and_worst(question.id, usable, question.answers, self._seed, self._config.answer_form)
-        if picked is None:
+        rewards = [response.reward for response in responses]
+        picked = best_and_worst(question.id, rewards, self._seed) if responses else None
+        pairs = choose_pairs(responses, *picked, settings) if picked else []
+        if not pairs:
             self._pairs.drop(question.id)
-            self._outcomes.count(Outcome.NO_REWARD_DIFFERENCE if len(usable) >= _SIDES else Outcome.TRUNCATED)
+            self._outcomes.count(Outcome.NO_REWARD_DIFFERENCE if len(responses) >= _SIDES else Outcome.TRUNCATED)
             return
-        chosen, rejected, best, worst = picked
-        await self._pairs.add(
-            question,
-            self._prompts.rollout(question),
-            ScoredResponse(chosen.output, best, chosen.round, chosen.thought),
-            ScoredResponse(rejected.output, worst, rejected.round, rejected.thought),
-        )
-        self._outcomes.count(Outcome.PAIR)
+        made = await self._pairs.add(question, self._prompts.rollout(question), pairs)
+        self._outcomes.count(Outcome.PAIR, made)

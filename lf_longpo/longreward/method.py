@@ -10,6 +10,7 @@ from typing import Any
 
 from lf_longpo.aio import all_settled
 from lf_longpo.config import LongRewardGenerateConfig
+from lf_longpo.data.pair_choice import choose_pairs
 from lf_longpo.data.pairs import may_train
 from lf_longpo.data.records import Question, ScoredResponse
 from lf_longpo.engine.outcomes import Outcome
@@ -66,7 +67,7 @@ class LongReward:
         sinks: Sinks,
     ) -> None:
         self._config = config.longreward
-        self._allow_truncated = config.pairs.allow_truncated
+        self._pair_settings = config.pairs
         self._until = until
         self._question_ids = question_ids
         self._policy = models.policy
@@ -102,6 +103,17 @@ class LongReward:
         if self._until == "pairs":
             await self._pair(question, rewarded, wanted)
 
+    def finished(self) -> set[str]:
+        """See `Run`."""
+        return {id for id in self._question_ids if self._is_finished(id)}
+
+    def _is_finished(self, id: str) -> bool:
+        if self._policy and len(self._files.responses(id)) < self._config.num_samples:
+            return False
+        if self._until in ("sample", "extract"):
+            return self._until == "sample" or self._files.notes(id) is not None
+        return self._files.all_scored(id)
+
     def summary(self) -> dict[str, Any]:
         """Outcomes and scores."""
         outcomes = (
@@ -126,22 +138,19 @@ class LongReward:
             self._outcomes.count(Outcome.TRUNCATED if len(wanted) >= least else Outcome.TOO_FEW_RESPONSES)
             return
         usable = [
-            (response, reward)
+            ScoredResponse(response.answer, reward, response.number, response.thought)
             for response, reward in rewarded
-            if may_train(response.answer, response.truncated, self._allow_truncated)
+            if may_train(response.answer, response.truncated, self._pair_settings.allow_truncated)
         ]
         enough = len(usable) >= least
-        picked = best_and_worst([reward for _, reward in usable]) if enough else None
-        if picked is None:
+        picked = best_and_worst([response.reward for response in usable]) if enough else None
+        pairs = choose_pairs(usable, *picked, self._pair_settings) if picked else []
+        if not pairs:
             self._pairs.drop(question.id)
             self._outcomes.count(Outcome.NO_REWARD_DIFFERENCE if enough else Outcome.TRUNCATED)
             return
-        chosen, rejected = (
-            ScoredResponse(response.answer, reward, response.number, response.thought)
-            for response, reward in map(usable.__getitem__, picked)
-        )
-        await self._pairs.add(question, around_context(PROMPT, question=question.question), chosen, rejected)
-        self._outcomes.count(Outcome.PAIR)
+        made = await self._pairs.add(question, around_context(PROMPT, question=question.question), pairs)
+        self._outcomes.count(Outcome.PAIR, made)
 
     async def _sample(self, policy: Calls, question: Question, idx: str) -> Response | None:
         call = Call(

@@ -28,6 +28,7 @@ class _Side(NamedTuple):
 
     run: RunFolder
     pairs: dict[str, PairSize]
+    """By id. The first pair of a question has the question's id."""
     rewards: dict[str, list[float]]
     """By question, the rewards of its responses."""
     stages: list[StageCalls]
@@ -125,6 +126,7 @@ _COMPARED: dict[str, Callable[[_Side], str]] = {
     "policy": lambda side: side.run.config.policy.model if side.run.config.policy else "-",
     "questions": lambda side: f"{(side.run.summary() or {}).get('questions', len(side.rewards)):,}",
     "pairs": lambda side: f"{len(side.pairs):,}",
+    "questions with pairs": lambda side: f"{len({pair.question for pair in side.pairs.values()}):,}",
     "mean reward of all responses": lambda side: _mean([r for rewards in side.rewards.values() for r in rewards]),
     "mean reward gap of the pairs": lambda side: _mean([pair.gap for pair in side.pairs.values()]),
     "chosen is longer, of pairs that differ": _lengths,

@@ -37,20 +37,23 @@ def directions(differences: Iterable[float]) -> tuple[int, int]:
     return sum(value > 0 for value in values), sum(value < 0 for value in values)
 
 
-def outcome(state: State, stage: str, questions: int, pairs: int, unfinished: int) -> str:
+def outcome(state: State, stage: str, questions: int, with_pair: int, pairs: int, unfinished: int) -> str:
     """How the run ended, and how many questions gave a pair.
 
     Args:
         state: of the run.
         stage: the last stage of a finished run.
         questions: of the run; 0 if unknown, as during a run.
-        pairs: made so far.
+        with_pair: questions that have pairs.
+        pairs: made so far; a question can have several.
         unfinished: questions that are not finished.
     """
     if state == "running":
         so_far = f"It has {_count(pairs, 'pair')} so far."
         return f"This run is not finished: it is still running, or it was stopped. {so_far}"
-    made = f"{pairs:,} of {_count(questions, 'question')} gave a pair"
+    made = f"{with_pair:,} of {_count(questions, 'question')} gave a pair"
+    if pairs > with_pair:
+        made += f", {pairs:,} pairs in all"
     if state == "interrupted":
         return f"This run was stopped with {_count(unfinished, 'unfinished question')}; {made}."
     if stage != "pairs":
@@ -84,7 +87,9 @@ def failed_probes(failed: int, questions: int) -> str | None:
     )
 
 
-def no_difference(equal: int, questions: int, lowest: float, best: float, raise_settings: str) -> str | None:
+def no_difference(
+    equal: int, questions: int, lowest: float, best: float, raise_settings: str, min_gap: float = 0.0
+) -> str | None:
     """Questions with responses of equal reward, and what gives them different rewards.
 
     Args:
@@ -93,10 +98,13 @@ def no_difference(equal: int, questions: int, lowest: float, best: float, raise_
         lowest: the share of rewards that are 0.
         best: the share of rewards that are the best reward.
         raise_settings: the settings that make responses differ more.
+        min_gap: the least reward difference of a pair; 0 for any.
     """
     if equal < MANY * questions or not equal:
         return None
     found = f"{equal:,} of {_count(questions, 'question')} had no reward difference"
+    if min_gap:
+        found += f" of {min_gap:g} (pairs.min_gap) or more"
     if lowest >= MOST:
         return (
             f"{found}, and {lowest:.0%} of the responses got the reward 0: use easier questions or a stronger policy, "
@@ -109,6 +117,9 @@ def no_difference(equal: int, questions: int, lowest: float, best: float, raise_
 
 def trend_of(differences: Sequence[float]) -> Trend:
     """Whether rewards change over the rounds, by a sign test over questions. The mean must change in the same way.
+
+    A question gives one sign, whatever its number of rounds: its rounds depend on each other, because each one learns
+    from the rewards before it. Questions count as independent; those about one document are less so.
 
     Args:
         differences: by question, its mean reward in the last third of the rounds minus that in the first third.

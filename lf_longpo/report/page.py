@@ -22,9 +22,11 @@ from lf_longpo.report.longmab_section import longmab_sections, rollout_notes
 from lf_longpo.report.longreward_section import longreward_sections, score_notes
 from lf_longpo.report.next_step import next_step
 from lf_longpo.report.pair_section import PairSize, ResponseNotes, extremes, length_counts, pair_section, pair_sizes
+from lf_longpo.report.question_section import question_sections
 from lf_longpo.report.section import Rewards, Section
 from lf_longpo.report.training_section import score_section, training_sections
-from lf_longpo.run_folder.contents import RunFolder, read_stages
+from lf_longpo.run_folder.contents import RunFolder, StageCalls, read_stages
+from lf_longpo.run_folder.question_records import QuestionRecords
 from lf_longpo.text.differences import visible
 
 if TYPE_CHECKING:
@@ -50,14 +52,14 @@ _METHODS = {
         "LongMab-PO",
         "The chunks of each long context are the arms of a bandit. In each round, the policy answers from a few "
         "chunks; the reward compares its answer with the gold answer. The best and the worst answer of a question are "
-        "its pair.",
+        "its first pair.",
         longmab_sections,
         rollout_notes,
     ),
     "longreward": _Method(
         "LongReward",
         "A judge scores several responses to each question on four dimensions, each from 0 to 10; the reward is the "
-        "mean of the four scores. The best and the worst response of a question are its pair.",
+        "mean of the four scores. The best and the worst response of a question are its first pair.",
         longreward_sections,
         score_notes,
     ),
@@ -71,6 +73,7 @@ _WITHOUT_PAIR = {
     "not_scored": "responses without a score",
     "unfinished_thoughts": "replies with a thought and no answer",
     "unfit": "questions with pairs longer than pairs.cutoff_len",
+    "reviewed_gone": "reviewed pairs that are no longer in the data set",
 }
 # The number of examples of each cause of failure, and their characters.
 _EXAMPLES, _EXAMPLE = 3, 600
@@ -102,7 +105,9 @@ def _page_of(run: RunFolder, results: list[Section]) -> str:
     found = method.sections(run)
     causes = _causes(run)
     rewards = next((section.rewards for section in found if section.rewards), Rewards())
-    sections = [*found, pair_section(run, pairs), *results, _calls(run), _failures(causes)]
+    questions = question_sections(QuestionRecords(run))
+    stages = read_stages(run.path)
+    sections = [*found, pair_section(run, pairs), *questions, *results, _calls(run, stages), _failures(causes)]
     return (
         templates(TEMPLATES)
         .get_template("report.html")
@@ -113,7 +118,7 @@ def _page_of(run: RunFolder, results: list[Section]) -> str:
             sentences=_sentences(
                 run.config, summary, pairs, rewards, {name: len(rows) for name, rows in causes.items()}
             ),
-            facts=_facts(run, summary, len(pairs)),
+            facts=_facts(run, summary, len(pairs), sum(stage.cost for stage in stages)),
             warnings=[warning for section in sections for warning in section.warnings],
             sections=sections,
             extremes=(("largest", largest), ("smallest", smallest)),
@@ -124,10 +129,12 @@ def _page_of(run: RunFolder, results: list[Section]) -> str:
 
 
 def templates(folder: Path) -> "Environment":
-    """The templates in a folder. All values are escaped."""
+    """The templates in a folder, and those of the report for what they share. All values are escaped."""
     from jinja2 import Environment, FileSystemLoader
 
-    return Environment(loader=FileSystemLoader(folder), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return Environment(
+        loader=FileSystemLoader([folder, TEMPLATES]), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
 
 
 def _settings(config: GenerateConfig) -> str:
@@ -160,6 +167,7 @@ def _sentences(
         state = "interrupted" if summary["interrupted"] or summary["unfinished"] else "finished"
     questions, failed = counts.get("questions", 0), counts.get("failed", sum(causes.values()))
     stage = counts.get("stage", "")
+    with_pair = len({pair.question for pair in pairs})
     raised = {
         "longmab": "longmab.rounds or longmab.sampling.temperature",
         "longreward": "longreward.num_samples or longreward.sampling.temperature",
@@ -168,25 +176,30 @@ def _sentences(
         conclusions.failures(failed, questions, causes),
         conclusions.failed_probes(counts.get("left_out", 0), questions),
         conclusions.no_difference(
-            counts.get("all_equal", 0), questions, rewards.lowest, rewards.best, raised[config.method]
+            counts.get("all_equal", 0),
+            questions,
+            rewards.lowest,
+            rewards.best,
+            raised[config.method],
+            config.pairs.min_gap,
         ),
         conclusions.length_bias(*length_counts(pairs)),
         conclusions.reward_trend(rewards.differences, rewards.first, rewards.last),
     ]
     return [
-        conclusions.outcome(state, stage, questions, len(pairs), counts.get("unfinished", 0)),
+        conclusions.outcome(state, stage, questions, with_pair, len(pairs), counts.get("unfinished", 0)),
         *[sentence for sentence in found if sentence][: conclusions.MOST_SENTENCES - 2],
         next_step(config, state, stage, counts.get("data_set", "written" if pairs else "none"), failed),
     ]
 
 
-def _facts(run: RunFolder, summary: dict[str, Any] | None, pairs: int) -> dict[str, str]:
+def _facts(run: RunFolder, summary: dict[str, Any] | None, pairs: int, cost: float) -> dict[str, str]:
     config = run.config
     facts = {"pairs": f"{pairs:,}"}
     if summary:
         facts |= {"questions": f"{summary['questions']:,}", "failed questions": f"{summary['failed']:,}"}
         facts |= {text: f"{summary[name]:,}" for name, text in _WITHOUT_PAIR.items() if summary.get(name)}
-    if cost := sum(stage.cost for stage in read_stages(run.path)):
+    if cost:
         facts["cost of all starts"] = f"{cost:,.2f}"
     starts = read_starts(run.path)
     if starts and not (run.path / "shards").is_dir():  # with --ray, the folder's own start only collects the shards
@@ -214,9 +227,8 @@ def _times(starts: Sequence[Start]) -> dict[str, str]:
     }
 
 
-def _calls(run: RunFolder) -> Section:
+def _calls(run: RunFolder, stages: Sequence[StageCalls]) -> Section:
     section = Section("Calls, tokens, cost and time by stage")
-    stages = read_stages(run.path)
     timed, priced, cached, cut = (
         any(getattr(stage, name) for stage in stages) for name in ("timed", "cost", "cached_tokens", "truncated")
     )

@@ -1,9 +1,11 @@
 """The report's section about pairs: differences in reward and length, and the pairs with extreme differences."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+from lf_longpo.data.pairs import question_of_pair
 from lf_longpo.data.review import SIDES
 from lf_longpo.errors import UserError
 from lf_longpo.files.journal import Row
@@ -12,7 +14,7 @@ from lf_longpo.report.figures import Plot, histogram
 from lf_longpo.report.section import Section
 from lf_longpo.run_folder.contents import RunFolder
 from lf_longpo.text.chunking import count_each
-from lf_longpo.text.differences import Piece, differences, visible
+from lf_longpo.text.differences import Piece, differences, unmarked_note, visible
 from lf_longpo.text.fitting import CUT_MARK
 from lf_longpo.text.thinking import split_thought
 
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
 
 # The number of pairs that are shown with the largest gaps, and with the smallest gaps.
 _SHOWN = 20
-# The number of prompts that are tokenised. Tokenising thousands of long prompts would take minutes.
-_COUNTED = 200
+# The number of prompts that are tokenised, and their characters. A core tokenises about 3 million in a second.
+_COUNTED, _TOKENISED = 200, 10_000_000
 # The number of characters of a response and of a prompt that are shown.
 _RESPONSE, _PROMPT = 6_000, 30_000
 
@@ -32,6 +34,8 @@ class PairSize:
     """What is kept in memory of each pair."""
 
     id: str
+    question: str
+    """The id of its question, which can have several pairs."""
     offset: int
     """Byte offset of the pair in its file."""
     gap: float
@@ -39,6 +43,8 @@ class PairSize:
     chosen: int
     """Characters of the chosen response."""
     rejected: int
+    prompt: int
+    """Characters of the prompt."""
     cut: bool
     """Whether the middle of its context was cut."""
 
@@ -70,16 +76,22 @@ class ShownPair:
     prompt: str
     prompt_characters: int
     sides: tuple[ShownResponse, ShownResponse]
+    unmarked: str
+    """See `unmarked_note`."""
 
 
 def pair_sizes(run: RunFolder) -> list[PairSize]:
-    """All pairs, in the order of their file."""
-    pairs: dict[str, PairSize] = {}
+    """All pairs, in the order of their file. If a question was worked on several times, its last pairs count."""
+    pairs: dict[str, list[PairSize]] = {}
     for offset, row in run.pairs():
+        question = question_of_pair(row) or row["id"]
         gap = float(row["chosen_reward"] - row["rejected_reward"])
-        sizes = len(row["chosen"]), len(row["rejected"])
-        pairs[row["id"]] = PairSize(row["id"], offset, gap, *sizes, CUT_MARK in row["prompt"])
-    return list(pairs.values())
+        sizes = len(row["chosen"]), len(row["rejected"]), len(row["prompt"])
+        if row["id"] == question:  # its first pair: earlier ones were replaced
+            pairs[question] = []
+        size = PairSize(row["id"], question, offset, gap, *sizes, CUT_MARK in row["prompt"])
+        pairs.setdefault(question, []).append(size)
+    return [pair for of_question in pairs.values() for pair in of_question]
 
 
 def length_counts(pairs: Sequence[PairSize]) -> tuple[int, int, int]:
@@ -110,6 +122,10 @@ def pair_section(run: RunFolder, pairs: Sequence[PairSize]) -> Section:
             "learn only the length.",
         )
     )
+    questions = Counter(pair.question for pair in pairs)
+    if len(questions) < len(pairs):
+        section.facts["questions with pairs"] = f"{len(questions):,}"
+        section.facts["pairs per question"] = f"{len(pairs) / len(questions):.1f}, at most {max(questions.values()):,}"
     longer, shorter, equal = length_counts(pairs)
     section.facts["chosen response is longer"] = f"{longer:,} of {len(pairs):,}"
     section.facts["chosen response is shorter"] = f"{shorter:,} of {len(pairs):,}"
@@ -128,7 +144,8 @@ def _prompts(run: RunFolder, pairs: Sequence[PairSize], section: Section) -> Non
     except UserError:
         section.notes.append("The lengths of prompts are unknown, because the tokenizer cannot be loaded here.")
         return
-    step = -(-len(pairs) // _COUNTED)
+    most = _TOKENISED * len(pairs) // max(sum(pair.prompt for pair in pairs), 1)
+    step = -(-len(pairs) // max(min(_COUNTED, most), 1))
     lengths = [_tokens(run.pair_at(pair.offset), tokenizer) for pair in pairs[::step]]
     sample = f" The plot shows {len(lengths)} pairs, one of every {step}." if step > 1 else ""
     section.plots.append(
@@ -162,7 +179,8 @@ def extremes(
     largest = ordered[: min(_SHOWN, -(-len(ordered) // 2))]
     smallest = ordered[len(largest) :][-_SHOWN:][::-1]
     rows = {pair.id: run.pair_at(pair.offset) for pair in (*largest, *smallest)}
-    notes = notes_on(run, {(id, row[f"{name}_index"]) for id, row in rows.items() for name in SIDES})
+    wanted = {(pair.question, rows[pair.id][f"{name}_index"]) for pair in (*largest, *smallest) for name in SIDES}
+    notes = notes_on(run, wanted)
     return [_shown(rows[pair.id], pair, notes) for pair in largest], [
         _shown(rows[pair.id], pair, notes) for pair in smallest
     ]
@@ -170,7 +188,7 @@ def extremes(
 
 def _shown(row: Row, pair: PairSize, notes: Mapping[tuple[str, int], str]) -> ShownPair:
     replies = [split_thought(row[name]) for name in SIDES]
-    texts = [visible(reply.answer, _RESPONSE) for reply in replies]
+    differing = differences(*(visible(reply.answer, _RESPONSE) for reply in replies))
     chosen, rejected = (
         ShownResponse(
             name,
@@ -179,9 +197,9 @@ def _shown(row: Row, pair: PairSize, notes: Mapping[tuple[str, int], str]) -> Sh
             visible(reply.thought, _RESPONSE),
             pieces,
             len(row[name]),
-            notes.get((pair.id, row[f"{name}_index"]), ""),
+            notes.get((pair.question, row[f"{name}_index"]), ""),
         )
-        for name, reply, pieces in zip(SIDES, replies, differences(*texts), strict=True)
+        for name, reply, pieces in zip(SIDES, replies, differing, strict=True)
     )
     answers = row["answer"] if isinstance(row["answer"], list) else [row["answer"]]
     return ShownPair(
@@ -192,4 +210,5 @@ def _shown(row: Row, pair: PairSize, notes: Mapping[tuple[str, int], str]) -> Sh
         visible(row["prompt"], _PROMPT),
         len(row["prompt"]),
         (chosen, rejected),
+        unmarked_note(differing),
     )

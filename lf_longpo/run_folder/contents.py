@@ -135,7 +135,7 @@ class RunFolder:
         return read_rows(self.path / name, fields, lambda row: str(row.get(id_field)))
 
     def pairs(self) -> Iterator[tuple[int, Row]]:
-        """All pairs, each with the byte offset of its line. If a question has two pairs, the later one counts."""
+        """All pairs, each with the byte offset of its line, also those that later pairs of their question replaced."""
         if not (self.path / PAIRS).is_file():
             return
         self.close()

@@ -1,14 +1,15 @@
 """The data set that a run registers: where it is, and how the end of the run changes it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from lf_longpo.config import GenerateConfig, LongRewardGenerateConfig
-from lf_longpo.data.pairs import Pairs
+from lf_longpo.data.pairs import Pairs, question_of_pair
+from lf_longpo.data.review import PAIR, SIDES, Decision, Reviews, decisions_of, pair_digest
 from lf_longpo.engine.pipeline import Tally
 from lf_longpo.errors import UserError
-from lf_longpo.files.journal import read_rows, write_whole
+from lf_longpo.files.journal import Row, read_rows, write_whole
 from lf_longpo.plugin.registry import check_registration, ranking_entry, register_dataset, unregister_dataset
 
 Registration = Literal["written", "kept", "removed", "none"]
@@ -37,6 +38,47 @@ def check_data_set(config: GenerateConfig) -> None:
         raise UserError(f"the pairs would be written over the input {target}; set another dataset_name or dataset_dir")
 
 
+def reviewed_pairs(config: GenerateConfig) -> dict[tuple[str, ...], Decision]:
+    """The review decisions about the pairs in the run's data set, by id, chosen and rejected response of the pair."""
+    decisions = Reviews(decisions_of(data_set_of(config))).all()
+    if not decisions:
+        return {}
+    found = {_responses(row): decisions.get(digest) for row, digest in _registered(config)}
+    return {responses: decision for responses, decision in found.items() if decision}
+
+
+def keep_decisions(config: GenerateConfig, before: Mapping[tuple[str, ...], Decision]) -> int:
+    """Keeps decisions about pairs that were recreated with the same responses: their contexts may be cut elsewhere.
+
+    Args:
+        config: the run's.
+        before: the decisions about the data set before it was written, see `reviewed_pairs`.
+
+    Returns:
+        The number of reviewed pairs that are no longer in the data set.
+    """
+    if not before:
+        return 0
+    reviews, found = Reviews(decisions_of(data_set_of(config))), set()
+    for row, digest in _registered(config):
+        if decision := before.get(responses := _responses(row)):
+            found.add(responses)
+            if reviews.of(digest) != decision:
+                reviews.decide(digest, row["id"], decision)
+    reviews.close()
+    return len(before.keys() - found)
+
+
+def _registered(config: GenerateConfig) -> Iterator[tuple[Row, str]]:
+    """The pairs in the run's data set, each with its digest."""
+    columns = entry_of(config)["columns"]
+    return ((row, pair_digest(row, columns)) for row in read_rows(data_set_of(config), PAIR))
+
+
+def _responses(row: Row) -> tuple[str, ...]:
+    return row["id"], *(row[side] for side in SIDES)
+
+
 def register_pairs(config: GenerateConfig, ids: Sequence[str], pairs: Pairs, tally: Tally) -> Registration:
     """Writes and registers a run's pairs. Pairs of other questions in the registered file are not compared.
 
@@ -53,7 +95,7 @@ def register_pairs(config: GenerateConfig, ids: Sequence[str], pairs: Pairs, tal
     """
     target = data_set_of(config)
     made = pairs.ids(ids)
-    registered = {row["id"] for row in read_rows(target)} & set(ids)
+    registered = {question_of_pair(row) for row in read_rows(target)} & set(ids)
     ended = not (tally.interrupted or tally.unfinished)
     if not ended and registered - set(made):
         return "kept"

@@ -74,6 +74,8 @@ class Status:
     done: int | None = None
     failed: int | None = None
     pairs: int | None = None
+    questions_with_pairs: int | None = None
+    """Known after the end."""
     steps: int | None = None
     """Steps of the last start."""
     steps_left: int | None = None
@@ -224,6 +226,7 @@ def _add_summary(status: Status, summary: dict[str, Any]) -> None:
     if status.questions is not None:
         status.done = status.questions - failed - unfinished
     status.pairs = summary.get("pairs")
+    status.questions_with_pairs = summary.get("questions_with_pairs")
     status.calls, status.cost = summary.get("calls", {}), summary.get("cost", 0.0)
     if status.state == "ended":
         status.steps_left, status.seconds_left = 0, 0.0

@@ -11,7 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from lf_longpo.data.review import SIDES, Decision, Verdict, response_of
+from lf_longpo.data.choices import kept_origin
+from lf_longpo.data.review import SIDES, Decision, Verdict
 from lf_longpo.files.journal import Row
 from lf_longpo.viewer.pair_filter import PairFilter
 from lf_longpo.viewer.pair_pages import PairPages, as_sent, shown_texts
@@ -92,7 +93,8 @@ class DecisionPages:
             if not all(text.strip() for text in texts) or texts[0] == texts[1]:
                 message = "Both responses need a text, and the texts must differ. Nothing was saved."
                 return self._pair_pages.page(request, message, form)
-            decision = _edited(texts, [response_of(row[self._site.pairs.columns[side]]) for side in SIDES])
+            originals = list(shown_texts(row, self._site.pairs.columns, None).values())
+            decision = _edited(texts, originals, current)
         elif action != "undecided":
             decision = Decision(cast(Verdict, action))
         if decision:
@@ -163,10 +165,11 @@ def _changed_fields(
     return {name for name, text in shown.items() if name in form and as_sent(form[name]) != as_sent(text)}
 
 
-def _edited(texts: list[str], originals: list[str]) -> Decision:
+def _edited(texts: list[str], originals: list[str], current: Decision | None) -> Decision:
     """The decision about a pair that was edited. A response that was not edited keeps its own line breaks."""
     texts = [original if text == as_sent(original) else text for text, original in zip(texts, originals, strict=True)]
-    return Decision("accept") if texts == originals else Decision("edit", *texts)
+    origin = kept_origin(texts, originals, current)
+    return Decision("accept") if texts == originals else Decision("edit", texts[0], texts[1], origin=origin)
 
 
 def _fingerprint(digests: Mapping[str, str]) -> str:

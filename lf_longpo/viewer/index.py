@@ -26,6 +26,7 @@ from lf_longpo.longreward.scorer import DIMENSIONS
 from lf_longpo.run_folder.pair_sets import PairSet, prompt_parts
 from lf_longpo.text.differences import whole_letters
 from lf_longpo.text.fitting import CUT_MARK
+from lf_longpo.text.graphemes import whole_end, whole_start
 from lf_longpo.text.language import detect_language
 from lf_longpo.text.thinking import split_thought
 from lf_longpo.viewer.pair_filter import PairFilter
@@ -246,6 +247,16 @@ class PairIndex:
                 if None not in values
             }
 
+    def numbers_of_question(self, question_id: str) -> list[int]:
+        """The numbers of a question's pairs, in the order of the file. Their ids begin with the question's id."""
+        further = f"{whole_letters(question_id)}#"
+        with self._open() as db:
+            rows = db.execute(
+                "SELECT number FROM pairs WHERE id = ? OR substr(id, 1, ?) = ? ORDER BY byte_offset",
+                (further[:-1], len(further), further),
+            )
+            return [number for (number,) in rows]
+
     def lines(self, numbers: list[int]) -> list[PairLine]:
         """The lines of the pairs with these numbers, in the order of the numbers."""
         columns = ", ".join(PairLine._fields)
@@ -256,6 +267,12 @@ class PairIndex:
             )
             found = {line.number: line for line in map(PairLine._make, rows)}
         return [found[number] for number in numbers if number in found]
+
+    def number_of_id(self, id: str) -> int | None:
+        """The number of the pair with this id; None if there is none, or it is not read yet."""
+        with self._open() as db:
+            found = db.execute("SELECT MAX(number) FROM pairs WHERE id = ?", (whole_letters(id),)).fetchone()
+        return found[0] if found else None
 
     def row(self, line: PairLine) -> Row | None:
         """The pair of a line; None if the file has changed since it was indexed."""
@@ -410,7 +427,7 @@ def _marks(values: Collection[Any]) -> str:
 
 
 def _pair(row: Row, columns: dict[str, str]) -> tuple[Any, ...]:
-    responses = [response_of(row[columns[name]]) for name in SIDES]
+    responses = [response_of(row[columns[name]], columns.get("content_tag")) for name in SIDES]
     rewards: list[Any] = [row.get(f"{name}_reward") for name in SIDES]
     rated = all(isinstance(reward, int | float) and isfinite(reward) for reward in rewards)
     question = question_text(row, columns)
@@ -419,7 +436,7 @@ def _pair(row: Row, columns: dict[str, str]) -> tuple[Any, ...]:
     return (
         pair_digest(row, columns),
         whole_letters(str(row.get("id", ""))),
-        whole_letters(question[:_QUESTION]),
+        whole_letters(question[: whole_start(question, _QUESTION)]),
         rewards[0] - rewards[1] if rated else None,
         *(rewards if rated else (None, None)),
         *map(len, responses),
@@ -440,4 +457,5 @@ def question_text(row: Row, columns: dict[str, str]) -> str:
             text = text_of(row.get(name))
             if text.strip():
                 return text
-    return text_of(row[columns["prompt"]])[-_QUESTION:]
+    prompt = text_of(row[columns["prompt"]], columns.get("content_tag"))
+    return prompt[whole_end(prompt, max(0, len(prompt) - _QUESTION)) :]

@@ -65,6 +65,7 @@ class ListPages:
             thinking=THINKING,
             page=page,
             last=last,
+            chosen=len(self._site.reviews.choices()) if run else 0,
             report=bool(run and (run.path / REPORT).is_file()),
             banner=self._site.banner(request),
             **self._progress(pair_filter),

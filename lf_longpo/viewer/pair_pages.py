@@ -2,16 +2,19 @@
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from lf_longpo.data.pairs import QUESTION_ID, question_of_pair
 from lf_longpo.data.review import SIDES, Decision, response_of
 from lf_longpo.files.journal import Row
 from lf_longpo.run_folder.pair_sets import prompt_parts
-from lf_longpo.text.differences import differences, visible, whole_letters
+from lf_longpo.text.differences import differences, unmarked_note, visible, whole_letters
 from lf_longpo.text.thinking import split_thought
 from lf_longpo.viewer.context_pieces import context_pieces
+from lf_longpo.viewer.display import display_of
 from lf_longpo.viewer.index import PairLine, question_text
 from lf_longpo.viewer.pair_evidence import EvidenceReader, PairEvidence
 from lf_longpo.viewer.pair_filter import PairFilter
@@ -53,18 +56,23 @@ class PairPages:
         site.index.refresh()
         pair_filter, columns = PairFilter.of(request.query_params), site.pairs.columns
         decision = site.reviews.of(line.digest)
+        row = row | dict((decision and decision.origin) or {})
         found = self._evidence.of(row) if self._evidence else None
         evidence = found or PairEvidence()
         prompt = prompt_parts(row, columns)
         place = Place(site.index, pair_filter, line.number)
         fields = {**shown_texts(row, columns, decision), "comment": decision.comment if decision else ""}
         answer = row.get("answer", "")
+        sides = self._sides(line, row, decision, evidence)
         return site.page(
             "pair.html",
             line=line._replace(id=visible(line.id, 200)),
             question=visible(question_text(row, columns), _QUESTION),
             answer=visible(" / ".join(map(str, answer)) if isinstance(answer, list) else str(answer), _QUESTION),
-            sides=self._sides(line, row, decision, evidence),
+            sides=sides,
+            alike=unmarked_note((sides[0]["pieces"], sides[1]["pieces"])),
+            search=pair_filter.text,
+            display=display_of(request),
             context=context_pieces(evidence.context, evidence.spans) if evidence.context is not None else [],
             spans=evidence.spans,
             unmarked=evidence.unmarked,
@@ -76,6 +84,8 @@ class PairPages:
             comment=visible(decision.comment if decision else "", _QUESTION),
             reviewer=visible(decision.reviewer if decision else "", 80),
             fault=fault,
+            question_query=urlencode({"id": question_of_pair(row) or line.id}),
+            of_question=site.index.numbers_of_question(question_of_pair(row) or "") if QUESTION_ID in row else [],
             refused=refused,
             edit="chosen" if typed else request.query_params.get("edit", ""),
             fields={name: whole_letters((typed or {}).get(name, text)) for name, text in fields.items()},
@@ -95,7 +105,7 @@ class PairPages:
         return [
             {
                 "name": side,
-                "reward": getattr(line, f"{side}_reward"),
+                "reward": None if line.gap is None else row[f"{side}_reward"],
                 "characters": len(text),
                 "thought": visible(reply.thought, _RESPONSE),
                 "pieces": own_pieces,
@@ -119,7 +129,7 @@ def shown_texts(row: Row, columns: Mapping[str, str], decision: Decision | None)
     """The responses of a pair by side; those of an edited pair are the edited ones."""
     if decision and decision.verdict == "edit":
         return {"chosen": decision.chosen or "", "rejected": decision.rejected or ""}
-    return {side: response_of(row[columns[side]]) for side in SIDES}
+    return {side: response_of(row[columns[side]], columns.get("content_tag")) for side in SIDES}
 
 
 def as_sent(text: str) -> str:

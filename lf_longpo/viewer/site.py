@@ -13,7 +13,11 @@ from lf_longpo.data.review import Reviews
 from lf_longpo.files.journal import Row
 from lf_longpo.report.page import STYLE, templates
 from lf_longpo.run_folder.pair_sets import PairSet
+from lf_longpo.run_folder.question_records import QuestionRecords
+from lf_longpo.viewer.error_pages import ErrorPages
 from lf_longpo.viewer.index import PairIndex, PairLine
+from lf_longpo.viewer.markdown import markdown_html
+from lf_longpo.viewer.search_hits import find_hits
 
 _TEMPLATES = Path(__file__).parent / "templates"
 SCRIPT = (_TEMPLATES / "viewer.js").read_text(encoding="utf-8")
@@ -52,10 +56,16 @@ class Site:
         self.pairs = pairs
         self.index = index
         self.reviews = reviews
+        self.records = QuestionRecords(pairs.run) if pairs.run else None
+        """The questions of the run, read when a page about questions is opened first; None if the run is unknown."""
         environment = templates(_TEMPLATES)
         style = STYLE.read_text(encoding="utf-8") + (_TEMPLATES / "viewer.css").read_text(encoding="utf-8")
         environment.globals |= {"style": style, "name": pairs.name, "verdicts": VERDICTS, "script": SCRIPT}
+        environment.globals["has_questions"] = self.records is not None
+        environment.filters |= {"hits": find_hits, "markdown": markdown_html}
         self._templates = environment
+        self.errors = ErrorPages(environment, HEADERS)
+        """The pages of errors."""
 
     def page(self, template: str, **values: Any) -> Response:
         """A page from a template."""
@@ -81,7 +91,8 @@ class Site:
         Raises:
             HTTPException: there is no such pair, or the file has changed.
         """
-        lines = self.index.lines([request.path_params["number"]])
+        number = request.path_params["number"]
+        lines = self.index.lines([number]) if number < 2**63 else []  # SQLite has no larger numbers
         if not lines:
             raise HTTPException(404, "There is no pair with this number, or it is not read yet. Try again later.")
         row = self.index.row(lines[0])

@@ -5,8 +5,9 @@ import sys
 
 import pytest
 import yaml
-from conftest import REPOSITORY, code_questions, judged, run_settings, write_jsonl
+from conftest import REPOSITORY, code_questions, graded, judged, run_settings, write_jsonl
 from prepared import Prepared
+from stub import Stub
 
 from lf_longpo.cli import main
 from lf_longpo.config import GenerateConfig
@@ -91,6 +92,28 @@ async def test_no_pair_is_truncated_by_llamafactorys_loader(stub, tmp_path, run,
             text = tokenizer.decode(ids)
             assert pair["input"] in text and ending in text and pair[side] in text
         assert longest > cutoff_len - 12  # no more is cut than has to be
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("template", "cutoff_len"), [("smollm2", 300), ("llama3", 320)])
+async def test_pairs_of_a_question_have_the_same_prompt_token_for_token(key, tmp_path, template, cutoff_len):
+    with Stub(graded) as stub:
+        data, ending = longmab_run(stub, tmp_path)
+        data["pairs"] = {"template": template, "cutoff_len": cutoff_len, "per_question": 4, "choose": "all"}
+        await generate(GenerateConfig.model_validate(data))
+    pairs = [json.loads(line) for line in (tmp_path / "data/codes.jsonl").read_text().splitlines()]
+    tokenizer, examples = loaded_by_llamafactory(tmp_path / "data", template, cutoff_len)
+    prompts: dict[str, set] = {}
+    for pair, example in zip(pairs, examples, strict=True):
+        for side in ("chosen", "rejected"):
+            ids, labels = example[f"{side}_input_ids"], example[f"{side}_labels"]
+            prompt = tuple(ids[: labels.count(-100)])
+            prompts.setdefault(pair["question_id"], set()).add(prompt)
+            assert len(ids) <= cutoff_len and ending in tokenizer.decode(prompt)
+            assert pair[side] in tokenizer.decode(ids[len(prompt) :])
+    assert len(pairs) > len(prompts) > 1
+    assert all(len(of_question) == 1 for of_question in prompts.values())
+    assert len({prompt for of_question in prompts.values() for prompt in of_question}) == len(prompts)
 
 
 @pytest.mark.parametrize(("name", "stage"), [("longreward_sft", "sft"), ("longreward_dpo_glm4", "dpo")])

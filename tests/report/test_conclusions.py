@@ -16,14 +16,17 @@ def test_chance_is_a_two_sided_sign_test(more, fewer, expected):
 
 
 def test_the_outcome_names_the_state():
-    assert conclusions.outcome("finished", "pairs", 20, 5, 0) == (
+    assert conclusions.outcome("finished", "pairs", 20, 5, 5, 0) == (
         "This run is finished, up to the stage pairs: 5 of 20 questions gave a pair."
     )
-    assert conclusions.outcome("interrupted", "pairs", 20, 1, 12) == (
+    assert conclusions.outcome("interrupted", "pairs", 20, 1, 1, 12) == (
         "This run was stopped with 12 unfinished questions; 1 of 20 questions gave a pair."
     )
-    assert conclusions.outcome("running", "", 0, 1, 0).endswith("It has 1 pair so far.")
-    assert "a later stage" in conclusions.outcome("finished", "rollout", 20, 0, 0)
+    assert conclusions.outcome("finished", "pairs", 20, 5, 17, 0).endswith(
+        "5 of 20 questions gave a pair, 17 pairs in all."
+    )
+    assert conclusions.outcome("running", "", 0, 1, 1, 0).endswith("It has 1 pair so far.")
+    assert "a later stage" in conclusions.outcome("finished", "rollout", 20, 0, 0, 0)
 
 
 def test_failures_name_the_most_frequent_cause():
