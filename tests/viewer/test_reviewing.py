@@ -123,6 +123,7 @@ def test_typed_text_is_not_lost(tmp_path):
             ("go", "list"), ("go", "previous"), ("go", "next"),
             ("decision", "edit"), ("decision", "accept"), ("decision", "reject"),
         ]  # fmt: skip
+        assert not re.findall(r'href="[^#]', edit) and re.findall(r'action="([^"?]*)', edit) == ["/pair/2"]
         for name, value in [("decision", "accept"), ("decision", "reject"), ("go", "next"), ("go", "list")]:
             page = post(client, "/pair/2", **typed, **{name: value})
             assert page.status_code == 200 and "is not saved" in page.text
