@@ -2,7 +2,7 @@
 
 import argparse
 
-from lf_longpo.cli.arguments import Subparsers, add_command, add_recipe
+from lf_longpo.cli.arguments import Subparsers, add_command, add_recipe, add_run
 
 
 def add(subparsers: Subparsers) -> None:
@@ -15,6 +15,7 @@ def add(subparsers: Subparsers) -> None:
         "trains as in plain LLaMA-Factory. Reads the environment variables of llamafactory-cli train "
         "(NPROC_PER_NODE, NNODES, ...).",
     )
+    add_run(parser)
     add_recipe(parser)
     parser.add_argument("--stock", action="store_true", help="train with plain LLaMA-Factory")
     parser.add_argument(

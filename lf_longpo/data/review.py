@@ -119,7 +119,7 @@ def reviewed_rows(
     Args:
         dataset: a file of pairs.
         reviews: the decisions about them.
-        columns: the data set's names of the columns `PAIR`.
+        columns: the data set's names of the columns `PAIR`, and of `content_tag` if its messages have one.
         counts: gets the number of pairs by decision. `undecided` pairs stay in the data set; `gone` are decisions
             about pairs that the data set no longer has.
         faults: collects the errors of rows that are not pairs.
@@ -140,7 +140,7 @@ def reviewed_rows(
             continue
         if decision and decision.verdict == "edit":
             for side, text in (("chosen", decision.chosen), ("rejected", decision.rejected)):
-                row[columns[side]] = _with_text(row[columns[side]], text)
+                row[columns[side]] = _with_text(row[columns[side]], text, columns.get("content_tag"))
         kept += 1
         yield location, row
     counts["gone"] = len(decisions.keys() - seen)
@@ -148,26 +148,35 @@ def reviewed_rows(
         raise UserError(f"all pairs of {dataset} are rejected, so nothing was written; accept some with longpo view")
 
 
-def text_of(value: Any) -> str:
-    """The text of a prompt or response: a text, a message, or a list of messages."""
+def text_of(value: Any, tag: str | None = None) -> str:
+    """The text of a prompt or response: a text, a message, or a list of messages.
+
+    Args:
+        value: the value in a row.
+        tag: the field of a message with its text. Default: `content`, else `value`.
+    """
     if isinstance(value, dict):
-        return text_of(value.get("content", value.get("value", "")))
+        return text_of(value.get(_text_field(value, tag)), tag)
     if isinstance(value, list):
-        return "\n\n".join(map(text_of, value))
+        return "\n\n".join(text_of(message, tag) for message in value)
     return value if isinstance(value, str) else ""
 
 
-def response_of(value: Any) -> str:
-    """The text of a response; if it is a list of messages, the text of the last one."""
-    return text_of(value[-1:] if isinstance(value, list) else value)
+def response_of(value: Any, tag: str | None = None) -> str:
+    """The text of a response; if it is a list of messages, the text of the last one. Arguments as for `text_of`."""
+    return text_of(value[-1:] if isinstance(value, list) else value, tag)
 
 
-def _with_text(value: Any, text: str | None) -> Any:
+def _text_field(message: Mapping[str, Any], tag: str | None) -> str:
+    return next((name for name in (tag, "content") if name and name in message), "value")
+
+
+def _with_text(value: Any, text: str | None, tag: str | None) -> Any:
     """A response with another text, in the same form (text, message or messages)."""
     if isinstance(value, dict):
-        return value | {"content" if "content" in value else "value": text}
+        return value | {_text_field(value, tag): text}
     if isinstance(value, list):
-        return [*value[:-1], _with_text(value[-1], text)]
+        return [*value[:-1], _with_text(value[-1], text, tag)]
     return text
 
 

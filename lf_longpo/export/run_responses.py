@@ -64,6 +64,7 @@ _Readers = tuple[Callable[[str], list[ScoredResponse]], Callable[[Question], Cal
 
 def _longmab(run: RunFolder, config: LongMabGenerateConfig) -> _Readers:
     rollouts = RowsById(run.path / ROLLOUTS, names(Rollout))
+    rollouts.read_on()
 
     def responses(id: str) -> list[ScoredResponse]:
         by_round = {row["round"]: row for row in rollouts.rows(id)}
@@ -80,6 +81,7 @@ def _longmab(run: RunFolder, config: LongMabGenerateConfig) -> _Readers:
 def _longreward(run: RunFolder, config: GenerateConfig) -> _Readers:
     keys = Keys({question.id for question in read_questions(run.questions)})
     scores = RowsById(run.path / SCORES, ("idx", "query", "answer", "scores"), keys.of_score)
+    scores.read_on()
 
     def responses(id: str) -> list[ScoredResponse]:
         by_idx = {row["idx"]: row for row in scores.rows(id)}

@@ -113,7 +113,7 @@ class Pages:
         if verdict == "edit":
             if not all(text.strip() for text in texts) or texts[0] == texts[1]:
                 return self._pair(request, "Both responses need a text, and the texts must differ. Nothing was saved.")
-            originals = [response_of(row[self._pair_set.columns[side]]) for side in SIDES]
+            originals = self._responses(row)
             # A response that was not edited keeps its own line breaks.
             texts = [
                 original if text == _as_sent(original) else text
@@ -172,7 +172,7 @@ class Pages:
         self, line: PairLine, row: Row, decision: Decision | None, evidence: PairEvidence
     ) -> list[dict[str, Any]]:
         """Both responses, edited ones with their new text, for the template."""
-        texts = [response_of(row[self._pair_set.columns[side]]) for side in SIDES]
+        texts = self._responses(row)
         if decision and decision.verdict == "edit":
             texts = [decision.chosen or "", decision.rejected or ""]
         replies = [split_thought(text) for text in texts]
@@ -199,6 +199,11 @@ class Pages:
             }
             for side, text, reply, own_pieces in zip(SIDES, texts, replies, pieces, strict=True)
         ]
+
+    def _responses(self, row: Row) -> list[str]:
+        """The chosen and the rejected response."""
+        columns = self._pair_set.columns
+        return [response_of(row[columns[side]], columns.get("content_tag")) for side in SIDES]
 
     def _line(self, request: Request) -> tuple[PairLine, Row]:
         lines = self._index.lines([request.path_params["number"]])

@@ -27,7 +27,7 @@ _BATCH = 100
 # The number of characters of a response that can be searched, and of a question that lists show.
 _SEARCHED, _QUESTION = 20_000, 300
 # Changes when the tables or their contents change; then indexes of earlier versions are not used.
-_LAYOUT = 3
+_LAYOUT = 4
 # Seconds that a page waits for new pairs; a few are read in this time.
 _PATIENCE = 1.0
 # Seconds after its last change until an index is removed.
@@ -289,7 +289,7 @@ def _put(db: sqlite3.Connection, batch: list[tuple[Any, ...]]) -> None:
 
 
 def _pair(row: Row, columns: dict[str, str]) -> tuple[Any, ...]:
-    responses = [response_of(row[columns[name]]) for name in SIDES]
+    responses = [response_of(row[columns[name]], columns.get("content_tag")) for name in SIDES]
     rewards: list[Any] = [row.get(f"{name}_reward") for name in SIDES]
     rated = all(isinstance(reward, int | float) and isfinite(reward) for reward in rewards)
     question = question_text(row, columns)
@@ -312,7 +312,7 @@ def question_text(row: Row, columns: dict[str, str]) -> str:
             text = text_of(row.get(name))
             if text.strip():
                 return text
-    return text_of(row[columns["prompt"]])[-_QUESTION:]
+    return text_of(row[columns["prompt"]], columns.get("content_tag"))[-_QUESTION:]
 
 
 def _conditions(pair_filter: PairFilter) -> tuple[str, list[Any]]:

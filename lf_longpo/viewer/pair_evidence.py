@@ -2,9 +2,10 @@
 compared the statements with (LongReward)."""
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -26,8 +27,8 @@ from lf_longpo.text.chunking import chunk_spans, chunk_tokens
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Seconds that a page waits for the run's files to be read.
-_PATIENCE = 2.0
+# Seconds that a page waits for a pair's rows in the run's files, and between two looks at them.
+_PATIENCE, _LOOK = 0.5, 0.02
 # The number of characters by which a context is recognised in a prompt.
 _BEGINNING = 100
 
@@ -78,6 +79,8 @@ class PairEvidence:
 class EvidenceReader:
     """Finds the evidence of a run's pairs. A thread indexes the run's files, starting at once.
 
+    The evidence of a pair is there as soon as its rows are indexed, long before the end of files of gigabytes.
+
     Args:
         run: the run.
     """
@@ -89,15 +92,18 @@ class EvidenceReader:
         threading.Thread(target=self._read_all, daemon=True).start()
 
     def of(self, pair: Row) -> PairEvidence | None:
-        """The evidence of one pair; None while the run's files are still being indexed."""
-        if not self._read.wait(_PATIENCE):
-            return None
+        """The evidence of one pair; None while its rows are not indexed."""
+        end = time.monotonic() + _PATIENCE
+        while not self._read.is_set() and not self._method.has(pair):
+            if time.monotonic() > end:
+                return None
+            self._read.wait(_LOOK)
         with self._lock:
             return self._method.of(pair)
 
     def _read_all(self) -> None:
         try:
-            self._method.of({"id": "", "prompt": "", "chosen_index": 0, "rejected_index": 0})
+            self._method.read_on()
         finally:
             self._read.set()
 
@@ -107,6 +113,18 @@ class _Contexts:
 
     def __init__(self, run: RunFolder) -> None:
         self._source = run.questions
+        path = Path(self._source.name)
+        # Other formats than .jsonl cannot be read from an offset.
+        self._rows = RowsById(path, (), question_id) if path.suffix == ".jsonl" else None
+
+    def read_on(self) -> None:
+        """Indexes the questions."""
+        if self._rows is not None:
+            self._rows.read_on()
+
+    def has(self, id: str) -> bool:
+        """Whether the question is indexed."""
+        return self._rows is not None and bool(self._rows.rows(id))
 
     def of(self, pair: Row) -> str | None:
         """The context of a pair's question; None if the question is no longer in the input, or has changed."""
@@ -123,12 +141,6 @@ class _Contexts:
             return question_of(rows[-1], self._source.name, False).context if rows else None
         return next((question.context for question in read_questions(self._source) if question.id == id), None)
 
-    @cached_property
-    def _rows(self) -> RowsById | None:
-        """The questions by id; None for other formats than .jsonl, which cannot be read from an offset."""
-        path = Path(self._source.name)
-        return RowsById(path, (), question_id) if path.suffix == ".jsonl" else None
-
 
 class _LongMab:
     """The evidence of LongMab-PO pairs: the chunks in the prompts of both rollouts."""
@@ -136,10 +148,17 @@ class _LongMab:
     def __init__(self, run: RunFolder) -> None:
         self._run = run
         self._contexts = _Contexts(run)
+        self._rollouts = RowsById(run.path / ROLLOUTS, names(Rollout))
 
-    @cached_property
-    def _rollouts(self) -> RowsById:
-        return RowsById(self._run.path / ROLLOUTS, names(Rollout))
+    def read_on(self) -> None:
+        """Indexes the run's files."""
+        self._rollouts.read_on()
+        self._contexts.read_on()
+
+    def has(self, pair: Row) -> bool:
+        """Whether all rows about a pair are indexed."""
+        rounds = {row["round"] for row in self._rollouts.rows(pair["id"])}
+        return {pair[f"{side}_index"] for side in SIDES} <= rounds and self._contexts.has(pair["id"])
 
     def of(self, pair: Row) -> PairEvidence:
         evidence = PairEvidence(self._contexts.of(pair))
@@ -187,10 +206,17 @@ class _LongReward:
     def __init__(self, run: RunFolder) -> None:
         self._run = run
         self._contexts = _Contexts(run)
+        self._scores = RowsById(run.path / SCORES, ("idx", "scores"), lambda row: _ending(str(row["idx"])))
 
-    @cached_property
-    def _scores(self) -> RowsById:
-        return RowsById(self._run.path / SCORES, ("idx", "scores"), lambda row: _ending(str(row["idx"])))
+    def read_on(self) -> None:
+        """Indexes the run's files."""
+        self._scores.read_on()
+        self._contexts.read_on()
+
+    def has(self, pair: Row) -> bool:
+        """Whether all rows about a pair are indexed."""
+        scored = (self._scores.rows(_ending(f"{pair['id']}-{pair[f'{side}_index']}")) for side in SIDES)
+        return all(scored) and self._contexts.has(pair["id"])
 
     def of(self, pair: Row) -> PairEvidence:
         evidence = PairEvidence(self._contexts.of(pair))

@@ -246,6 +246,40 @@ def test_messages_are_shown_and_edited_in_their_form(tmp_path):
     assert [message["role"] for message in made["prompt"]] == ["user", "assistant", "user"]
 
 
+def test_messages_with_tags_of_their_own_and_tools_are_shown_and_edited(tmp_path):
+    row = {
+        "talk": [
+            {"who": "sys", "says": "Be brief."},
+            {"who": "Q", "says": "Rain in Bern?", "value": "not this"},
+            {"who": "call", "says": "weather(Bern)", "tool_calls": [{"name": "weather"}]},
+            {"who": "result", "says": "<b>rain</b>"},
+        ],
+        "functions": [{"name": "weather"}],
+        "good": {"who": "A", "says": "Yes.", "value": "never this"},
+        "bad": {"who": "A", "says": "No."},
+    }
+    write_jsonl(tmp_path / "p.jsonl", [row])
+    columns = {"messages": "talk", "tools": "functions", "chosen": "good", "rejected": "bad"}
+    tags = {"role_tag": "who", "content_tag": "says", "user_tag": "Q", "assistant_tag": "A", "system_tag": "sys"}
+    info = {"file_name": "p.jsonl", "formatting": "sharegpt", "ranking": True, "columns": columns, "tags": tags}
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"talks": info}))
+    with Open("talks", tmp_path) as client:
+        listed, page = client.get("/").text, client.get("/pair/1").text
+        client.post("/pair/1", data={"decision": "edit", "chosen": "Yes, rain.", "rejected": "No."})
+    assert "Rain in Bern?" in listed and "not this" not in listed
+    parts = re.findall(r'<h3>(.*?)</h3><pre dir="auto">(.*?)</pre>', page, re.DOTALL)
+    assert [heading for heading, _ in parts] == [
+        "Tools", "Message 1: sys", "Message 2: Q", "Message 3: call", "Message 4: result",
+    ]  # fmt: skip
+    assert [text for _, text in parts[1:]] == [
+        "Be brief.", "Rain in Bern?", parts[3][1], "&lt;b&gt;rain&lt;/b&gt;",
+    ]  # fmt: skip
+    assert "weather" in parts[0][1] and parts[3][1].startswith("weather(Bern)") and "name" in parts[3][1]
+    assert "Yes." in page and "never this" not in page
+    assert main(["export", "talks", str(tmp_path / "out.jsonl"), "--reviewed", "--dataset-dir", str(tmp_path)]) == 0
+    assert rows_of(tmp_path / "out.jsonl")[0]["good"] == {"who": "A", "says": "Yes, rain.", "value": "never this"}
+
+
 def test_the_system_prompt_and_the_history_are_shown_as_text(tmp_path):
     row = {"q": "And of Basel?", "sys": HOSTILE, "past": [["Name a river.", "Aare & Inn"], ["Another?", None]]}
     write_jsonl(tmp_path / "p.jsonl", [row | {"win": "Rhine", "lose": "no"}, {"q": "Why?", "win": "a", "lose": "b"}])
