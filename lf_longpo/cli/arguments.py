@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
@@ -59,6 +60,16 @@ def add_command(
     parser = subparsers.add_parser(name, help=help, description=description)
     parser.set_defaults(run=run, parser=parser)
     return parser
+
+
+def add_run(parser: Parser) -> None:
+    """Marks a command that makes calls and keeps what is finished: it can be interrupted and resumed."""
+    parser.set_defaults(is_run=True)
+
+
+def print_loading() -> None:
+    """Says that a run begins, before its imports, which take seconds."""
+    print("loading ...", file=sys.stderr, flush=True)
 
 
 def add_settings(parser: Parser) -> None:

@@ -10,7 +10,7 @@ from lf_longpo.cli.run_output import (
     add_failures,
     histogram,
     print_advice,
-    print_budget,
+    print_unfinished,
     result_table,
     score_rows,
     stdout_console,
@@ -29,11 +29,12 @@ _NOT_WRITTEN = {
 _METHODS = {"longmab": "LongMab-PO", "longreward": "LongReward"}
 
 
-def print_generation(config: GenerateConfig, summary: dict[str, Any]) -> None:
+def print_generation(config: GenerateConfig, summary: dict[str, Any], command: str) -> None:
     """Prints the end of a generation.
 
     Args:
         summary: as in summary.json.
+        command: as the user has typed it.
     """
     console = stdout_console()
     table = result_table(method_title(config))
@@ -47,8 +48,10 @@ def print_generation(config: GenerateConfig, summary: dict[str, Any]) -> None:
     if summary["data_set"] == "written":
         table.add_row("data set", escape(str(data_set_of(config))))
     console.print(table)
-    print_budget(console, config.max_cost, summary)
+    print_unfinished(console, config.max_cost, summary, summary["questions"], command)
     print_advice(console, config, summary)
+    if summary["unfinished"]:
+        return
     if summary["stage"] != "pairs":
         console.print(f"Stopped after the stage {summary['stage']}. Run the command with a later --stage to continue.")
     elif summary["data_set"] == "written":
@@ -67,7 +70,7 @@ def _longmab_rows(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
         "pairs",
         f"{summary['pairs']} pairs from {summary['questions']} questions ({summary['left_out']} probe failed, "
         f"{summary['all_equal']} no reward difference, {summary['cut_off']} too few complete responses, "
-        f"{summary['failed']} failed)",
+        f"{summary['failed']} failed{_unfinished(summary)})",
     )
     yield "rollouts", str(summary["rollouts"])
     if summary["rollouts"]:
@@ -80,11 +83,15 @@ def _longmab_rows(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "arms", f"{summary['mean_arms']:.1f} chunks per question, {summary['mean_arms_tried']:.1f} of them tried"
 
 
+def _unfinished(summary: dict[str, Any]) -> str:
+    return f", {summary['unfinished']} unfinished" if summary["unfinished"] else ""
+
+
 def _longreward_rows(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield (
         "pairs",
         f"{summary['pairs']} pairs from {summary['questions']} questions ({summary['all_equal']} no reward difference, "
         f"{summary['too_few_responses']} too few responses, {summary['cut_off']} too few complete responses, "
-        f"{summary['failed']} failed)",
+        f"{summary['failed']} failed{_unfinished(summary)})",
     )
     yield from score_rows(summary)

@@ -13,6 +13,8 @@ from lf_longpo.errors import CallFailed, TextTooLong
 from lf_longpo.files.journal import Journal
 
 PAIRS = "pairs.jsonl"
+UNFIT = "the training prompt does not fit pairs.cutoff_len"
+"""How the reason of a question's failure begins if its pair does not fit the cutoff length."""
 
 
 class PairFitter(Protocol):
@@ -85,7 +87,7 @@ class Pairs:
             except TextTooLong as error:
                 self.drop(question.id)
                 self.unfit += 1
-                raise CallFailed(f"the training prompt does not fit pairs.cutoff_len: {error}") from None
+                raise CallFailed(f"{UNFIT}: {error}") from None
             pair = PreferencePair(
                 id=question.id,
                 input=question.question,

@@ -19,9 +19,9 @@ def bandit_summary(journals: Journals, question_ids: Collection[str], rounds: in
         rounds: rounds per question.
 
     Returns:
-        `rollouts`, `mean_reward` and its mean in the first and last third of the rounds, `reward_histogram` (counts
-        in five equal bins of [0, 1]), `unread_answers` (outputs for which `has_unread_answer` holds), `mean_arms` per
-        question and `mean_arms_tried`. Means are None without rollouts.
+        `rollouts`, `mean_reward`, its mean in the first and last third of the rounds (of questions with all rounds),
+        `reward_histogram` (counts in five equal bins of [0, 1]), `unread_answers` (outputs for which `has_unread_answer` holds), `mean_arms` per
+        question and `mean_arms_tried`. Means are None without such rollouts.
     """
     histogram: Counter[int] = Counter()
     all_rewards: list[float] = []
@@ -39,9 +39,10 @@ def bandit_summary(journals: Journals, question_ids: Collection[str], rounds: in
             all_rewards.append(rollout.reward)
             unread += has_unread_answer(rollout.output)
             histogram[min(int(rollout.reward * _BINS), _BINS - 1)] += 1
-            if rollout.round < third:
+            # An interrupted run has other questions in its last rounds; their means would differ for that reason.
+            if len(rollouts) == rounds and rollout.round < third:
                 first.append(rollout.reward)
-            if rollout.round >= rounds - third:
+            if len(rollouts) == rounds and rollout.round >= rounds - third:
                 last.append(rollout.reward)
         arms.append(len(next(iter(rollouts)).values))
         tried.append(len({arm for rollout in rollouts for arm in rollout.arms}))
