@@ -158,12 +158,20 @@ class RowsById:
         path: the journal; a missing file has no rows.
         fields: the fields that a row must have.
         key: returns the id that a row belongs to, or None if the row is not valid.
+        seen: is called with the id and each row when the row is indexed.
     """
 
-    def __init__(self, path: Path, fields: Collection[str], key: Callable[[Row], str | None] = row_id) -> None:
+    def __init__(
+        self,
+        path: Path,
+        fields: Collection[str],
+        key: Callable[[Row], str | None] = row_id,
+        seen: Callable[[str, Row], None] = lambda id, row: None,
+    ) -> None:
         self._path = path
         self._fields = fields
         self._key = key
+        self._seen = seen
         self._offsets: dict[str, array[int]] = {}
         self._last = -1
         self._size = 0
@@ -193,6 +201,7 @@ class RowsById:
                 self._last = begin + offset
                 if (id := self._key(row)) is not None:
                     self._offsets.setdefault(id, array("Q")).append(self._last)
+                    self._seen(id, row)
 
     def rows(self, id: str) -> list[Row]:
         """The rows of one id, in the order they were written."""

@@ -149,4 +149,5 @@ def _svg(figure: "Figure") -> str:
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = re.sub(r"^.*?(?=<svg)|<metadata>.*?</metadata>", "", file.getvalue(), flags=re.DOTALL)
     text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
+    text = re.sub(r' id="[a-z0-9.]+_\d+"', "", text)  # names of groups, which would be equal in all figures of a page
     return text.replace(_INK, "currentColor")

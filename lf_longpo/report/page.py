@@ -22,9 +22,11 @@ from lf_longpo.report.longmab_section import longmab_sections, rollout_notes
 from lf_longpo.report.longreward_section import longreward_sections, score_notes
 from lf_longpo.report.next_step import next_step
 from lf_longpo.report.pair_section import PairSize, ResponseNotes, extremes, length_counts, pair_section, pair_sizes
+from lf_longpo.report.question_section import question_sections
 from lf_longpo.report.section import Rewards, Section
 from lf_longpo.report.training_section import score_section, training_sections
 from lf_longpo.run_folder.contents import RunFolder, StageCalls, read_stages
+from lf_longpo.run_folder.question_records import QuestionRecords
 from lf_longpo.text.differences import visible
 
 if TYPE_CHECKING:
@@ -103,8 +105,9 @@ def _page_of(run: RunFolder, results: list[Section]) -> str:
     found = method.sections(run)
     causes = _causes(run)
     rewards = next((section.rewards for section in found if section.rewards), Rewards())
+    questions = question_sections(QuestionRecords(run))
     stages = read_stages(run.path)
-    sections = [*found, pair_section(run, pairs), *results, _calls(run, stages), _failures(causes)]
+    sections = [*found, pair_section(run, pairs), *questions, *results, _calls(run, stages), _failures(causes)]
     return (
         templates(TEMPLATES)
         .get_template("report.html")
@@ -126,10 +129,12 @@ def _page_of(run: RunFolder, results: list[Section]) -> str:
 
 
 def templates(folder: Path) -> "Environment":
-    """The templates in a folder. All values are escaped."""
+    """The templates in a folder, and those of the report for what they share. All values are escaped."""
     from jinja2 import Environment, FileSystemLoader
 
-    return Environment(loader=FileSystemLoader(folder), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return Environment(
+        loader=FileSystemLoader([folder, TEMPLATES]), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
 
 
 def _settings(config: GenerateConfig) -> str:

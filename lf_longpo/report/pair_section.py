@@ -14,7 +14,7 @@ from lf_longpo.report.figures import Plot, histogram
 from lf_longpo.report.section import Section
 from lf_longpo.run_folder.contents import RunFolder
 from lf_longpo.text.chunking import count_each
-from lf_longpo.text.differences import Piece, differences, visible
+from lf_longpo.text.differences import Piece, differences, unmarked_note, visible
 from lf_longpo.text.fitting import CUT_MARK
 from lf_longpo.text.thinking import split_thought
 
@@ -76,6 +76,8 @@ class ShownPair:
     prompt: str
     prompt_characters: int
     sides: tuple[ShownResponse, ShownResponse]
+    unmarked: str
+    """See `unmarked_note`."""
 
 
 def pair_sizes(run: RunFolder) -> list[PairSize]:
@@ -186,7 +188,7 @@ def extremes(
 
 def _shown(row: Row, pair: PairSize, notes: Mapping[tuple[str, int], str]) -> ShownPair:
     replies = [split_thought(row[name]) for name in SIDES]
-    texts = [visible(reply.answer, _RESPONSE) for reply in replies]
+    differing = differences(*(visible(reply.answer, _RESPONSE) for reply in replies))
     chosen, rejected = (
         ShownResponse(
             name,
@@ -197,7 +199,7 @@ def _shown(row: Row, pair: PairSize, notes: Mapping[tuple[str, int], str]) -> Sh
             len(row[name]),
             notes.get((pair.question, row[f"{name}_index"]), ""),
         )
-        for name, reply, pieces in zip(SIDES, replies, differences(*texts), strict=True)
+        for name, reply, pieces in zip(SIDES, replies, differing, strict=True)
     )
     answers = row["answer"] if isinstance(row["answer"], list) else [row["answer"]]
     return ShownPair(
@@ -208,4 +210,5 @@ def _shown(row: Row, pair: PairSize, notes: Mapping[tuple[str, int], str]) -> Sh
         visible(row["prompt"], _PROMPT),
         len(row["prompt"]),
         (chosen, rejected),
+        unmarked_note(differing),
     )

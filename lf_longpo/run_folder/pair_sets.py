@@ -38,6 +38,10 @@ class PairSet:
     """The file of the review decisions."""
     run: RunFolder | None
     """The run that made the pairs; None if it is unknown."""
+    found_as: str
+    """The argument that found it: a run's folder, a file, or a registered name."""
+    dataset_dir: Path
+    """The folder of its data set's dataset_info.json, or the one that was searched."""
 
 
 def find_pair_set(name: str, dataset_dir: Path) -> PairSet:
@@ -55,12 +59,17 @@ def find_pair_set(name: str, dataset_dir: Path) -> PairSet:
         run = RunFolder(folder)
         registered = run.data_set
         # Review decisions are about the pairs that training reads. During the run, new pairs are not registered yet.
-        path = registered if registered.is_file() and run.summary() else folder / PAIRS
+        path = registered if registered and registered.is_file() and run.summary() else folder / PAIRS
         if not path.is_file():
             raise UserError(f"{folder} has no pairs yet; wait for the first pair, or resume the run")
-        entry = entry_of(run.config)
-        # The decisions' file is the same in both cases, so that decisions stay when the run ends or resumes.
-        return PairSet(run.config.dataset_name, path, entry, dict(entry["columns"]), decisions_of(registered), run)
+        entry, name_of_run = entry_of(run.config), run.config.dataset_name
+        # The decisions' file does not depend on whether the run has ended, so that decisions stay when it ends or
+        # resumes. Without a place for the data set it is in the run's folder, and stays there.
+        decisions = decisions_of(folder / f"{name_of_run}.jsonl")
+        if registered and not decisions.is_file():
+            decisions = decisions_of(registered)
+        home = registered.parent if registered else dataset_dir
+        return PairSet(name_of_run, path, entry, dict(entry["columns"]), decisions, run, name, home)
     if folder.is_dir():
         raise UserError(f"{folder} holds no run: {CONFIG} is missing; name a run's folder, a file or a data set")
     listed = load_dataset_info(dataset_dir).get(name)
@@ -78,7 +87,8 @@ def find_pair_set(name: str, dataset_dir: Path) -> PairSet:
         columns = {"prompt": columns.get("messages", "conversations"), **columns}
         messages = {tag: name for tag, name in shape_of(entry).tags.items() if tag in _MESSAGE_TAGS}
     read = {ours: theirs for ours, theirs in columns.items() if ours in _COLUMNS}
-    return PairSet(name, path, entry, {**RANKING_COLUMNS, **read, **messages}, decisions_of(path), None)
+    columns = {**RANKING_COLUMNS, **read, **messages}
+    return PairSet(name, path, entry, columns, decisions_of(path), None, name, dataset_dir)
 
 
 class PromptPart(NamedTuple):

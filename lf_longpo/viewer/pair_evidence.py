@@ -3,12 +3,12 @@ compared the statements with (LongReward)."""
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from lf_longpo.config import LongMabGenerateConfig, LongRewardGenerateConfig
 from lf_longpo.data.pairs import question_of_pair
@@ -171,7 +171,7 @@ class _LongMab:
         if evidence.context is None or not rollout_of:
             return evidence
         try:
-            spans = self._spans(evidence.context, len(next(iter(rollout_of.values()))["values"]))
+            spans = chunks_of_run(self._run, evidence.context, len(next(iter(rollout_of.values()))["values"]))
         except UserError as error:
             evidence.unmarked = first_line(error)
             return evidence
@@ -181,23 +181,41 @@ class _LongMab:
             evidence.spans.append(Span(start, end, sides, f"chunk {arm + 1}"))
         return evidence
 
-    def _spans(self, context: str, chunks: int) -> list[tuple[int, int]]:
-        """The start and end of each chunk in the context.
 
-        Args:
-            context: of the question.
-            chunks: the number of its chunks in the run.
+def chunks_of_run(run: RunFolder, context: str, chunks: int) -> list[tuple[int, int]]:
+    """The start and end of each chunk in the context of a LongMab-PO question.
 
-        Raises:
-            UserError: the tokenizer cannot be loaded here, or cuts the context in another way than in the run.
-        """
-        assert isinstance(self._run.config, LongMabGenerateConfig)
-        sizes = self._run.config.longmab.chunk_size, self._run.config.longmab.chunk_overlap
-        # The file alone first: transformers needs a gigabyte. A few models cut text in another way than their file.
-        for tokenizer in (_of_file(self._run), self._run.tokenizer):
-            if (loaded := tokenizer()) is not None and len(spans := chunk_spans(context, loaded, *sizes)) == chunks:
-                return spans
-        raise UserError("the tokenizer cuts the context into another number of chunks than it did in the run")
+    Args:
+        run: the run.
+        context: of the question.
+        chunks: the number of its chunks in the run.
+
+    Raises:
+        UserError: the tokenizer cannot be loaded here, or cuts the context in another way than in the run.
+    """
+    assert isinstance(run.config, LongMabGenerateConfig)
+    sizes = run.config.longmab.chunk_size, run.config.longmab.chunk_overlap
+    # The file alone first: transformers needs a gigabyte. A few models cut text in another way than their file.
+    for tokenizer in (_of_file(run), run.tokenizer):
+        if (loaded := tokenizer()) is not None and len(spans := chunk_spans(context, loaded, *sizes)) == chunks:
+            return spans
+    raise UserError("the tokenizer cuts the context into another number of chunks than it did in the run")
+
+
+def dimension_scores(details: Mapping[str, Any]) -> list[DimensionScore]:
+    """The judge's scores and analyses; published files lack some or all of them.
+
+    Args:
+        details: of a scored response, by dimension.
+    """
+    of_dimension = {name: details[name] for name in DIMENSIONS if isinstance(details.get(name), dict)}
+    return [DimensionScore(name, row["score"], row.get("analysis") or "") for name, row in of_dimension.items()]
+
+
+def statement_rows(details: Mapping[str, Any]) -> list[Row]:
+    """The statements of a scored response as the judge has checked them; empty if there are none."""
+    faithfulness = details.get("faithfulness")
+    return (faithfulness.get("details") or []) if isinstance(faithfulness, dict) else []
 
 
 class _LongReward:
@@ -226,10 +244,8 @@ class _LongReward:
         checked: dict[str, list[tuple[Row, list[tuple[int, int]]]]] = {}
         for side in SIDES:
             details = self._details(f"{_question(pair)}-{pair[f'{side}_index']}")
-            evidence.scores[side] = [
-                DimensionScore(name, details[name]["score"], details[name].get("analysis") or "") for name in details
-            ]
-            for statement in details.get("faithfulness", {}).get("details") or []:
+            evidence.scores[side] = dimension_scores(details)
+            for statement in statement_rows(details):
                 found = [find(passage["c_idx"], passage["content"]) for passage in statement.get("evidences") or []]
                 spans = [span for span in found if span is not None]
                 for span in spans:
@@ -247,11 +263,10 @@ class _LongReward:
         }
         return evidence
 
-    def _details(self, idx: str) -> dict[str, Row]:
+    def _details(self, idx: str) -> dict[str, Any]:
         """The judge's details by dimension; published files may lack some or all of them."""
         rows = [row for row in self._scores.rows(_ending(idx)) if f"-{row['idx']}".endswith(f"-{idx}")]
-        details = (rows[-1].get("details") or {}) if rows else {}
-        return {name: details[name] for name in DIMENSIONS if isinstance(details.get(name), dict)}
+        return (rows[-1].get("details") or {}) if rows else {}
 
     def _passage_finder(self, context: str) -> Callable[[int, str], tuple[int, int] | None]:
         """Returns a function from a passage's number and text to its start and end in the context."""
