@@ -3,7 +3,7 @@
 By default 10,000 pairs with contexts of 64k tokens (2.3 GiB for the data set, 5 GiB with the run's questions), and
 runs of 50,000 questions for the report (4 GiB for LongMab-PO, 4 GiB for LongReward). Each figure stands next to its
 limit; the exit code is 1 if one is above it. Commands run in other processes; the time of the first page is from the
-start of the command to the end of the page.
+start of the command to the end of the page. On a machine with other work, compare the CPU times.
 
     python scripts/bench_viewer.py                 python scripts/bench_viewer.py --pairs 1000 --questions 5000
 """
@@ -24,7 +24,6 @@ from large_runs import write_run
 _CONTEXT, _REPORT_CONTEXT = 64_000, 2_000  # tokens
 # Limits: seconds of the first page and of a later page, GiB of a viewer, seconds and GiB of a report.
 _FIRST, _PAGE, _VIEWER, _REPORT, _REPORT_MEMORY = 1.5, 1.0, 0.15, 30.0, 1.0
-_LAST_COLUMN = "decision"
 
 
 class Figures:
@@ -50,6 +49,8 @@ def viewed(name: Path, what: str, figures: Figures) -> None:
             address = re.search(r"http://\S+/", server.stdout.readline())[0]
             page = _get(address)
             figures.add("first page", time.monotonic() - began, "s", _FIRST)
+            used = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+            figures.add("its CPU time", sum(map(int, used)) / os.sysconf("SC_CLK_TCK"), "s")
             last = page.count("/pair/")
             figures.add("a pair, while the file is read", _seconds(lambda: _get(f"{address}pair/{last}")), "s")
             while "so far" in _get(address):
@@ -62,9 +63,7 @@ def viewed(name: Path, what: str, figures: Figures) -> None:
                 "the list, searched": "?text=king+road&sort=gap_down",
             }.items():
                 figures.add(label, _seconds(lambda query=query: _get(address + query)), "s", _PAGE)
-            status = Path(f"/proc/{server.pid}/status").read_text()
-            memory = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 2**20
-            figures.add("peak memory", memory, "GiB", _VIEWER)
+            figures.add("peak memory", _peak(Path(f"/proc/{server.pid}/status").read_text()), "GiB", _VIEWER)
         finally:
             server.terminate()
 
@@ -74,13 +73,19 @@ def reported(run: Path, what: str, figures: Figures) -> None:
     print(what, flush=True)
     began = time.monotonic()
     code = (
-        "import resource, sys; from lf_longpo.cli import main; code = main(sys.argv[1:]);"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(code)"
+        "import sys, time; from pathlib import Path; from lf_longpo.cli import main; code = main(sys.argv[1:]);"
+        "print(time.process_time(), Path('/proc/self/status').read_text()); sys.exit(code)"
     )
     command = [sys.executable, "-c", code, "report", str(run)]
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     figures.add("longpo report", time.monotonic() - began, "s", _REPORT)
-    figures.add("peak memory", int(printed.split()[-1]) / 2**20, "GiB", _REPORT_MEMORY)
+    figures.add("its CPU time", float(printed.splitlines()[1].split()[0]), "s")
+    figures.add("peak memory", _peak(printed), "GiB", _REPORT_MEMORY)
+
+
+def _peak(status: str) -> float:
+    """GiB, from the text of /proc/PID/status."""
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 2**20
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -15,10 +15,10 @@ from lf_longpo.errors import CallFailed, TextTooLong, UserError
 from lf_longpo.files.journal import Journal, Row, row_id
 
 PAIRS = "pairs.jsonl"
-UNFIT = "the training prompt does not fit pairs.cutoff_len"
-"""How the reason of a question's failure begins if its pair does not fit the cutoff length."""
 QUESTION_ID = "question_id"
 """The field with the question's id, in data sets that may have several pairs of a question."""
+UNFIT = "the training prompt does not fit pairs.cutoff_len"
+"""How the reason of a question's failure begins if its pair does not fit the cutoff length."""
 
 _SIDES = tuple(f"{side}{suffix}" for side in SIDES for suffix in ("", "_reward", "_index"))
 _FURTHER = re.compile(r"(.+)#\d+-\d+", re.DOTALL)

@@ -225,6 +225,16 @@ class PairIndex:
             )
             return [number for (number,) in rows]
 
+    def numbers_of_question(self, question_id: str) -> list[int]:
+        """The numbers of a question's pairs, in the order of the file. Their ids begin with the question's id."""
+        further = f"{whole_letters(question_id)}#"
+        with self._open() as db:
+            rows = db.execute(
+                "SELECT number FROM pairs WHERE id = ? OR substr(id, 1, ?) = ? ORDER BY byte_offset",
+                (further[:-1], len(further), further),
+            )
+            return [number for (number,) in rows]
+
     def digests(self, pair_filter: PairFilter) -> dict[str, str]:
         """The ids of the pairs that pass a filter, by their digests."""
         conditions, values = pair_filter.conditions()
@@ -246,16 +256,6 @@ class PairIndex:
                 for number, *values in rows
                 if None not in values
             }
-
-    def numbers_of_question(self, question_id: str) -> list[int]:
-        """The numbers of a question's pairs, in the order of the file. Their ids begin with the question's id."""
-        further = f"{whole_letters(question_id)}#"
-        with self._open() as db:
-            rows = db.execute(
-                "SELECT number FROM pairs WHERE id = ? OR substr(id, 1, ?) = ? ORDER BY byte_offset",
-                (further[:-1], len(further), further),
-            )
-            return [number for (number,) in rows]
 
     def lines(self, numbers: list[int]) -> list[PairLine]:
         """The lines of the pairs with these numbers, in the order of the numbers."""
