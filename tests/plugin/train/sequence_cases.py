@@ -6,9 +6,11 @@ Every process computes both, in float64, and compares them.
 """
 
 import sys
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
+from llamafactory.model.model_utils import checkpointing
 from transformers import (
     GlmConfig,
     GlmForCausalLM,
@@ -105,6 +107,22 @@ def check(name, model, batch, splitter, processes):
     assert splitter.group.sent == passes * config.num_hidden_layers * layer + merged, name
 
 
+@contextmanager
+def checkpoints_in_the_cpus_memory(model):
+    """LLaMA-Factory's `use_unsloth_gc`, which brings them back to "cuda": the CPU here."""
+    to = torch.Tensor.to
+
+    def here(tensor, *arguments, **options):
+        return to(tensor, *(("cpu",) if arguments == ("cuda",) else arguments), **options)
+
+    checkpointing._gradient_checkpointing_enable(model, use_unsloth_gc=True)
+    torch.Tensor.to = here
+    try:
+        yield
+    finally:
+        torch.Tensor.to = to
+
+
 def main(rank, processes, store):
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=processes)
     torch.set_num_threads(1)
@@ -119,6 +137,8 @@ def main(rank, processes, store):
     model.enable_input_require_grads()
     for group in groups:
         check(f"checkpoints, P = {group.size}", model, batch_of(PAIR, 31), RowSplitter(group, heads), processes)
+    with checkpoints_in_the_cpus_memory(model):
+        check("checkpoints elsewhere", model, batch_of(PAIR, 31), RowSplitter(groups[0], heads), processes)
     print(f"process {rank}: all equal")
 
 

@@ -18,9 +18,12 @@ import yaml
 from prepared import REPOSITORY, Prepared, torchrun
 from safetensors.torch import load_file
 
+from lf_longpo.models.embedded import model_path
+
 WORDS = "lamp tower river stone light word north harbour seven blue".split()
 # Time, and a count of which of two rewards is larger: where both are nearly zero, rounding decides.
-UNCOMPARED = ("runtime", "per_second", "accuracies")
+# Of a resumed run, transformers' train_loss has the steps since then only.
+UNCOMPARED = ("runtime", "per_second", "accuracies", "train_loss")
 WORKER = "lf_longpo.plugin.train.worker"
 
 
@@ -29,7 +32,7 @@ class Case:
     """One training.
 
     Attributes:
-        family: architecture, of tiny_models.py.
+        family: architecture, of tiny_models.py; `smollm2` is the embedded model in float32, with heads of its own.
         heads: query heads and key-value heads.
         parallel: P processes compute a row together.
         processes: all of the run.
@@ -84,10 +87,10 @@ def _cases() -> dict[str, Case]:
             f"evaluation, 2 x 2, sft, {tuning}": Case(
                 "llama3", (4, 2), 2, 4, changes=changes | SFT | EVALUATED, whole=2
             ),
-            f"resumed from P = 1, {tuning}": Case("llama3", changes=changes | ACCUMULATED, before=1),
             f"resumed from P = 1, zero2, {tuning}": Case("llama3", (4, 2), 2, 2, Z2, changes | ACCUMULATED, before=1),
             f"resumed from P = 1, zero3, {tuning}": Case("llama3", (4, 2), 2, 2, Z3, changes | ACCUMULATED, before=1),
-            f"resumed from P = 4, {tuning}": Case("llama3", (4, 2), 2, 4, changes=changes, before=4),
+            # transformers does not resume several processes without DeepSpeed on CPUs.
+            f"resumed from P = 4, zero2, {tuning}": Case("llama3", (4, 2), 2, 4, Z2, changes, before=4),
         }
     for loss in ("hinge", "ipo", "kto_pair", "orpo", "simpo"):
         found[loss] = Case(changes={"pref_loss": loss})
@@ -107,14 +110,15 @@ def _cases() -> dict[str, Case]:
             changes={"max_steps": -1, "num_train_epochs": 2.0, "accelerator_config": {"use_seedable_sampler": False}}
         ),
         "glm4_0414": Case("glm4_0414"),
+        "qlora": Case("smollm2", changes={"quantization_bit": 4, "max_steps": 2}),
     }
 
 
 CASES = _cases()
 
 
-def differences(case: Case, folder: Path) -> tuple[float, float]:
-    """Trains in both ways; the largest relative difference of a logged figure, and of a parameter's tensor."""
+def differences(case: Case, folder: Path) -> dict[str, float]:
+    """Trains in both ways; the largest relative difference of each logged figure and of each parameter's tensor."""
     settings = _recipe(case, folder)
     groups, steps = case.processes // case.parallel, settings.get("gradient_accumulation_steps", 1)
     _train(settings | {"gradient_accumulation_steps": steps * groups // case.whole}, folder / "whole", 1, case.whole)
@@ -127,7 +131,7 @@ def differences(case: Case, folder: Path) -> tuple[float, float]:
         first = settings | {"gradient_accumulation_steps": steps * case.before // case.parallel, "max_steps": 2}
         _train(first, folder / "split", case.before, case.processes)
     _train(settings, folder / "split", case.parallel, case.processes)
-    return _figures(folder / "whole", folder / "split"), _parameters(folder / "whole", folder / "split")
+    return _figures(folder / "whole", folder / "split") | _parameters(folder / "whole", folder / "split")
 
 
 def _recipe(case: Case, folder: Path) -> dict[str, Any]:
@@ -169,8 +173,13 @@ def _recipe(case: Case, folder: Path) -> dict[str, Any]:
 
 def _model(case: Case, folder: Path) -> Path:
     from tiny_models import tiny_model
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+    if case.family == "smollm2":  # quantised blocks are wider than the layers of tiny models
+        embedded = model_path("smollm2-135m")
+        AutoModelForCausalLM.from_pretrained(embedded, dtype=torch.float32).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(embedded).save_pretrained(folder)
+        return folder
     tiny_model(case.family, folder, small_tokenizer=True)
     config = AutoConfig.from_pretrained(folder)
     config.num_attention_heads, config.num_key_value_heads = case.heads
@@ -203,28 +212,33 @@ def _train(settings: Mapping[str, Any], folder: Path, parallel: int, processes: 
         raise AssertionError(process.stdout.read()[-4000:]) from None
 
 
-def _figures(whole: Path, split: Path) -> float:
-    """The largest difference of a figure, relative to its largest value in the run."""
+def _figures(whole: Path, split: Path) -> dict[str, float]:
+    """The largest difference of each figure, relative to its largest value in the run."""
     before, after = (
         json.loads((folder / "out/trainer_state.json").read_text())["log_history"] for folder in (whole, split)
     )
     assert [row["step"] for row in before] == [row["step"] for row in after]
     assert [set(row) for row in before] == [set(row) for row in after]
-    names = {name for row in before for name in row if not any(part in name for part in UNCOMPARED)}
+    uncompared = (*UNCOMPARED, "flos") if _has_zero(split) else UNCOMPARED  # it hides parameters that are elsewhere
+    names = {name for row in before for name in row if not any(part in name for part in uncompared)}
     assert {"loss", "grad_norm"} <= names
-    found = []
+    found = {}
     for name in sorted(names):
         # Rewards are differences of log-probabilities and share their rounding.
         source = name.rsplit("rewards/", 1)[0] + "logps/chosen" if "rewards/" in name else name
         scale = max(abs(row[source]) for row in before if source in row) * (0.1 if source != name else 1)
         pairs = [(one[name], two[name]) for one, two in zip(before, after, strict=True) if name in one]
-        found.append(max(abs(one - two) for one, two in pairs) / max(scale, 1e-30))
-    return max(found)
+        found[name] = max(abs(one - two) for one, two in pairs) / max(scale, 1e-30)
+    return found
 
 
-def _parameters(whole: Path, split: Path) -> float:
-    """The largest distance of two tensors of the trained model, relative to the tensor."""
+def _has_zero(folder: Path) -> bool:
+    return bool(yaml.safe_load((folder / "recipe.yaml").read_text()).get("deepspeed"))
+
+
+def _parameters(whole: Path, split: Path) -> dict[str, float]:
+    """The distance of the two tensors of each parameter of the trained model, relative to the tensor."""
     name = "adapter_model.safetensors" if (whole / "out/adapter_model.safetensors").exists() else "model.safetensors"
     before, after = (load_file(folder / "out" / name) for folder in (whole, split))
     assert before.keys() == after.keys()
-    return max(((before[key] - after[key]).norm() / before[key].norm()).item() for key in before)
+    return {key: ((before[key] - after[key]).norm() / before[key].norm()).item() for key in before}
