@@ -47,7 +47,7 @@ class ReferenceLogps:
         for digest, *logps in zip(digests, chosen.tolist(), rejected.tolist(), strict=True):
             if digest not in self._known:
                 self._known[digest] = self._new[digest] = tuple(logps)
-                if self._journal:
+                if self._journal is not None:
                     self._journal.append({"id": digest, "chosen": logps[0], "rejected": logps[1]})
 
     def share(self) -> None:

@@ -110,7 +110,8 @@ def _cases() -> dict[str, Case]:
             changes={"max_steps": -1, "num_train_epochs": 2.0, "accelerator_config": {"use_seedable_sampler": False}}
         ),
         "glm4_0414": Case("glm4_0414"),
-        "qlora": Case("smollm2", changes={"quantization_bit": 4, "max_steps": 2}),
+        # Adam's first step is the sign of a gradient, which rounding decides where it is nearly zero.
+        "qlora": Case("smollm2", changes={"quantization_bit": 4, "max_steps": 2, "optim": "sgd", "learning_rate": 1.0}),
     }
 
 
