@@ -57,7 +57,7 @@ class PackedDPOTrainer(SequenceParallelTrainer, CustomDPOTrainer):
         if self.finetuning_args.use_ref_model:
             identity = [*reference_identity, model.config.to_json_string(), str(model.dtype), self.loss_type == "ipo"]
             identity += [self.args.bf16, self.args.fp16, bool(self.args.deepspeed), self.args.seed]
-            folder = Path(self.args.output_dir, "reference_logps")
+            folder = Path(str(self.args.output_dir), "reference_logps")
             self.references = ReferenceLogps(
                 folder, identity, self.accelerator.process_index, writes=self.is_first_of_group
             )

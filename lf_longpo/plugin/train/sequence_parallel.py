@@ -82,6 +82,7 @@ class _PartByHeads(RowPart):
         self._segments = batch["segments"]
         self._length = length = batch["input_ids"].shape[1]
         size = -(-length // group.size)
+        self._rows = size * group.size
         rows = torch.arange(size * group.index, size * (group.index + 1))
         super().__init__(batch, group, torch.where(rows < length, rows, -1))
 
@@ -92,9 +93,9 @@ class _PartByHeads(RowPart):
         # The most query heads of a process that share one key-value head.
         together = gcd(here, shared)
         key, value = (states.repeat_interleave(shared // together, dim=1) for states in (key, value))
-        rows = [self.group.to_rows(states) for states in (query, key, value)]
-        padding = rows[0].shape[2] - self._length
-        found = packed_attention(*(states[:, :, : self._length] for states in rows), self._segments, scaling, causal)
+        query, key, value = (self.group.to_rows(states)[:, :, : self._length] for states in (query, key, value))
+        found = packed_attention(query, key, value, self._segments, scaling, causal)
+        padding = self._rows - self._length
         return self.group.to_heads(F.pad(found, (0, 0, 0, padding)) if padding else found)
 
 

@@ -1,6 +1,5 @@
 """What sequence parallelism changes in transformers' trainer, which takes every process for one with its own data."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lf_longpo.plugin.compat import share_batches
@@ -53,6 +52,6 @@ class SequenceParallelTrainer(Base):
         """Examples of a step."""
         return super().get_total_train_batch_size(args) // self.parallel
 
-    def floating_point_ops(self, inputs: "Mapping[str, torch.Tensor | Any]") -> int:
+    def floating_point_ops(self, inputs: "dict[str, torch.Tensor | Any]") -> int:
         """Operations of a batch in this process; transformers sums them over all processes."""
         return super().floating_point_ops(inputs) // self.parallel

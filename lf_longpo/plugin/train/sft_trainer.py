@@ -35,7 +35,7 @@ class PackedSFTTrainer(SequenceParallelTrainer, CustomSeq2SeqTrainer):
 
     def compute_loss(
         self,
-        model: "PreTrainedModel",
+        model: torch.nn.Module,
         inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
