@@ -22,7 +22,6 @@ from lf_longpo.plugin.train.sequence_parallel import Exchange, _balanced
 SMALL = (
     "qwen2, 3 heads, 1 key-value heads, lora",
     "llama3, zero3, full",
-    "2 x 2, lora",
     "evaluation, 2 x 2, sft, lora",
     "resumed from P = 1, zero2, lora",
 )
