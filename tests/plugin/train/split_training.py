@@ -40,6 +40,7 @@ class Case:
         changes: to the recipe.
         before: P of a run that ends after two steps, which this one resumes; 0: none.
         whole: processes of the training with whole rows.
+        tolerance: of every relative difference.
     """
 
     family: str = "llama3"
@@ -50,6 +51,7 @@ class Case:
     changes: Mapping[str, Any] = field(default_factory=dict)
     before: int = 0
     whole: int = 1
+    tolerance: float = 1e-5
 
 
 SFT = {"stage": "sft", "dataset": "answers", "pref_ftx": None, "lora_dropout": 0.0}
@@ -110,8 +112,12 @@ def _cases() -> dict[str, Case]:
             changes={"max_steps": -1, "num_train_epochs": 2.0, "accelerator_config": {"use_seedable_sampler": False}}
         ),
         "glm4_0414": Case("glm4_0414"),
-        # Adam's first step is the sign of a gradient, which rounding decides where it is nearly zero.
-        "qlora": Case("smollm2", changes={"quantization_bit": 4, "max_steps": 2, "optim": "sgd", "learning_rate": 1.0}),
+        # A whole model of 30 layers. Adam's first step is the sign of a gradient, which rounding decides near zero.
+        "qlora": Case(
+            "smollm2",
+            changes={"quantization_bit": 4, "max_steps": 2, "optim": "sgd", "learning_rate": 1.0},
+            tolerance=1e-4,
+        ),
     }
 
 

@@ -43,7 +43,7 @@ def test_values_and_gradients_are_those_of_whole_rows(tmp_path):
 @pytest.mark.parametrize("name", SMALL)
 def test_a_training_is_the_same(tmp_path, name):
     found = differences(CASES[name], tmp_path)
-    assert {figure: difference for figure, difference in found.items() if not difference < 1e-5} == {}
+    assert {figure: difference for figure, difference in found.items() if not difference < CASES[name].tolerance} == {}
 
 
 @pytest.mark.slow
