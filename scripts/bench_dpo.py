@@ -2,11 +2,13 @@
 
     python scripts/bench_dpo.py                                                        # SmolLM2-135M, 2048 + 64 tokens
     python scripts/bench_dpo.py --shape llama3-8b --prompt 8192 16384 32768 65536 --response 1024 --bf16     # one GPU
+    python scripts/bench_dpo.py --sequence-parallel 2                                  # also split over two
 
 Each trains two epochs in a separate process, through LLaMA-Factory's own entry point. The times are without the first
 step and without the pass before it, in which `longpo train` computes the references for full tuning. Both load the
 weights in the compute format: float32, or bfloat16 with --bf16. Peak memory is that of the whole process: weights,
-optimizer states and everything else.
+optimizer states and everything else; of the first process where there are several. *sent* is what a process sends
+to the others in a step of the first epoch.
 """
 
 import argparse
@@ -90,7 +92,7 @@ def prepare(folder: Path, options: argparse.Namespace, prompt: int) -> Path:
     return recipe
 
 
-def train(recipe: Path, ours: bool) -> None:
+def train(recipe: Path, ours: bool, parallel: int) -> None:
     """In a process of its own: trains, and writes what every step took next to the recipe."""
     import torch
     from llamafactory.train.tuner import run_exp
@@ -121,9 +123,11 @@ def train(recipe: Path, ours: bool) -> None:
         return time.perf_counter()
 
     made = Trainer.__init__
+    trainers: list[Any] = []
 
     def make(self: Trainer, *args: Any, **kwargs: Any) -> None:
         made(self, *args, **kwargs)
+        trainers.append(self)
         self.concatenated_forward = timed("forward", self.concatenated_forward)
         self.compute_reference_log_probs = timed("reference", self.compute_reference_log_probs)
         self.accelerator.backward = timed("backward", self.accelerator.backward)
@@ -133,11 +137,17 @@ def train(recipe: Path, ours: bool) -> None:
     class Steps(TrainerCallback):
         def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             spent.clear()
+            if parallel > 1:
+                trainers[0].splitter.group.sent = 0
             reset_peak()
             self.start = _now()
 
         def on_step_end(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
             step = dict(spent) | {"step": _now() - self.start, "peak": peak(), "epoch": state.epoch}
+            if parallel > 1:
+                step["sent"] = trainers[0].splitter.group.sent
+            if not state.is_world_process_zero:
+                return
             with _steps_file(recipe).open("a") as file:
                 file.write(json.dumps(step) + "\n")
             if state.global_step == 1:
@@ -150,13 +160,14 @@ def train(recipe: Path, ours: bool) -> None:
         from lf_longpo.plugin.train.install import install
         from lf_longpo.plugin.train.options import TrainOptions
 
-        install(TrainOptions())
+        install(TrainOptions(sequence_parallel=parallel))
     run_exp(settings, callbacks=[Steps()])
 
 
-def steps_of(recipe: Path, way: str, cpu: bool) -> list[dict[str, float]] | None:
+def steps_of(recipe: Path, way: str, parallel: int, cpu: bool) -> list[dict[str, float]] | None:
     """What the steps of a run took; None where it ran out of memory."""
-    command = [sys.executable, __file__, "--child", str(recipe), way]
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={parallel}"] if parallel > 1 else []
+    command = [sys.executable, *launcher, __file__, "--child", str(recipe), way, str(parallel)]
     environment = MEASURABLE | ({"CUDA_VISIBLE_DEVICES": ""} if cpu else {})
     log = recipe.with_suffix(".log")
     with log.open("w") as file:
@@ -198,12 +209,13 @@ def figures(steps: list[dict[str, float]]) -> dict[str, float]:
     whole = mean(step["step"] for step in first)
     later = mean(step["step"] for step in second)
     times |= {"other": whole - sum(times.values()), "first epoch": whole, "second epoch": later}
-    return times | {"both epochs": (whole + later) / 2, "peak": max(step["peak"] for step in steps)}
+    times |= {"both epochs": (whole + later) / 2, "peak": max(step["peak"] for step in steps)}
+    return times | {"sent": mean(step.get("sent", 0) for step in first)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--model", help="model folder; default: the embedded SmolLM2-135M")
     parser.add_argument("--shape", choices=SHAPES, help="a random model of this shape")
     parser.add_argument("--template", default="smollm2")
@@ -214,31 +226,40 @@ def main() -> None:
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--cpu", action="store_true", help="on the CPU even where there is a GPU")
     parser.add_argument("--ours-only", action="store_true")
+    parser.add_argument("--sequence-parallel", type=int, default=1, metavar="P", help="split rows over P processes too")
     options = parser.parse_args()
     if options.child:
-        return train(Path(options.child[0]), options.child[1] == "ours")
+        return train(Path(options.child[0]), options.child[1] != "stock", int(options.child[2]))
 
     print(f"weights and computation: {'bfloat16' if options.bf16 else 'float32'}")
     table = Table()
     columns = (*PHASES, "first epoch", "second epoch", "both epochs")
-    for column in ("prompt", "", *columns, "peak GiB"):
+    for column in ("prompt", "", *columns, "peak GiB", "sent MiB"):
         table.add_column(column, justify="right")
     for prompt in options.prompt:
         found = {}
-        for way in ("ours",) if options.ours_only else ("stock", "ours"):
+        ways = {"stock": 1, "ours": 1} | (
+            {} if options.sequence_parallel == 1 else {"split": options.sequence_parallel}
+        )
+        for way, parallel in ways.items():
+            if way == "stock" and options.ours_only:
+                continue
             with tempfile.TemporaryDirectory() as folder:
-                steps = steps_of(prepare(Path(folder), options, prompt), way, options.cpu)
+                steps = steps_of(prepare(Path(folder), options, prompt), way, parallel, options.cpu)
             if steps is None:
                 table.add_row(f"{prompt:,}", way, *[""] * len(columns), "out of memory")
                 continue
             found[way] = times = figures(steps)
             cells = [f"{times[column]:.2f}" for column in columns]
-            table.add_row(f"{prompt:,}", way, *cells, f"{times['peak'] / GIB:.2f}")
+            sent = f"{times['sent'] / 2**20:.1f}"
+            table.add_row(f"{prompt:,}", way, *cells, f"{times['peak'] / GIB:.2f}", sent)
             print(prompt, way, json.dumps({name: round(value, 3) for name, value in times.items()}), flush=True)
-        if len(found) == 2:
-            stock, ours = found["stock"], found["ours"]
-            ratios = [f"{stock[name] / ours[name]:.2f}x" if ours[name] > 1e-3 else "" for name in columns]
-            table.add_row("", "ratio", *ratios, f"{ours['peak'] / stock['peak']:.2f} of it", end_section=True)
+        for first, second in (("stock", "ours"), ("ours", "split")):
+            if first in found and second in found:
+                before, after = found[first], found[second]
+                ratios = [f"{before[name] / after[name]:.2f}x" if after[name] > 1e-3 else "" for name in columns]
+                table.add_row("", f"{second} / {first}", *ratios, f"{after['peak'] / before['peak']:.2f} of it")
+        table.add_section()
     Console(width=150).print(table)
 
 

@@ -17,6 +17,14 @@ def add(subparsers: Subparsers) -> None:
     )
     add_run(parser)
     add_recipe(parser)
+    parser.add_argument(
+        "--sequence-parallel",
+        type=_processes,
+        default=1,
+        metavar="P",
+        help="split each row over P processes, for rows that do not fit one device: a divisor of the number of "
+        "processes, or auto for the least P that fits by the estimate of longpo check (default: 1)",
+    )
     parser.add_argument("--stock", action="store_true", help="train with plain LLaMA-Factory")
     parser.add_argument(
         "--verbose", action="store_true", help="print LLaMA-Factory's log, which is also in OUTPUT_DIR/train.log"
@@ -30,4 +38,14 @@ def run(options: argparse.Namespace) -> int:
     from lf_longpo.plugin.train.launch import train
     from lf_longpo.plugin.train.options import TrainOptions
 
-    return train(options.recipe, options.overrides, TrainOptions(), options.stock, options.verbose)
+    wanted = TrainOptions(sequence_parallel=options.sequence_parallel)
+    return train(options.recipe, options.overrides, wanted, options.stock, options.verbose)
+
+
+def _processes(text: str) -> int:
+    """The value of --sequence-parallel; 0 for auto, see `TrainOptions`."""
+    if text == "auto":
+        return 0
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text} is neither auto nor a number of processes, such as 2")

@@ -188,6 +188,39 @@ def prepared_inputs(trainer: "Trainer", batch: dict[str, Any]) -> dict[str, Any]
     return trainer._prepare_inputs(batch)
 
 
+def share_batches(accelerator: "Accelerator", size: int) -> None:
+    """Gives consecutive processes, `size` at a time, the same batches, and gathers one copy of what they have.
+
+    Args:
+        accelerator: of the trainer; the loaders that it prepares from now on change.
+        size: divides the number of processes.
+    """
+    from accelerate import accelerator as module
+    from accelerate.utils import recursively_apply
+
+    prepare, gather = accelerator.prepare_data_loader, accelerator.gather
+    groups, group = accelerator.num_processes // size, accelerator.process_index // size
+    load = module.prepare_data_loader
+
+    def load_by_group(loader: Any, device: Any, **options: Any) -> Any:
+        if groups == 1:
+            # accelerate takes a single reader for a run of one process, and leaves each to its own random numbers.
+            options["rng_types"] = ["torch"]
+        return load(loader, device, **options | {"num_processes": groups, "process_index": group})
+
+    def prepare_by_group(*arguments: Any, **options: Any) -> Any:
+        with replaced(module, "prepare_data_loader", load_by_group):
+            return prepare(*arguments, **options)
+
+    def first_of_groups(gathered: "torch.Tensor") -> "torch.Tensor":
+        return gathered.unflatten(0, (groups, size, -1))[:, 0].flatten(0, 1)
+
+    def gather_by_group(tensors: Any) -> Any:
+        return recursively_apply(first_of_groups, gather(tensors))
+
+    accelerator.prepare_data_loader, accelerator.gather = prepare_by_group, gather_by_group
+
+
 def split_reference_model(model: "PreTrainedModel", accelerator: "Accelerator") -> "torch.nn.Module":
     """The reference model under DeepSpeed, split as the policy is; LLaMA-Factory uses the same function of TRL."""
     from trl.models.utils import prepare_deepspeed

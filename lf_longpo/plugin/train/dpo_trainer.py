@@ -15,13 +15,14 @@ from lf_longpo.plugin.train.packed_forward import token_values, without_gradient
 from lf_longpo.plugin.train.packing import PairCollator
 from lf_longpo.plugin.train.reference_logps import ReferenceLogps
 from lf_longpo.plugin.train.self_check import SelfCheck
+from lf_longpo.plugin.train.sequence_trainer import SequenceParallelTrainer
 from lf_longpo.plugin.train.tiling import tile_feed_forward
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class PackedDPOTrainer(CustomDPOTrainer):
+class PackedDPOTrainer(SequenceParallelTrainer, CustomDPOTrainer):
     """Has the losses and metrics of `CustomDPOTrainer`; only the computation of log-probabilities differs.
 
     `logits/chosen` and `logits/rejected` are means over the responses' positions, since no others are computed.
@@ -32,6 +33,7 @@ class PackedDPOTrainer(CustomDPOTrainer):
         make_reference: loads the reference model; None if the policy without its adapter is the reference.
         starts_as_reference: whether the policy starts with the weights of that model.
         reference_identity: what identifies the reference model.
+        parallel: number of processes over which each row is split.
         others: as `CustomDPOTrainer`; its collator is replaced.
     """
 
@@ -41,20 +43,24 @@ class PackedDPOTrainer(CustomDPOTrainer):
         make_reference: Callable[[], "PreTrainedModel"] | None,
         starts_as_reference: bool,
         reference_identity: Sequence[Any],
+        parallel: int = 1,
         **others: Any,
     ) -> None:
         others["data_collator"] = PairCollator()
         super().__init__(model=model, **others)
         use_packed_attention(self.accelerator.unwrap_model(model))
         tile_feed_forward(self.accelerator.unwrap_model(model))
+        self.split_rows(parallel)
         self.add_callback(SelfCheck(self))
         self._make_reference = make_reference
         self._starts_as_reference = starts_as_reference
         if self.finetuning_args.use_ref_model:
             identity = [*reference_identity, model.config.to_json_string(), str(model.dtype), self.loss_type == "ipo"]
             identity += [self.args.bf16, self.args.fp16, bool(self.args.deepspeed), self.args.seed]
-            folder = Path(self.args.output_dir, "reference_logps")
-            self.references = ReferenceLogps(folder, identity, self.accelerator.process_index)
+            folder = Path(str(self.args.output_dir), "reference_logps")
+            self.references = ReferenceLogps(
+                folder, identity, self.accelerator.process_index, writes=self.is_first_of_group
+            )
             self.add_callback(_References(self))
 
     def concatenated_forward(
@@ -66,7 +72,7 @@ class PackedDPOTrainer(CustomDPOTrainer):
             chosen_logps, rejected_logps and chosen_logps_avg: (B,) each for B pairs; chosen_logits and rejected_logits:
             the mean logit of every position in the loss.
         """
-        tokens, means = token_values(model, batch)
+        tokens, means = token_values(model, batch, self.splitter)
         lengths, owner = batch["response_lengths"], batch["owner"]
         if self.ld_alpha is not None and not is_ref_model:
             # LD-DPO (arXiv 2409.06411): tokens beyond the length of the shorter response count less.

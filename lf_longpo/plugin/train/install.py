@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lf_longpo.plugin.compat import replace_trainers
 from lf_longpo.plugin.train.options import TrainOptions
+from lf_longpo.plugin.train.parallel_choice import check_processes, reason_for_whole_rows
 from lf_longpo.plugin.train.reference_logps import model_identity
 from lf_longpo.plugin.train.trainer_choice import reason_for_other_workflow, reason_for_stock
 from lf_longpo.plugin.train.trainer_guard import TrainerGuard
@@ -35,12 +36,16 @@ def prepare(settings: Mapping[str, Any], options: TrainOptions, note: Note) -> P
         settings: of the recipe.
         options: what the trainers do beyond the recipe.
         note: prints a sentence for the user on how the run trains.
+
+    Raises:
+        UserError: the processes cannot be divided into groups of `options.sequence_parallel`.
     """
     from lf_longpo.plugin.train.compute_format import adapt
 
+    check_processes(options.sequence_parallel)
     guard = install(options, note)
     if reason := reason_for_other_workflow(settings):
-        note(_plain(reason))
+        note(_plain(reason, options))
         guard.decided = True
     adapted, changed = adapt(settings)
     if changed:
@@ -70,9 +75,10 @@ def install(options: TrainOptions, note: Note = print) -> TrainerGuard:
         def build(model: "PreTrainedModel", ref_model: Any, **others: Any) -> "Trainer":
             guard.decided = True
             if reason := reason_for_stock(model, **others):
-                note(_plain(reason))
+                note(_plain(reason, options))
                 # Without training, LLaMA-Factory passes the model itself and does not create a reference model.
                 return stock(model=model, ref_model=ref_model or reference.create(), **others)
+            others["parallel"] = _parallel(model, options, note)
             return _packed_dpo_trainer(PackedDPOTrainer, model, reference, note, others)
 
         return build
@@ -81,8 +87,9 @@ def install(options: TrainOptions, note: Note = print) -> TrainerGuard:
         def build(model: "PreTrainedModel", **others: Any) -> "Trainer":
             guard.decided = True
             if reason := reason_for_stock(model, **others):
-                note(_plain(reason))
+                note(_plain(reason, options))
                 return stock(model=model, **others)
+            others["parallel"] = _parallel(model, options, note)
             note("no padding, logits of responses only")
             return PackedSFTTrainer(model=model, **others)
 
@@ -92,8 +99,20 @@ def install(options: TrainOptions, note: Note = print) -> TrainerGuard:
     return guard
 
 
-def _plain(reason: str) -> str:
-    return f"plain LLaMA-Factory, since {reason}"
+def _plain(reason: str, options: TrainOptions) -> str:
+    whole = "; --sequence-parallel has no effect" if options.sequence_parallel > 1 else ""
+    return f"plain LLaMA-Factory, since {reason}{whole}"
+
+
+def _parallel(model: "PreTrainedModel", options: TrainOptions, note: Note) -> int:
+    """Over how many processes each row is split; reports it."""
+    parallel = options.sequence_parallel
+    if parallel > 1:
+        if reason := reason_for_whole_rows(model):
+            note(f"each process computes whole rows, since {reason}; --sequence-parallel has no effect")
+            return 1
+        note(f"each row split over {parallel} processes")
+    return parallel
 
 
 def _packed_dpo_trainer(

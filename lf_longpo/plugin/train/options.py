@@ -4,10 +4,19 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Self
 
+AUTO = 0
+"""`sequence_parallel` as the least number with which the longest example fits the devices."""
+
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Options of `longpo train`; the defaults train as the recipe alone says."""
+    """Options of `longpo train`; the defaults train as the recipe alone says.
+
+    Attributes:
+        sequence_parallel: number of processes over which each row is split; `AUTO` until the run starts its processes.
+    """
+
+    sequence_parallel: int = 1
 
     def to_json(self) -> str:
         """As one line, for the processes that torchrun starts."""

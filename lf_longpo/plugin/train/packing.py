@@ -134,4 +134,5 @@ class AnswerCollator:
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """A packed batch of examples with one response each, see `pack`."""
         batch = pack([[(feature["input_ids"], feature["labels"])] for feature in features])
-        return batch | {"labels": torch.tensor([label for feature in features for label in feature["labels"]])}
+        # (1, S): an evaluation gathers the labels of all processes, and pads the second dimension for it.
+        return batch | {"labels": torch.tensor([[label for feature in features for label in feature["labels"]]])}

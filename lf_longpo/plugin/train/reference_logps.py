@@ -16,23 +16,24 @@ _FIELDS = ("id", "chosen", "rejected")
 class ReferenceLogps:
     """Stores log-probabilities by the digest of a pair's tokens.
 
-    Every process writes its own file in `folder`. At the start all files are read; `share` exchanges new values between
-    the processes of a run.
+    Every process that writes has its own file in `folder`. At the start all files are read; `share` exchanges new
+    values between the processes of a run.
 
     Args:
         folder: in the run's output folder; created if it is missing.
         identity: of the reference model and its number format; values of another identity are not used.
         process: number of this process.
+        writes: whether this process writes; of processes that get the same pairs, one does.
     """
 
-    def __init__(self, folder: Path, identity: Sequence[Any], process: int) -> None:
+    def __init__(self, folder: Path, identity: Sequence[Any], process: int, writes: bool = True) -> None:
         name = hashlib.sha256(json.dumps(identity, default=str).encode()).hexdigest()[:16]
         folder.mkdir(parents=True, exist_ok=True)
         self._known: dict[str, tuple[float, float]] = {}
         for path in sorted(folder.glob(f"{name}.*.jsonl")):
             self._known |= {row["id"]: (row["chosen"], row["rejected"]) for row in read_rows(path, _FIELDS)}
         self._new: dict[str, tuple[float, float]] = {}
-        self._journal = Journal(folder / f"{name}.{process}.jsonl", _FIELDS)
+        self._journal = Journal(folder / f"{name}.{process}.jsonl", _FIELDS) if writes else None
 
     def find(self, digests: Sequence[str], device: torch.device) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Chosen and rejected log-probabilities, (B,) each, or None where any pair is unknown."""
@@ -46,7 +47,8 @@ class ReferenceLogps:
         for digest, *logps in zip(digests, chosen.tolist(), rejected.tolist(), strict=True):
             if digest not in self._known:
                 self._known[digest] = self._new[digest] = tuple(logps)
-                self._journal.append({"id": digest, "chosen": logps[0], "rejected": logps[1]})
+                if self._journal is not None:
+                    self._journal.append({"id": digest, "chosen": logps[0], "rejected": logps[1]})
 
     def share(self) -> None:
         """Sends the new values of each process to all others; every process must call it."""

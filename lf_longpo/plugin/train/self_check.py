@@ -52,7 +52,7 @@ class SelfCheck(TrainerCallback):
             branches = [branch for side in zip(*pieces, strict=True) for branch in side]
             expected = torch.cat([_alone(model, branch, device) for branch in branches])
             batch = prepared_inputs(trainer, pack(pieces))
-            found = token_values(model, batch).logps
+            found = token_values(model, batch, trainer.splitter).logps
         difference = (found - expected).abs().mean().item()
         tolerance = _TOLERANCE.get(next(trainer.model.parameters()).dtype, _HALF_TOLERANCE)
         if trainer.args.bf16 or trainer.args.fp16:
