@@ -146,7 +146,7 @@ def modules(monkeypatch):
 
     names = {
         loader: ["load_config"],
-        tuner: ["Worker"],
+        tuner: ["Worker", "run_dpo"],
         dpo_trainer: ["CustomDPOTrainer"],
         dpo: ["create_ref_model", "get_dataset", "load_model"],
         sft: ["CustomSeq2SeqTrainer", "get_dataset", "load_model"],

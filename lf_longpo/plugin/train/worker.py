@@ -42,8 +42,9 @@ def work(settings: Mapping[str, Any], options: TrainOptions, screen: Screen) -> 
     from llamafactory.train import tuner
 
     if use_ray():
-        from lf_longpo.plugin.train.ray_worker import RayWorker
+        from lf_longpo.plugin.train.ray_worker import OPTIONS, RayWorker
 
+        os.environ[OPTIONS] = options.to_json()  # LLaMA-Factory gives the actors this process's environment
         use_ray_worker(RayWorker)
         tuner.run_exp(dict(settings))
         return

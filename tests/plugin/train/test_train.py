@@ -55,6 +55,7 @@ def recipe(tmp_path, models):
 @contextmanager
 def stock_trainers():
     """LLaMA-Factory as it is without our trainers, after the block again."""
+    from llamafactory.train import tuner
     from llamafactory.train.dpo import trainer as dpo
     from llamafactory.train.dpo import workflow as dpo_workflow
     from llamafactory.train.sft import workflow as sft_workflow
@@ -62,6 +63,7 @@ def stock_trainers():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LLAMAFACTORY_VERBOSITY", "WARN")
         for module, names in (
+            (tuner, ["run_dpo"]),
             (dpo, ["CustomDPOTrainer"]),
             (dpo_workflow, ["create_ref_model", "get_dataset", "load_model"]),
             (sft_workflow, ["CustomSeq2SeqTrainer", "get_dataset", "load_model"]),
