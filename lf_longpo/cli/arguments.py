@@ -140,7 +140,6 @@ def add_pairs(parser: Parser) -> None:
 
 def whole_number_above_0(text: str) -> int:
     """The type of an option that counts something."""
-    number = int(text)
-    if number < 1:
+    if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"must be a whole number above 0, not {text}")
-    return number
+    return int(text)

@@ -49,7 +49,10 @@ def _add_pair_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _number_above_0(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a number above 0, not {text}")
     return number
