@@ -96,7 +96,8 @@ def check(
         zero = zero_of(deepspeed) if deepspeed is not None else None
         kept = [lengths for _, examples in measured for lengths in examples.kept]
         model = report_memory(config, run, encoding, zero, machine, kept, groups, emulating, findings)
-        report_groups(groups, model, max_row_tokens, findings)
+        if findings.facts.get("longpo train", {}).get("accelerated"):
+            report_groups(groups, model, max_row_tokens, findings)
     return Checked(findings, run, encoding, measured)
 
 
