@@ -1,7 +1,10 @@
 """Several pairs of a prompt in one row: the same losses as plain LLaMA-Factory's on these pairs."""
 
 import json
+import math
 import random
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -87,6 +90,7 @@ class Run:
         options: of `longpo train`; None: plain LLaMA-Factory trains.
 
     Attributes:
+        folder: its own output folder.
         history: the log.
         gradients: of each step, by parameter.
         notes: the sentences for the user.
@@ -100,6 +104,7 @@ class Run:
         from lf_longpo.plugin.train.install import install
 
         self.gradients, self.notes = [], []
+        self.folder = Path(tempfile.mkdtemp(dir=settings["dataset_dir"]), "out")
         run = self
 
         class Watch(TrainerCallback):
@@ -113,9 +118,8 @@ class Run:
 
         with stock_trainers():
             guard = [] if options is None else [install(options, self.notes.append)]
-            run_exp(dict(settings), callbacks=[Watch(), *guard])
-        with open(f"{settings['output_dir']}/trainer_state.json") as file:
-            self.history = json.load(file)["log_history"]
+            run_exp(settings | {"output_dir": str(self.folder)}, callbacks=[Watch(), *guard])
+        self.history = json.loads((self.folder / "trainer_state.json").read_text())["log_history"]
 
 
 def same_gradients(expected, found, tolerance=1e-5):
@@ -186,11 +190,11 @@ def test_groups_of_any_size_are_the_same(recipe, groups, tuning):
 
 
 @pytest.mark.slow
-def test_several_steps_with_stored_references_are_the_same(recipe, tmp_path):
+def test_several_steps_with_stored_references_are_the_same(recipe):
     """The whole set in each of three steps; the references are computed once for each response."""
     rows = rows_of([(4, every), (3, every)])
     ours = same_run(recipe(rows, max_steps=3), tolerance=1e-4)
-    (stored,) = (tmp_path / "out/reference_logps").glob("*.jsonl")
+    (stored,) = (ours.folder / "reference_logps").glob("*.jsonl")
     assert len(ours.history) == 4 and len(stored.read_text().splitlines()) == 7
 
 
@@ -444,14 +448,14 @@ def test_two_processes_with_unequal_groups_are_the_same_as_one(recipe, tmp_path,
 
 
 @pytest.mark.slow
-def test_options_of_the_command_line_reach_the_trainer(recipe, tmp_path, monkeypatch, capsys):
+def test_options_of_the_command_line_reach_the_trainer(recipe, tmp_path):
     from lf_longpo.cli import main
 
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe(rows_of([(4, ranked)] * 2))))
-    with stock_trainers():
-        assert main(["train", str(path), "--pair-weight", "gap", "--pair-margin", "0.5"]) == 0
-    losses = [entry["loss"] for entry in log(tmp_path) if "loss" in entry]
-    with stock_trainers():
-        assert main(["train", str(path)]) == 0
-    assert losses != [entry["loss"] for entry in log(tmp_path) if "loss" in entry]
+    losses = []
+    for number, options in enumerate([[], ["--pair-weight", "gap", "--pair-margin", "0.5"]]):
+        with stock_trainers():
+            assert main(["train", str(path), f"output_dir={tmp_path / str(number) / 'out'}", *options]) == 0
+        losses.append(next(entry["loss"] for entry in log(tmp_path / str(number)) if "loss" in entry))
+    assert losses[0] == pytest.approx(math.log(2), rel=1e-4) and losses[1] > losses[0]
