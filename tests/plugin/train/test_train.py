@@ -129,7 +129,7 @@ METHODS = {
     "evaluation": {"val_size": 4, "eval_strategy": "steps", "eval_steps": 2, "per_device_eval_batch_size": 2},
     "two epochs": {"max_steps": -1, "num_train_epochs": 2.0},
     "no checkpointing": {"disable_gradient_checkpointing": True},
-    "cut off": {"cutoff_len": 48},
+    "cut off": {"cutoff_len": 160},  # shorter prompts would be the system prompt only, and share a row
     "supervised": {"stage": "sft", "pref_ftx": None},
     "supervised, prompts too": {"stage": "sft", "pref_ftx": None, "train_on_prompt": True},
     "supervised, full, accumulated": {"stage": "sft", "finetuning_type": "full", "gradient_accumulation_steps": 3},
