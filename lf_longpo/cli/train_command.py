@@ -65,5 +65,10 @@ def run(options: argparse.Namespace) -> int:
     from lf_longpo.plugin.train.launch import train
     from lf_longpo.plugin.train.options import TrainOptions
 
-    beyond = TrainOptions(options.pair_weight, options.pair_margin, options.pref_loss, options.max_row_tokens)
+    beyond = TrainOptions(
+        pair_weight=options.pair_weight,
+        pair_margin=options.pair_margin,
+        pref_loss=options.pref_loss,
+        max_row_tokens=options.max_row_tokens,
+    )
     return train(options.recipe, options.overrides, beyond, options.stock, options.verbose)

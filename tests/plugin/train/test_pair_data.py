@@ -132,7 +132,11 @@ UNFIT = {
     "a margin for another loss": (MARGIN, {"pref_bco_weight": 0.5}, "remove pref_bco_weight"),
     "a list and a loss": (LIST, {"pref_loss": "simpo"}, "replaces the recipe's loss; remove pref_loss: simpo"),
     "a list and a setting": (LIST, {"ld_alpha": 0.5}, "does not use ld_alpha; remove ld_alpha"),
-    "a list and a weight": (TrainOptions("gap", 0.0, "listwise"), {}, "remove --pair-weight and --pair-margin"),
+    "a list and a weight": (
+        TrainOptions(pair_weight="gap", pref_loss="listwise"),
+        {},
+        "remove --pair-weight and --pair-margin",
+    ),
 }
 
 
