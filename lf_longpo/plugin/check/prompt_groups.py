@@ -78,10 +78,18 @@ def report_groups(groups: Sequence[Group], model: Model | None, max_row_tokens: 
         max_row_tokens: the option of `longpo train`.
         findings: gets the results.
     """
+    if not groups:
+        return
+    longest = max(groups, key=lambda group: group.tokens)
+    if max_row_tokens and longest.tokens > max_row_tokens:
+        findings.warn(
+            "--max-row-tokens",
+            f"a single pair has {longest.tokens:,} tokens, more than {max_row_tokens:,}, and is not divided; raise "
+            "--max-row-tokens, or lower cutoff_len",
+        )
     if all(len(group.pairs) == 1 for group in groups):
         return
     largest = max(groups, key=lambda group: len(group.pairs))
-    longest = max(groups, key=lambda group: group.tokens)
     facts: dict[str, Any] = {
         "rows": len(groups),
         "pairs": sum(len(group.pairs) for group in groups),
@@ -95,12 +103,6 @@ def report_groups(groups: Sequence[Group], model: Model | None, max_row_tokens: 
             "the longest row": round(_ratio([longest], model), 1),
         }
     findings.facts["rows of one prompt"] = facts
-    if max_row_tokens and longest.tokens > max_row_tokens:
-        findings.warn(
-            "--max-row-tokens",
-            f"a single pair has {longest.tokens:,} tokens, more than {max_row_tokens:,}, and is not divided; raise "
-            "--max-row-tokens, or lower cutoff_len",
-        )
 
 
 def _ratio(groups: Sequence[Group], model: Model) -> float:
