@@ -1,8 +1,13 @@
 """Measures a DPO step of plain LLaMA-Factory and of `longpo train` on the same pairs: time by phase, and peak memory.
 
     python scripts/bench_dpo.py                                                        # SmolLM2-135M, 2048 + 64 tokens
+    python scripts/bench_dpo.py --responses 2 4 8 16                                   # several pairs of a prompt
+    python scripts/bench_dpo.py --responses 2 4 --prompt 96 --response 24 --pairs 2    # seconds, to try it
     python scripts/bench_dpo.py --shape llama3-8b --prompt 8192 16384 32768 65536 --response 1024 --bf16     # one GPU
     python scripts/bench_dpo.py --sequence-parallel 2                                  # also split over two
+
+A step has one prompt with all of its pairs: with G responses the best and the worst are a pair, then the second best
+and the second worst, ..., G / 2 pairs. Plain LLaMA-Factory computes one pair at a time and accumulates their gradients.
 
 Each trains two epochs in a separate process, through LLaMA-Factory's own entry point. The times are without the first
 step and without the pass before it, in which `longpo train` computes the references for full tuning. Both load the
@@ -19,6 +24,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -43,7 +49,7 @@ SHAPES = {
 PHASES = ("reference", "forward", "backward", "other")
 
 
-def prepare(folder: Path, options: argparse.Namespace, prompt: int) -> Path:
+def prepare(folder: Path, options: argparse.Namespace, prompt: int, responses: int) -> Path:
     """Pairs of the wanted lengths, and the recipe."""
     from lf_longpo.models.embedded import model_path
 
@@ -60,10 +66,11 @@ def prepare(folder: Path, options: argparse.Namespace, prompt: int) -> Path:
     rows = [
         {
             "prompt": f"{number}" + " lamp" * prompt,
-            "chosen": " tower" * options.response,
-            "rejected": " river" * (options.response - 8),
+            "chosen": " tower" * (options.response - rank),
+            "rejected": " river" * (options.response - 8 - rank),
         }
         for number in range(options.pairs)
+        for rank in range(responses // 2)
     ]
     (folder / "rows.json").write_text(json.dumps(rows))
     info = {"pairs": {"file_name": "rows.json", "ranking": True, "columns": {column: column for column in rows[0]}}}
@@ -84,6 +91,8 @@ def prepare(folder: Path, options: argparse.Namespace, prompt: int) -> Path:
         "logging_steps": 1,
         "num_train_epochs": 2.0,
         "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": responses // 2,
+        "disable_shuffling": True,  # the pairs of a prompt are one step of plain LLaMA-Factory, too
         "bf16": options.bf16,
         "use_cpu": options.cpu,
     }
@@ -222,7 +231,8 @@ def main() -> None:
     parser.add_argument("--finetuning-type", default="lora", choices=["lora", "full"])
     parser.add_argument("--prompt", type=int, nargs="+", default=[2048], help="tokens of the prompts")
     parser.add_argument("--response", type=int, default=64, help="tokens of the longer response")
-    parser.add_argument("--pairs", type=int, default=3, help="steps an epoch")
+    parser.add_argument("--responses", type=int, nargs="+", default=[2], help="responses of a prompt, even numbers")
+    parser.add_argument("--pairs", type=int, default=3, help="prompts, each of which is a step")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--cpu", action="store_true", help="on the CPU even where there is a GPU")
     parser.add_argument("--ours-only", action="store_true")
@@ -230,13 +240,18 @@ def main() -> None:
     options = parser.parse_args()
     if options.child:
         return train(Path(options.child[0]), options.child[1] != "stock", int(options.child[2]))
+    if any(number % 2 or number < 2 for number in options.responses):
+        parser.error("--responses must be even numbers, since each pair has two")
+    if options.response < 8 + max(options.responses) // 2:
+        parser.error(f"--response must be at least {8 + max(options.responses) // 2}, so that all responses differ")
 
     print(f"weights and computation: {'bfloat16' if options.bf16 else 'float32'}")
     table = Table()
     columns = (*PHASES, "first epoch", "second epoch", "both epochs")
-    for column in ("prompt", "", *columns, "peak GiB", "sent MiB"):
+    for column in ("prompt", "responses", "", *columns, "peak GiB", "sent MiB"):
         table.add_column(column, justify="right")
-    for prompt in options.prompt:
+    for prompt, responses in product(options.prompt, options.responses):
+        what = (f"{prompt:,}", f"{responses}")
         found = {}
         ways = {"stock": 1, "ours": 1} | (
             {} if options.sequence_parallel == 1 else {"split": options.sequence_parallel}
@@ -245,20 +260,21 @@ def main() -> None:
             if way == "stock" and options.ours_only:
                 continue
             with tempfile.TemporaryDirectory() as folder:
-                steps = steps_of(prepare(Path(folder), options, prompt), way, parallel, options.cpu)
+                steps = steps_of(prepare(Path(folder), options, prompt, responses), way, parallel, options.cpu)
             if steps is None:
-                table.add_row(f"{prompt:,}", way, *[""] * len(columns), "out of memory")
+                table.add_row(*what, way, *[""] * len(columns), "out of memory")
                 continue
             found[way] = times = figures(steps)
             cells = [f"{times[column]:.2f}" for column in columns]
             sent = f"{times['sent'] / 2**20:.1f}"
-            table.add_row(f"{prompt:,}", way, *cells, f"{times['peak'] / GIB:.2f}", sent)
-            print(prompt, way, json.dumps({name: round(value, 3) for name, value in times.items()}), flush=True)
+            table.add_row(*what, way, *cells, f"{times['peak'] / GIB:.2f}", sent)
+            rounded = {name: round(value, 3) for name, value in times.items()}
+            print(prompt, responses, way, json.dumps(rounded), flush=True)
         for first, second in (("stock", "ours"), ("ours", "split")):
             if first in found and second in found:
                 before, after = found[first], found[second]
                 ratios = [f"{before[name] / after[name]:.2f}x" if after[name] > 1e-3 else "" for name in columns]
-                table.add_row("", f"{second} / {first}", *ratios, f"{after['peak'] / before['peak']:.2f} of it")
+                table.add_row("", "", f"{second} / {first}", *ratios, f"{after['peak'] / before['peak']:.2f} of it")
         table.add_section()
     Console(width=150).print(table)
 

@@ -147,3 +147,10 @@ def add_pairs(parser: Parser) -> None:
     """Adds the name of a set of pairs and the data folder in which it may be registered."""
     parser.add_argument("name", help="output_dir of a generation, a .jsonl file of pairs, or a registered data set")
     add_dataset_dir(parser)
+
+
+def whole_number_above_0(text: str) -> int:
+    """The type of an option that counts something."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, not {text}")
+    return int(text)

@@ -29,6 +29,15 @@ OVERRIDDEN: Mapping[str, str] = {
     "llamafactory.train.dpo.trainer.CustomDPOTrainer.compute_reference_log_probs": (
         "PackedDPOTrainer computes the reference's log-probabilities once for each pair."
     ),
+    "llamafactory.train.dpo.trainer.CustomDPOTrainer.get_batch_samples": (
+        "PackedDPOTrainer counts the pairs of a step over all batches and processes."
+    ),
+    "llamafactory.train.dpo.trainer.CustomDPOTrainer.get_batch_loss_metrics": (
+        "PackedDPOTrainer takes the mean over the pairs of a step, not over batches of unequal numbers of pairs."
+    ),
+    "llamafactory.train.dpo.trainer.CustomDPOTrainer.compute_preference_loss": (
+        "PackedDPOTrainer weights pairs by their rewards, and has a listwise loss."
+    ),
     "llamafactory.train.sft.trainer.CustomSeq2SeqTrainer.compute_loss": (
         "PackedSFTTrainer computes the loss on packed rows."
     ),
@@ -159,6 +168,40 @@ def replace_trainers(
     replace(dpo_trainer, "CustomDPOTrainer", dpo)
     replace(dpo_workflow, "create_ref_model", create_reference)
     replace(sft_workflow, "CustomSeq2SeqTrainer", sft)
+
+
+def replace_dpo_workflow(wrap: Callable[[Any], Any]) -> None:
+    """Replaces LLaMA-Factory's DPO workflow, from data and model to the saved result."""
+    from llamafactory.train import tuner
+
+    replace(tuner, "run_dpo", wrap)
+
+
+def _same(step: Any) -> Any:
+    return step
+
+
+@contextmanager
+def pair_data_steps(
+    split: Callable[[Any], Any] = _same,
+    align: Callable[[Any], Any] = _same,
+    processor: Callable[[Any], Any] = _same,
+) -> Iterator[None]:
+    """Replaces steps of LLaMA-Factory's data loader until the block ends. Each argument gets the original.
+
+    Args:
+        split: of the function that holds out `val_size`.
+        align: of the function that converts the rows of one data set.
+        processor: of the function that makes the encoder of converted rows.
+    """
+    from llamafactory.data import loader
+
+    with (
+        replaced(loader, "split_dataset", split(loader.split_dataset)),
+        replaced(loader, "align_dataset", align(loader.align_dataset)),
+        replaced(loader, "_get_dataset_processor", processor(loader._get_dataset_processor)),
+    ):
+        yield
 
 
 def replace_loading_steps(get_dataset: Callable[[Any], Any], load_model: Callable[[Any], Any]) -> None:

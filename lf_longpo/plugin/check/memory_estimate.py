@@ -2,8 +2,8 @@
 
 A step has R rows of T tokens; a number of the compute type has c bytes; the model has L layers of width h, feed-forward
 width f, key and value width k, a vocabulary of V entries and P parameters, P_t of them trained; there are G GPUs.
-LLaMA-Factory makes two rows of a pair, each with the prompt; `longpo train` makes one row of the prompt and both
-responses. Parts that exist all the time:
+LLaMA-Factory makes two rows of a pair, each with the prompt; `longpo train` makes one row of the prompt and the
+responses of all its pairs. Parts that exist all the time:
 
 - weights: cP under DeepSpeed, else as wide as in the model's files; trained ones 4 P_t; ZeRO-3 splits by G.
 - optimizer: Adam's two moments 8 P_t, under DeepSpeed also the float32 weights 4 P_t; every ZeRO stage splits by G.
@@ -165,9 +165,9 @@ def stock_rows(longest: Lengths, run: Arguments) -> Rows:
     return Rows(rows, length, rows * length, (pairs or batch > 1) and _attention(run) == "sdpa")
 
 
-def packed_rows(longest: Lengths, run: Arguments) -> Rows:
-    """The rows of `longpo train` for a batch of examples of these lengths."""
-    batch, responses = run.training.per_device_train_batch_size, sum(longest.responses)
+def packed_rows(longest: Lengths, run: Arguments, batch: int | None = None) -> Rows:
+    """The rows of `longpo train` for a batch of examples of these lengths; `batch` replaces the recipe's."""
+    batch, responses = batch or run.training.per_device_train_batch_size, sum(longest.responses)
     return Rows(batch, longest.prompt + responses, batch * responses, masked=False)
 
 

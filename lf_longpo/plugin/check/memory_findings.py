@@ -19,6 +19,7 @@ from lf_longpo.plugin.check.memory_estimate import (
     packed_rows,
     stock_rows,
 )
+from lf_longpo.plugin.check.prompt_groups import Group, batch_of
 from lf_longpo.plugin.check.template import Encoding
 from lf_longpo.plugin.check.trainer_check import reason_for_plain
 from lf_longpo.plugin.recipe import Arguments
@@ -63,10 +64,11 @@ def report_memory(
     zero: Zero | None,
     machine: Machine,
     kept: Sequence[Lengths],
+    groups: Sequence[Group],
     emulating: str | None,
     findings: Findings,
-) -> None:
-    """Reports which trainer the recipe gets and the memory of a step on one GPU.
+) -> Model | None:
+    """Reports which trainer the recipe gets and the memory of a step on one GPU; returns the model's sizes if known.
 
     Args:
         config: of the model.
@@ -75,9 +77,11 @@ def report_memory(
         zero: DeepSpeed's splitting; None without DeepSpeed.
         machine: its GPUs share the run.
         kept: lengths of all examples after truncation; an example of cutoff_len is assumed if there are none.
+        groups: the rows of `longpo train`, if pairs are trained.
         emulating: type of the device if it lacks bfloat16, else None.
         findings: gets the results.
     """
+    model = None
     try:
         reason = reason_for_plain(config, run, encoding)
         findings.facts["longpo train"] = {"accelerated": reason is None, "reason": reason}
@@ -88,9 +92,10 @@ def report_memory(
             if emulating:
                 width = replacement(emulating).itemsize
                 models[PACKED] = replace(model, stored=width, compute=width)
-        findings.facts["memory"] = _memory(models, run, zero, machine, kept, findings)
+        findings.facts["memory"] = _memory(models, run, zero, machine, kept, groups, findings)
     except (ValueError, AttributeError, OSError) as error:  # not a causal language model, or sizes of other names
         findings.warn("memory", f"is not estimated for this model: {first_line(error)}")
+    return model
 
 
 def _memory(
@@ -99,6 +104,7 @@ def _memory(
     zero: Zero | None,
     machine: Machine,
     kept: Sequence[Lengths],
+    groups: Sequence[Group],
     findings: Findings,
 ) -> dict[str, Any]:
     # Without data: a prompt and responses of cutoff_len in total, a tenth of it for the response.
@@ -108,11 +114,13 @@ def _memory(
         kept, assumed = [], Lengths(0, (run.data.cutoff_len + 1,))
     ways = {}
     for name, model in models.items():
-        rows_of = packed_rows if name == PACKED else stock_rows
-        # The longest example differs: two rows with a prompt each, or one row with both responses.
-        rows = max(
-            (rows_of(lengths, run) for lengths in (kept or [assumed])), key=lambda rows: rows.count * rows.length
-        )
+        # The longest example differs: two rows with a prompt each, or one row with all responses.
+        if name == PACKED and groups:
+            batch = batch_of(groups, run)
+            every = [packed_rows(group.lengths, run, batch) for group in groups]
+        else:
+            every = [(packed_rows if name == PACKED else stock_rows)(lengths, run) for lengths in kept or [assumed]]
+        rows = max(every, key=lambda rows: rows.count * rows.length)
         parts, total = estimate(model, run, zero, machine, rows, packed=name == PACKED)
         ways[name] = {
             "parts": {part: int(size) for part, size in parts.items() if size},

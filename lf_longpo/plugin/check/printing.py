@@ -33,7 +33,7 @@ def print_report(console: Console, recipe: str, findings: Findings) -> None:
     if trainer := facts.get("longpo train"):
         how = "accelerated" if trainer["accelerated"] else f"plain LLaMA-Factory, since {trainer['reason']}"
         console.print(f"longpo train: {how}", markup=False)
-    for name in ("steps", "resumes from"):
+    for name in ("rows of one prompt", "steps", "resumes from"):
         if fact := facts.get(name):
             line = ", ".join(f"{key}: {value:,}" for key, value in fact.items()) if isinstance(fact, dict) else fact
             console.print(f"{name}: {line}", markup=False)

@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lf_longpo.plugin.compat import replace_trainers
+from lf_longpo.plugin.compat import replace_dpo_workflow, replace_trainers
+from lf_longpo.plugin.train.option_checks import check_packed
 from lf_longpo.plugin.train.options import TrainOptions
+from lf_longpo.plugin.train.pair_data import reading_pairs
 from lf_longpo.plugin.train.parallel_choice import check_processes, reason_for_whole_rows
 from lf_longpo.plugin.train.reference_logps import model_identity
 from lf_longpo.plugin.train.trainer_choice import reason_for_other_workflow, reason_for_stock
@@ -45,6 +47,7 @@ def prepare(settings: Mapping[str, Any], options: TrainOptions, note: Note) -> P
     check_processes(options.sequence_parallel)
     guard = install(options, note)
     if reason := reason_for_other_workflow(settings):
+        check_packed(options, reason)
         note(_plain(reason, options))
         guard.decided = True
     adapted, changed = adapt(settings)
@@ -75,11 +78,15 @@ def install(options: TrainOptions, note: Note = print) -> TrainerGuard:
         def build(model: "PreTrainedModel", ref_model: Any, **others: Any) -> "Trainer":
             guard.decided = True
             if reason := reason_for_stock(model, **others):
+                check_packed(options, reason)
                 note(_plain(reason, options))
                 # Without training, LLaMA-Factory passes the model itself and does not create a reference model.
                 return stock(model=model, ref_model=ref_model or reference.create(), **others)
-            others["parallel"] = _parallel(model, options, note)
-            return _packed_dpo_trainer(PackedDPOTrainer, model, reference, note, others)
+            others |= {"options": options, "parallel": _parallel(model, options, note)}
+            trainer: Any = _packed_dpo_trainer(PackedDPOTrainer, model, reference, note, others)
+            if trainer.train_dataset.shared:
+                note(_grouped(trainer))
+            return trainer
 
         return build
 
@@ -96,6 +103,7 @@ def install(options: TrainOptions, note: Note = print) -> TrainerGuard:
         return build
 
     replace_trainers(dpo_builder, sft_builder, reference.replacing)
+    replace_dpo_workflow(reading_pairs(options))
     return guard
 
 
@@ -113,6 +121,16 @@ def _parallel(model: "PreTrainedModel", options: TrainOptions, note: Note) -> in
             return 1
         note(f"each row split over {parallel} processes")
     return parallel
+
+
+def _grouped(trainer: Any) -> str:
+    groups, args = trainer.train_dataset, trainer.args
+    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * trainer.groups
+    divided = f" in {len(groups):,} rows" if len(groups) > groups.prompts else ""
+    return (
+        f"{len(groups.pairs):,} pairs of {groups.prompts:,} prompts{divided}: a step has {rows:,} rows with one prompt "
+        f"each and about {rows * groups.pairs_per_group:,.0f} pairs"
+    )
 
 
 def _packed_dpo_trainer(

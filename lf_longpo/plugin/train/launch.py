@@ -18,6 +18,7 @@ from lf_longpo.plugin.check.settings_check import check_values
 from lf_longpo.plugin.encoding import check_template
 from lf_longpo.plugin.recipe import read_recipe
 from lf_longpo.plugin.train.console_output import diverted
+from lf_longpo.plugin.train.option_checks import check_options, check_packed
 from lf_longpo.plugin.train.options import AUTO, TrainOptions
 from lf_longpo.plugin.train.parallel_choice import least_parallel
 from lf_longpo.plugin.train.worker import FAILURE_FILE, Failure, log_of, run
@@ -37,12 +38,15 @@ def train(recipe: str, overrides: Sequence[str], options: TrainOptions, stock: b
         verbose: whether LLaMA-Factory's output goes to the screen as well as to the log.
 
     Raises:
-        UserError: the recipe cannot be read, LLaMA-Factory would refuse its settings, or the options contradict.
+        UserError: the recipe cannot be read, LLaMA-Factory would refuse its settings, or the options do not fit.
     """
     if stock and options.sequence_parallel != 1:
         raise UserError("plain LLaMA-Factory does not split rows. Remove --stock or --sequence-parallel")
     recipe = str(resolve(recipe))
     settings = read_recipe(recipe, overrides)
+    check_options(options, settings)
+    if stock:
+        check_packed(options, "--stock is given")
     if isinstance(settings.get("template"), str):
         check_template(settings["template"], "template")
     with diverted() as output:

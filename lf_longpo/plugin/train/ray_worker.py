@@ -20,7 +20,8 @@ class RayWorker(tuner.Worker):
 
     def _training_function(self, config: dict[str, Any]) -> None:
         # Ray forwards an actor's stdout to the process that started the run.
+        options = TrainOptions.from_json(os.environ.get(OPTIONS, "{}"))
         screen = Screen(sys.stdout if os.environ.get("RANK", "0") == "0" else None)
-        prepared = prepare(config["args"], TrainOptions.from_json(os.environ.get(OPTIONS, "{}")), screen.note)
+        prepared = prepare(config["args"], options, screen.note)
         callbacks = [*config["callbacks"], prepared.guard, StepProgress(screen)]
         super()._training_function({**config, "args": prepared.settings, "callbacks": callbacks})

@@ -55,6 +55,7 @@ def recipe(tmp_path, models):
 @contextmanager
 def stock_trainers():
     """LLaMA-Factory as it is without our trainers, after the block again."""
+    from llamafactory.train import tuner
     from llamafactory.train.dpo import trainer as dpo
     from llamafactory.train.dpo import workflow as dpo_workflow
     from llamafactory.train.sft import workflow as sft_workflow
@@ -62,6 +63,7 @@ def stock_trainers():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LLAMAFACTORY_VERBOSITY", "WARN")
         for module, names in (
+            (tuner, ["run_dpo"]),
             (dpo, ["CustomDPOTrainer"]),
             (dpo_workflow, ["create_ref_model", "get_dataset", "load_model"]),
             (sft_workflow, ["CustomSeq2SeqTrainer", "get_dataset", "load_model"]),
@@ -127,7 +129,7 @@ METHODS = {
     "evaluation": {"val_size": 4, "eval_strategy": "steps", "eval_steps": 2, "per_device_eval_batch_size": 2},
     "two epochs": {"max_steps": -1, "num_train_epochs": 2.0},
     "no checkpointing": {"disable_gradient_checkpointing": True},
-    "cut off": {"cutoff_len": 48},
+    "cut off": {"cutoff_len": 160},  # shorter prompts would be the system prompt only, and share a row
     "supervised": {"stage": "sft", "pref_ftx": None},
     "supervised, prompts too": {"stage": "sft", "pref_ftx": None, "train_on_prompt": True},
     "supervised, full, accumulated": {"stage": "sft", "finetuning_type": "full", "gradient_accumulation_steps": 3},
