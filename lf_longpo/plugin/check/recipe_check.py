@@ -1,5 +1,6 @@
 """`longpo check RECIPE`: everything that can be checked before training, in one report."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,11 +9,10 @@ from lf_longpo.config.shipped import resolve
 from lf_longpo.errors import UserError
 from lf_longpo.models.number_format import missing_bfloat16
 from lf_longpo.plugin.check.datasets import RawDataset, load_datasets
-from lf_longpo.plugin.check.deepspeed import check_deepspeed, read_deepspeed, zero_of
+from lf_longpo.plugin.check.deepspeed import check_deepspeed, fsdp_of, read_deepspeed, zero_of
 from lf_longpo.plugin.check.example_findings import report_examples
 from lf_longpo.plugin.check.examples import MEASURED, Measured, measure
 from lf_longpo.plugin.check.findings import Findings
-from lf_longpo.plugin.check.memory_estimate import Machine
 from lf_longpo.plugin.check.memory_findings import PACKED, STOCK, machine_of, report_memory
 from lf_longpo.plugin.check.prerequisites import check_prerequisites
 from lf_longpo.plugin.check.settings_check import check_ignored, check_values
@@ -40,7 +40,9 @@ class Checked(NamedTuple):
     datasets: Sequence[tuple[RawDataset, Measured]] = ()
 
 
-def check(path: str | Path, overrides: Sequence[str] = (), gpus: int = 0, gpu_memory: float = 0) -> Checked:
+def check(
+    path: str | Path, overrides: Sequence[str] = (), gpus: int = 0, gpu_memory: float = 0, parallel: int = 1
+) -> Checked:
     """Checks a training recipe without training, on any machine.
 
     Args:
@@ -48,9 +50,10 @@ def check(path: str | Path, overrides: Sequence[str] = (), gpus: int = 0, gpu_me
         overrides: key=value; they replace settings of the recipe.
         gpus: number of GPUs that share the run; 0: this machine's, or 8 if it has none.
         gpu_memory: memory of one GPU in GiB; 0: this machine's, or 80.
+        parallel: number of processes over which `longpo train` splits each row; 0: the least that fits.
 
     Raises:
-        UserError: the recipe is missing or not YAML.
+        UserError: the recipe is missing or not YAML, or `parallel` does not divide the number of GPUs.
     """
     findings = Findings()
     path = resolve(path)
@@ -74,16 +77,18 @@ def check(path: str | Path, overrides: Sequence[str] = (), gpus: int = 0, gpu_me
         findings.facts["resumes from"] = str(run.training.resume_from_checkpoint)
     measured = _measured(Path(path), run, encoding, findings)
     machine = machine_of(run, gpus, gpu_memory)
+    if parallel and machine.gpus % parallel:
+        raise UserError(f"--sequence-parallel {parallel}: set it to a divisor of the {machine.gpus} GPUs")
     emulating = emulates(settings) if machine.here else None
     if emulating:
         _warn_of_emulation(emulating, findings)
-    steps = _report_steps(measured, run, machine, findings)
+    steps = _report_steps(measured, run, machine.gpus // (parallel or 1), findings)
     if deepspeed is not None:
         check_deepspeed(deepspeed, run, machine.gpus, steps, findings)
     if config:
-        zero = zero_of(deepspeed) if deepspeed is not None else None
+        zero = zero_of(deepspeed) if deepspeed is not None else fsdp_of(os.environ)
         kept = [lengths for _, examples in measured for lengths in examples.kept]
-        report_memory(config, run, encoding, zero, machine, kept, emulating, findings)
+        report_memory(config, run, encoding, zero, machine, kept, emulating, parallel, findings)
     return Checked(findings, run, encoding, measured)
 
 
@@ -129,15 +134,15 @@ def _warn_of_emulation(device: str, findings: Findings) -> None:
 
 
 def _report_steps(
-    measured: Sequence[tuple[RawDataset, Measured]], run: Arguments, machine: Machine, findings: Findings
+    measured: Sequence[tuple[RawDataset, Measured]], run: Arguments, groups: int, findings: Findings
 ) -> int:
-    """Reports the steps of the run; returns their number."""
+    """Reports the steps of the run, of which `groups` of processes have different examples; returns their number."""
     names = set(run.data.dataset or [])
     examples = sum(len(lengths.kept) for dataset, lengths in measured if dataset.name in names)
     if not examples:
         return max(run.training.max_steps, 1)
     held_out = run.data.val_size if run.data.val_size >= 1 else run.data.val_size * examples
-    batch = run.training.per_device_train_batch_size * run.training.gradient_accumulation_steps * machine.gpus
+    batch = run.training.per_device_train_batch_size * run.training.gradient_accumulation_steps * groups
     epoch = -(-int(examples - held_out) // batch)
     steps = run.training.max_steps if run.training.max_steps > 0 else int(epoch * run.training.num_train_epochs)
     findings.facts["steps"] = {"examples a step": batch, "steps an epoch": epoch, "steps in all": steps}

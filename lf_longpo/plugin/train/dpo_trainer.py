@@ -15,7 +15,7 @@ from lf_longpo.plugin.train.packed_forward import token_values, without_gradient
 from lf_longpo.plugin.train.packing import PairCollator
 from lf_longpo.plugin.train.reference_logps import ReferenceLogps
 from lf_longpo.plugin.train.self_check import SelfCheck
-from lf_longpo.plugin.train.tiling import tile_feed_forward
+from lf_longpo.plugin.train.tiling import tile_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -46,7 +46,7 @@ class PackedDPOTrainer(CustomDPOTrainer):
         others["data_collator"] = PairCollator()
         super().__init__(model=model, **others)
         use_packed_attention(self.accelerator.unwrap_model(model))
-        tile_feed_forward(self.accelerator.unwrap_model(model))
+        tile_layers(self.accelerator.unwrap_model(model))
         self.add_callback(SelfCheck(self))
         self._make_reference = make_reference
         self._starts_as_reference = starts_as_reference
@@ -126,8 +126,9 @@ class PackedDPOTrainer(CustomDPOTrainer):
     def _prepared_reference(self, model: "PreTrainedModel") -> torch.nn.Module:
         """Puts the reference model on its device, or splits it as the policy is."""
         use_packed_attention(model)
-        tile_feed_forward(model)
-        if self.is_deepspeed_enabled and self.finetuning_args.ref_model_quantization_bit is None:
+        tile_layers(model)
+        split = self.is_deepspeed_enabled and self.finetuning_args.ref_model_quantization_bit is None
+        if split or self.is_fsdp_enabled:
             return split_reference_model(model, self.accelerator)
         return self.accelerator.prepare_model(model, evaluation_mode=True)
 

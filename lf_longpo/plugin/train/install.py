@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lf_longpo.plugin.compat import replace_trainers
+from lf_longpo.plugin.compat import replace_offloading, replace_trainers
 from lf_longpo.plugin.train.options import TrainOptions
 from lf_longpo.plugin.train.reference_logps import model_identity
 from lf_longpo.plugin.train.trainer_choice import reason_for_other_workflow, reason_for_stock
@@ -62,6 +62,7 @@ def install(options: TrainOptions, note: Note = print) -> TrainerGuard:
     """
     # These modules derive from LLaMA-Factory's trainers, so they are imported before the trainers are replaced.
     from lf_longpo.plugin.train.dpo_trainer import PackedDPOTrainer
+    from lf_longpo.plugin.train.offload import OffloadedCheckpoint
     from lf_longpo.plugin.train.sft_trainer import PackedSFTTrainer
 
     guard, reference = TrainerGuard(), _DeferredReference()
@@ -89,6 +90,7 @@ def install(options: TrainOptions, note: Note = print) -> TrainerGuard:
         return build
 
     replace_trainers(dpo_builder, sft_builder, reference.replacing)
+    replace_offloading(lambda _: OffloadedCheckpoint)
     return guard
 
 
