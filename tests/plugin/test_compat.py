@@ -206,8 +206,8 @@ def test_names_are_replaced_where_they_are_used(modules):
 def test_transformers_accelerate_and_trl_have_what_is_used():
     import torch
     from accelerate import Accelerator
-    from transformers import LlamaConfig, LlamaForCausalLM, Trainer
     from accelerate.utils.fsdp_utils import fsdp2_prepare_model
+    from transformers import LlamaConfig, LlamaForCausalLM, Trainer
     from trl.models.utils import prepare_deepspeed, prepare_fsdp
 
     config = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)

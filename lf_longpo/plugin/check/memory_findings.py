@@ -18,7 +18,6 @@ from lf_longpo.plugin.check.memory_estimate import (
     estimate,
     longest_step,
     measure_model,
-    packed_rows,
     stock_rows,
 )
 from lf_longpo.plugin.check.template import Encoding

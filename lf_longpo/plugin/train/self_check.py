@@ -1,7 +1,7 @@
 """A check before the first step: log-probabilities of short pieces of the first two examples, computed in both ways.
 
-The packed rows are computed whole and in tiles. Some models do not pass `segments` to their attention, or compute attention in another way. The check stops such a run
-before it trains with a wrong loss.
+The packed rows are computed whole and in tiles. Some models do not pass `segments` to their attention, or compute
+attention in another way. The check stops such a run before it trains with a wrong loss.
 """
 
 from typing import TYPE_CHECKING, Any

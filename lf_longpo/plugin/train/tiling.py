@@ -83,7 +83,8 @@ def tile_layers(model: PreTrainedModel, tiles: Tiles | None = None) -> None:
     """
     tiles = tiles or _tiles_of(model)
     for module in model.modules():
-        if hasattr(getattr(module, "self_attn", None), "o_proj"):
+        attention = getattr(module, "self_attn", None)
+        if hasattr(attention, "o_proj") and hasattr(attention, "config"):
             module.forward = _tiled_layer(module, tiles)
     norm = getattr(model.get_decoder(), "norm", None)
     if norm is not None:
@@ -140,11 +141,12 @@ def _tiled_layer(layer: Any, tiles: Tiles) -> Callable[..., torch.Tensor]:
     """A layer's `forward` in tiles; its attribute `untiled` is the original."""
     forward = _untiled(layer)
 
-    def tiled(hidden: torch.Tensor, **options: Any) -> torch.Tensor:
-        size = _size_for(hidden.shape[1], tiles) if options.get("segments") else None
+    def tiled(hidden_states: torch.Tensor, *others: Any, **options: Any) -> torch.Tensor:
+        packed = options.get("segments") and not others
+        size = _size_for(hidden_states.shape[1], tiles) if packed else None
         if size is None:
-            return forward(hidden, **options)
-        rows = hidden.split(size, dim=1)
+            return forward(hidden_states, *others, **options)
+        rows = hidden_states.split(size, dim=1)
         shares = [_share(options, i * size, size) for i in range(len(rows))]
         projected = [_recomputed(_project, forward, layer, row, share) for row, share in zip(rows, shares, strict=True)]
         passed = projected[0][3]
