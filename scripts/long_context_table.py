@@ -4,8 +4,8 @@
     python scripts/long_context_table.py --method LoRA
 
 A cell is the least number P of GPUs that share a row (`--sequence-parallel P`) with which a step of `longpo train`
-fits. A star means that checkpoints are kept in CPU memory (`use_unsloth_gc: true`), which is preferred to a larger P. The
-settings are those of `hardware_table.py`, with ZeRO-3 in every case. Nothing is downloaded.
+fits. A star means that checkpoints are kept in CPU memory (`use_unsloth_gc: true`), which is preferred to a larger P.
+The settings are those of `hardware_table.py`, with ZeRO-3 in every case. Nothing is downloaded.
 """
 
 import argparse
