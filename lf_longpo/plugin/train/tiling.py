@@ -142,7 +142,8 @@ def _tiled_layer(layer: Any, tiles: Tiles) -> Callable[..., torch.Tensor]:
     forward = _untiled(layer)
 
     def tiled(hidden_states: torch.Tensor, *others: Any, **options: Any) -> torch.Tensor:
-        packed = options.get("segments") and not others
+        # A cache of keys would get those of the tiles one after the other.
+        packed = options.get("segments") and not others and options.get("past_key_values") is None
         size = _size_for(hidden_states.shape[1], tiles) if packed else None
         if size is None:
             return forward(hidden_states, *others, **options)

@@ -127,7 +127,8 @@ def test_packed_attention_and_tiles_can_be_used_twice(model):
         tile_layers(model, Tiles(size, size))
         assert (model.config._attn_implementation, stock_kernel(model)) == ("packed_sdpa", "sdpa")
     with torch.no_grad():
-        found = model(input_ids=ids, attention_mask=no_mask(ids.device), segments=[[8, 4]]).logits
+        row = {"input_ids": ids, "attention_mask": no_mask(ids.device), "segments": [[8, 4]]}
+        found = model(**row, use_cache=False).logits
     torch.testing.assert_close(found, expected)
     assert sizes == [4, 4, 4]
     assert not hasattr(layer.forward.untiled, "untiled")
