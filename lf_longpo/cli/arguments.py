@@ -132,6 +132,15 @@ def add_recipe(parser: Parser) -> None:
     )
 
 
+def parallel_processes(text: str) -> int:
+    """The value of --sequence-parallel; 0 for auto."""
+    if text == "auto":
+        return 0
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text} is neither auto nor a number of processes, such as 2")
+
+
 def add_dataset_dir(parser: Parser) -> None:
     """Adds LLaMA-Factory's data folder."""
     parser.add_argument(

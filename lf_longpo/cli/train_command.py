@@ -2,7 +2,14 @@
 
 import argparse
 
-from lf_longpo.cli.arguments import Subparsers, add_command, add_recipe, add_run, whole_number_above_0
+from lf_longpo.cli.arguments import (
+    Subparsers,
+    add_command,
+    add_recipe,
+    add_run,
+    parallel_processes,
+    whole_number_above_0,
+)
 
 
 def add(subparsers: Subparsers) -> None:
@@ -19,7 +26,7 @@ def add(subparsers: Subparsers) -> None:
     add_recipe(parser)
     parser.add_argument(
         "--sequence-parallel",
-        type=_processes,
+        type=parallel_processes,
         default=1,
         metavar="P",
         help="split each row over P processes, for rows that do not fit one device: a divisor of the number of "
@@ -82,12 +89,3 @@ def run(options: argparse.Namespace) -> int:
         max_row_tokens=options.max_row_tokens,
     )
     return train(options.recipe, options.overrides, beyond, options.stock, options.verbose)
-
-
-def _processes(text: str) -> int:
-    """The value of --sequence-parallel; 0 for auto, see `TrainOptions`."""
-    if text == "auto":
-        return 0
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text} is neither auto nor a number of processes, such as 2")

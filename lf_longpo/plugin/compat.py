@@ -214,6 +214,13 @@ def replace_loading_steps(get_dataset: Callable[[Any], Any], load_model: Callabl
         replace(workflow, "load_model", load_model)
 
 
+def replace_offloading(make: Callable[[Any], Any]) -> None:
+    """Replaces the function that returns the checkpointing function of `use_unsloth_gc`."""
+    from llamafactory.model.model_utils import checkpointing
+
+    replace(checkpointing, "get_unsloth_gradient_checkpointing_func", make)
+
+
 def use_ray_worker(worker: type) -> None:
     """Sets the class of the actors that LLaMA-Factory starts on the devices of a Ray cluster."""
     from llamafactory.train import tuner
@@ -265,10 +272,14 @@ def share_batches(accelerator: "Accelerator", size: int) -> None:
 
 
 def split_reference_model(model: "PreTrainedModel", accelerator: "Accelerator") -> "torch.nn.Module":
-    """The reference model under DeepSpeed, split as the policy is; LLaMA-Factory uses the same function of TRL."""
-    from trl.models.utils import prepare_deepspeed
+    """The reference model under DeepSpeed or FSDP, split as the policy is; LLaMA-Factory uses the same functions."""
+    from accelerate.utils import DistributedType
+    from accelerate.utils.fsdp_utils import fsdp2_prepare_model
+    from trl.models.utils import prepare_deepspeed, prepare_fsdp
 
-    return prepare_deepspeed(model, accelerator)
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        return prepare_deepspeed(model, accelerator)
+    return fsdp2_prepare_model(accelerator, model) if accelerator.is_fsdp2 else prepare_fsdp(model, accelerator)
 
 
 def release_model(accelerator: "Accelerator", model: "torch.nn.Module | PreTrainedModel") -> None:

@@ -241,13 +241,16 @@ def test_names_are_replaced_where_they_are_used(modules):
 def test_transformers_accelerate_and_trl_have_what_is_used():
     import torch
     from accelerate import Accelerator
+    from accelerate.utils.fsdp_utils import fsdp2_prepare_model
     from transformers import LlamaConfig, LlamaForCausalLM, Trainer
-    from trl.models.utils import prepare_deepspeed
+    from trl.models.utils import prepare_deepspeed, prepare_fsdp
 
     config = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
     assert compat.attention_kernel(LlamaForCausalLM(config).config) == "sdpa"
     assert parameters(Trainer._prepare_inputs) == ["self", "inputs"]
-    assert parameters(prepare_deepspeed) == ["model", "accelerator"]
+    assert parameters(prepare_deepspeed) == parameters(prepare_fsdp) == ["model", "accelerator"]
+    assert parameters(fsdp2_prepare_model) == ["accelerator", "model"]
+    assert isinstance(Accelerator.is_fsdp2, property)
     accelerator = Accelerator(cpu=True)
     model = accelerator.prepare_model(torch.nn.Linear(1, 1), evaluation_mode=True)
     assert any(kept is model for kept in accelerator._models)

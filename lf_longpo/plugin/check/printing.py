@@ -80,6 +80,8 @@ def _memory_table(memory: dict[str, Any]) -> Table:
     table.add_section()
     table.add_row("at the peak", *(_gib(way["total"]) for way in ways))
     gpus = f"{memory['gpus']} of {_gib(memory['gpu memory'])}, {escape(memory['told'])}"
+    if memory["sequence parallel"] > 1:
+        gpus += f"; longpo train: {memory['sequence parallel']} share each row"
     table.add_row(f"GPUs: {gpus}", *("fits" if way["fits"] else "does not fit" for way in ways))
     return table
 

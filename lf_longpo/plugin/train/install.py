@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lf_longpo.plugin.compat import replace_dpo_workflow, replace_trainers
+from lf_longpo.plugin.compat import replace_dpo_workflow, replace_offloading, replace_trainers
 from lf_longpo.plugin.train.option_checks import check_packed
 from lf_longpo.plugin.train.options import TrainOptions
 from lf_longpo.plugin.train.pair_data import reading_pairs
@@ -70,6 +70,7 @@ def install(options: TrainOptions, note: Note = print) -> TrainerGuard:
     """
     # These modules derive from LLaMA-Factory's trainers, so they are imported before the trainers are replaced.
     from lf_longpo.plugin.train.dpo_trainer import PackedDPOTrainer
+    from lf_longpo.plugin.train.offload import OffloadedCheckpoint
     from lf_longpo.plugin.train.sft_trainer import PackedSFTTrainer
 
     guard, reference = TrainerGuard(), _DeferredReference()
@@ -104,6 +105,7 @@ def install(options: TrainOptions, note: Note = print) -> TrainerGuard:
 
     replace_trainers(dpo_builder, sft_builder, reference.replacing)
     replace_dpo_workflow(reading_pairs(options))
+    replace_offloading(lambda _: OffloadedCheckpoint)
     return guard
 
 

@@ -54,7 +54,10 @@ def train(recipe: str, overrides: Sequence[str], options: TrainOptions, stock: b
             output.screen.note("loading LLaMA-Factory")
         many = _check(recipe, settings)
         if options.sequence_parallel == AUTO:
-            options = replace(options, sequence_parallel=least_parallel(settings, _processes(settings)))
+            options = replace(
+                options,
+                sequence_parallel=least_parallel(recipe, overrides, _processes(settings), options.max_row_tokens),
+            )
         if not (stock or many):
             # Ray prints the actors' steps to this process's stdout.
             output.keep(log_of(settings), verbose or _on_ray())

@@ -1,8 +1,8 @@
 """Over how many processes the rows of a run are split: what the user asked for, and what cannot be split."""
 
 import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from lf_longpo.errors import UserError
 
@@ -35,15 +35,29 @@ def reason_for_whole_rows(model: "PreTrainedModel") -> str | None:
     return None
 
 
-def least_parallel(settings: Mapping[str, Any], processes: int) -> int:
-    """The least P with which the longest example of a recipe fits the devices.
+def least_parallel(recipe: str, overrides: Sequence[str], processes: int, max_row_tokens: int | None) -> int:
+    """The least P with which the longest example of a recipe fits the devices, by the estimate of `longpo check`.
 
     Args:
-        settings: of the recipe.
+        recipe: path of the recipe.
+        overrides: key=value; they replace settings of the recipe.
         processes: of the run; the result divides their number.
+        max_row_tokens: the option of `longpo train`.
 
     Raises:
         UserError: no P is known to fit.
     """
-    # The estimate of plugin/check/memory_estimate.py takes no P yet.
-    raise UserError("--sequence-parallel auto: the memory estimate does not know P yet. Set --sequence-parallel P")
+    from lf_longpo.plugin.check.memory_findings import PACKED
+    from lf_longpo.plugin.check.recipe_check import check
+
+    found = check(recipe, overrides, gpus=processes, parallel=0, max_row_tokens=max_row_tokens).findings
+    memory = found.facts.get("memory", {})
+    packed = memory.get("ways", {}).get(PACKED)
+    if packed is None:
+        raise UserError("--sequence-parallel auto: the memory of this run is not estimated. Set --sequence-parallel P")
+    if not packed["fits"]:
+        raise UserError(
+            f"--sequence-parallel auto: by the estimate, the longest row fits with no P on {processes} devices. Run "
+            "longpo check to see what lowers its memory, or set --sequence-parallel P"
+        )
+    return int(memory["sequence parallel"])

@@ -10,7 +10,7 @@ from lf_longpo.plugin.train.packed_forward import token_values
 from lf_longpo.plugin.train.packing import AnswerCollator
 from lf_longpo.plugin.train.self_check import SelfCheck
 from lf_longpo.plugin.train.sequence_trainer import SequenceParallelTrainer
-from lf_longpo.plugin.train.tiling import tile_feed_forward
+from lf_longpo.plugin.train.tiling import tile_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,7 +29,7 @@ class PackedSFTTrainer(SequenceParallelTrainer, CustomSeq2SeqTrainer):
         others["data_collator"] = AnswerCollator()
         super().__init__(model=model, **others)
         use_packed_attention(self.accelerator.unwrap_model(model))
-        tile_feed_forward(self.accelerator.unwrap_model(model))
+        tile_layers(self.accelerator.unwrap_model(model))
         self.split_rows(parallel)
         self.add_callback(SelfCheck(self))
 
