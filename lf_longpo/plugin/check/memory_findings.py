@@ -121,7 +121,7 @@ def _memory(
         packed = PackedRun(models[PACKED], run, zero, machine, rows, batch_of(groups, run))
         packed = replace(packed, parallel=parallel or least_parallel(packed) or machine.gpus)
         estimates[PACKED] = packed.estimate()
-    ways = {
+    ways: dict[str, dict[str, Any]] = {
         name: {
             "parts": {part: int(size) for part, size in found.parts.items() if size},
             "total": int(found.total),

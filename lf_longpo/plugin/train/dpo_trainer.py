@@ -134,7 +134,8 @@ class PackedDPOTrainer(SequenceParallelTrainer, CustomDPOTrainer):
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """The batches of a step; counts what its loss is the mean of, over all batches and processes."""
         samples, items = super().get_batch_samples(*args, **kwargs)
-        if samples and self.train_dataset.shared:
+        groups: Any = self.train_dataset
+        if samples and groups.shared:
             counted = torch.tensor(float(sum(map(self._counted, samples))), device=self.accelerator.device)
             everywhere = self.accelerator.reduce(counted).item()
             self._mean_of_step = everywhere / (len(samples) * self.accelerator.num_processes)

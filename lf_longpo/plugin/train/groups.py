@@ -102,7 +102,7 @@ def split_by_tokens(members: Sequence[int], sizes: Sequence[PairSize], limit: in
     parts: list[list[int]] = []
     held: dict[str, int] = {}
     for member, size in zip(members, sizes, strict=True):
-        together = held | size.responses
+        together = {**held, **size.responses}
         if parts and size.prompt + sum(together.values()) <= limit:
             parts[-1].append(member)
             held = together

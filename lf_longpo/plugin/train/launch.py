@@ -54,10 +54,8 @@ def train(recipe: str, overrides: Sequence[str], options: TrainOptions, stock: b
             output.screen.note("loading LLaMA-Factory")
         many = _check(recipe, settings)
         if options.sequence_parallel == AUTO:
-            options = replace(
-                options,
-                sequence_parallel=least_parallel(recipe, overrides, _processes(settings), options.max_row_tokens),
-            )
+            least = least_parallel(recipe, overrides, _processes(settings), options.max_row_tokens)
+            options = replace(options, sequence_parallel=least)
         if not (stock or many):
             # Ray prints the actors' steps to this process's stdout.
             output.keep(log_of(settings), verbose or _on_ray())
