@@ -85,8 +85,7 @@ def check(
         findings.facts["resumes from"] = str(run.training.resume_from_checkpoint)
     measured = _measured(Path(path), run, encoding, findings)
     machine = machine_of(run, gpus, gpu_memory)
-    if parallel and machine.gpus % parallel:
-        raise UserError(f"--sequence-parallel {parallel}: set it to a divisor of the {machine.gpus} GPUs")
+    _check_divides(parallel, machine.gpus)
     emulating = emulates(settings) if machine.here else None
     if emulating:
         _warn_of_emulation(emulating, findings)
@@ -103,6 +102,11 @@ def check(
         if findings.facts.get("longpo train", {}).get("accelerated"):
             report_groups(groups, model, max_row_tokens, findings)
     return Checked(findings, run, encoding, measured)
+
+
+def _check_divides(parallel: int, gpus: int) -> None:
+    if parallel and gpus % parallel:
+        raise UserError(f"--sequence-parallel {parallel}: set it to a divisor of the {gpus} GPUs")
 
 
 def _parsed(path: str | Path, settings: dict[str, Any], findings: Findings) -> Arguments | None:
