@@ -41,6 +41,7 @@ class Case:
         before: P of a run that ends after two steps, which this one resumes; 0: none.
         whole: processes of the training with whole rows.
         tolerance: of every relative difference.
+        options: further `TrainOptions` of both trainings.
     """
 
     family: str = "llama3"
@@ -52,6 +53,7 @@ class Case:
     before: int = 0
     whole: int = 1
     tolerance: float = 1e-5
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 SFT = {"stage": "sft", "dataset": "answers", "pref_ftx": None, "lora_dropout": 0.0}
@@ -59,6 +61,7 @@ FULL = {"finetuning_type": "full"}
 TWO = {"per_device_train_batch_size": 2}
 ACCUMULATED = {"gradient_accumulation_steps": 2}
 EVALUATED = {"val_size": 5, "eval_strategy": "steps", "eval_steps": 2, "per_device_eval_batch_size": 2}
+SHARED = {"dataset": "shared"}  # several pairs of each prompt
 Z2, Z3 = "ds_z2.json", "ds_z3.json"
 
 
@@ -89,6 +92,9 @@ def _cases() -> dict[str, Case]:
             f"evaluation, 2 x 2, sft, {tuning}": Case(
                 "llama3", (4, 2), 2, 4, changes=changes | SFT | EVALUATED, whole=2
             ),
+            f"several pairs of a prompt, {tuning}": Case("llama3", changes=changes | SHARED),
+            f"several pairs of a prompt, P = 4, zero2, {tuning}": Case("qwen2", (3, 1), 4, 4, Z2, changes | SHARED),
+            f"several pairs of a prompt, 2 x 2, {tuning}": Case("qwen3", (4, 2), 2, 4, "", changes | SHARED, whole=2),
             f"resumed from P = 1, zero2, {tuning}": Case("llama3", (4, 2), 2, 2, Z2, changes | ACCUMULATED, before=1),
             f"resumed from P = 1, zero3, {tuning}": Case("llama3", (4, 2), 2, 2, Z3, changes | ACCUMULATED, before=1),
             # transformers does not resume several processes without DeepSpeed on CPUs.
@@ -99,6 +105,10 @@ def _cases() -> dict[str, Case]:
     average = {"average_tokens_across_devices": False}
     return found | {
         "ld_alpha": Case(changes={"ld_alpha": 0.3}),
+        "listwise, several pairs of a prompt": Case(changes=SHARED, options={"pref_loss": "listwise"}),
+        "weighted by the gap, with a margin, several pairs of a prompt": Case(
+            changes=SHARED, options={"pair_weight": "gap", "pair_margin": 0.3}
+        ),
         "label smoothing": Case(changes={"dpo_label_smoothing": 0.1}),
         "bco": Case(changes={"pref_bco_weight": 0.5}),
         "freeze": Case(changes={"finetuning_type": "freeze", "freeze_trainable_layers": 1}),
@@ -128,7 +138,12 @@ def differences(case: Case, folder: Path) -> dict[str, float]:
     """Trains in both ways; the largest relative difference of each logged figure and of each parameter's tensor."""
     settings = _recipe(case, folder)
     groups, steps = case.processes // case.parallel, settings.get("gradient_accumulation_steps", 1)
-    _train(settings | {"gradient_accumulation_steps": steps * groups // case.whole}, folder / "whole", 1, case.whole)
+    _train(
+        settings | {"gradient_accumulation_steps": steps * groups // case.whole},
+        folder / "whole",
+        {"sequence_parallel": 1, **case.options},
+        case.whole,
+    )
     if case.deepspeed:
         settings["deepspeed"] = str(REPOSITORY / "yaml/deepspeed" / case.deepspeed)
         del settings["use_cpu"]
@@ -136,8 +151,8 @@ def differences(case: Case, folder: Path) -> dict[str, float]:
         settings |= {"save_strategy": "steps", "save_steps": 2}
         # As many examples a step as after it.
         first = settings | {"gradient_accumulation_steps": steps * case.before // case.parallel, "max_steps": 2}
-        _train(first, folder / "split", case.before, case.processes)
-    _train(settings, folder / "split", case.parallel, case.processes)
+        _train(first, folder / "split", {"sequence_parallel": case.before, **case.options}, case.processes)
+    _train(settings, folder / "split", {"sequence_parallel": case.parallel, **case.options}, case.processes)
     return _figures(folder / "whole", folder / "split") | _parameters(folder / "whole", folder / "split")
 
 
@@ -149,10 +164,16 @@ def _recipe(case: Case, folder: Path) -> dict[str, Any]:
         return " ".join(chance.choice(WORDS) for _ in range(chance.randint(least, most)))
 
     rows = [{"prompt": text(20, 80), "chosen": text(3, 20), "rejected": text(3, 20)} for _ in range(12)]
-    (folder / "rows.json").write_text(json.dumps(rows))
     columns = {column: column for column in rows[0]}
+    shared = [
+        row | {"prompt": rows[number % 5]["prompt"], "chosen_reward": 1 - number / 20, "rejected_reward": number / 40}
+        for number, row in enumerate(rows)
+    ]
+    (folder / "rows.json").write_text(json.dumps(rows))
+    (folder / "shared.json").write_text(json.dumps(shared))
     info = {
         "pairs": {"file_name": "rows.json", "ranking": True, "columns": columns},
+        "shared": {"file_name": "shared.json", "ranking": True, "columns": columns},
         "answers": {"file_name": "rows.json", "columns": {"prompt": "prompt", "response": "chosen"}},
     }
     (folder / "dataset_info.json").write_text(json.dumps(info))
@@ -203,11 +224,11 @@ def _model(case: Case, folder: Path) -> Path:
     return folder
 
 
-def _train(settings: Mapping[str, Any], folder: Path, parallel: int, processes: int) -> None:
+def _train(settings: Mapping[str, Any], folder: Path, options: Mapping[str, Any], processes: int) -> None:
     folder.mkdir(exist_ok=True)
     recipe = folder / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(dict(settings) | {"output_dir": str(folder / "out")}))
-    arguments = [str(recipe), "--options", json.dumps({"sequence_parallel": parallel})]
+    arguments = [str(recipe), "--options", json.dumps(options)]
     alone = processes == 1 and not settings.get("deepspeed")
     command = [sys.executable, "-m", WORKER, *arguments] if alone else torchrun(processes, WORKER, arguments)
     process = Prepared(command, folder, os.environ | {"LLAMAFACTORY_VERBOSITY": "WARN"}, merged=True)

@@ -47,7 +47,7 @@ def test_a_training_is_the_same(tmp_path, name):
 
 
 @pytest.mark.slow
-def test_references_are_written_once_a_pair_and_the_split_is_reported(recipe, tmp_path):  # noqa: F811
+def test_references_are_written_once_and_the_split_is_reported(recipe, tmp_path):  # noqa: F811
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe("llama3", max_steps=-1) | {"output_dir": str(tmp_path / "out")}))
     command = [sys.executable, "-m", "lf_longpo", "train", str(path), "--sequence-parallel", "2"]
@@ -59,7 +59,7 @@ def test_references_are_written_once_a_pair_and_the_split_is_reported(recipe, tm
     assert "training: 18 steps of 2 examples" in output  # three epochs of twelve pairs
     (journal,) = (tmp_path / "out/reference_logps").iterdir()
     ids = [json.loads(line)["id"] for line in journal.read_text().splitlines()]
-    assert len(ids) == len(set(ids)) == 12
+    assert len(ids) == len(set(ids)) == 24  # two responses of each pair
 
 
 def test_pieces_cover_the_row_and_balance_the_work():
