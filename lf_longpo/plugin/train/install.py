@@ -130,8 +130,8 @@ def _grouped(trainer: Any) -> str:
     rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * trainer.groups
     divided = f" in {len(groups):,} rows" if len(groups) > groups.prompts else ""
     return (
-        f"{len(groups.pairs):,} pairs of {groups.prompts:,} prompts{divided}: a step has {rows:,} rows with one prompt "
-        f"each and about {rows * groups.pairs_per_group:,.0f} pairs"
+        f"{len(groups.pairs):,} pairs of {groups.prompts:,} prompts{divided}: rows of one prompt each; a step has "
+        f"{rows:,} of them, with about {rows * groups.pairs_per_group:,.0f} pairs"
     )
 
 

@@ -40,8 +40,9 @@ class StepProgress(TrainerCallback):
         alone = args.train_batch_size * args.world_size
         batch = getattr(train_dataloader, "total_batch_size", alone) * args.gradient_accumulation_steps
         resumed = f", resumed at step {state.global_step}" if state.global_step else ""
-        unit = "prompts" if getattr(getattr(train_dataloader, "dataset", None), "shared", False) else "examples"
-        self._screen.note(f"training: {state.max_steps} steps of {batch} {unit}{resumed}")
+        unit = "prompt" if getattr(getattr(train_dataloader, "dataset", None), "shared", False) else "example"
+        plural = "s" if batch > 1 else ""
+        self._screen.note(f"training: {state.max_steps} steps of {batch} {unit}{plural}{resumed}")
         if self._screen.out is not None and self._screen.out.isatty():
             columns = (
                 TextColumn("step {task.completed:.0f}/{task.total}"),

@@ -208,7 +208,7 @@ def test_accumulated_groups_of_unequal_size_count_every_pair_the_same(recipe):
     for name in ("loss", "rewards/margins", "logps/chosen"):
         assert ours.history[0][name] == pytest.approx(stock.history[0][name], rel=1e-5, abs=1e-5), name
     same_gradients(stock.gradients[0], ours.gradients[0])
-    assert ours.notes[-1] == "7 pairs of 2 prompts: a step has 2 rows with one prompt each and about 7 pairs"
+    assert ours.notes[-1] == "7 pairs of 2 prompts: rows of one prompt each; a step has 2 of them, with about 7 pairs"
 
 
 @pytest.mark.slow
