@@ -22,6 +22,8 @@ class Outcome(StrEnum):
     GOLD_IN_EVERY_TEXT = "gold_in_every_text"
     UNFINISHED_THOUGHT = "unfinished_thoughts"
     """A reply, not a question: a thought without an answer."""
+    ROUND_SAVED = "rounds_saved"
+    """A round, not a question: its question ended early."""
 
 
 _SHOWN = {
@@ -29,6 +31,11 @@ _SHOWN = {
     Outcome.NO_REWARD_DIFFERENCE: "no reward difference",
     Outcome.TRUNCATED: "truncated",
 }
+
+
+def shown_name(outcome: Outcome) -> str:
+    """The name of an outcome in the progress."""
+    return _SHOWN.get(outcome, outcome.replace("_", " "))
 
 
 class Outcomes:
@@ -46,7 +53,7 @@ class Outcomes:
     def count(self, outcome: Outcome, number: int = 1) -> None:
         """Counts one or more of an outcome."""
         self._counts[outcome] += number
-        self._progress.count(_SHOWN.get(outcome, outcome.replace("_", " ")), number)
+        self._progress.count(shown_name(outcome), number)
 
     def summary(self, *outcomes: Outcome) -> dict[str, int]:
         """The counts of some outcomes, by their keys in summary.json."""

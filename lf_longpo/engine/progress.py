@@ -45,6 +45,7 @@ class Progress:
         self._failed = 0
         self._steps = 0
         self._total = steps
+        self._spared = 0
         self._ledger = ledger
         self._began = time.monotonic()
         self._ended_all = threading.Event()
@@ -62,7 +63,7 @@ class Progress:
                 TimeRemainingColumn(),
                 console=console,
             )
-            self._task = self._bar.add_task(title, total=self._total, state="")
+            self._task = self._bar.add_task(title, total=steps, state="")
             self._live = Live(self, console=console, refresh_per_second=4)
 
     def __enter__(self) -> "Progress":
@@ -91,6 +92,14 @@ class Progress:
         """Removes steps that an earlier start did or that are not needed; they do not count for the time left."""
         self._total -= steps
         self._show()
+
+    def spare(self, steps: int) -> None:
+        """Removes steps of a question that needed fewer; questions that have not ended are expected to need fewer, too.
+
+        The expectation is the mean over the questions that have ended.
+        """
+        self._spared += steps
+        self.skip(steps)
 
     def __rich__(self) -> Group:
         """The live display: the bar and one line for each stage."""
@@ -124,7 +133,7 @@ class Progress:
             "failed": self._failed,
             "outcomes": dict(self._counts),
             "steps": self._steps,
-            "total": self._total,
+            "total": self._steps + self._steps_left(),
             "seconds": round(seconds, 1),
             "seconds_left": self._seconds_left(),
             "new_tokens": new,
@@ -136,7 +145,8 @@ class Progress:
 
     def _show(self) -> None:
         if self._live:
-            self._bar.update(self._task, total=self._total, completed=self._steps, state=self._state())
+            total = self._steps + self._steps_left()
+            self._bar.update(self._task, total=total, completed=self._steps, state=self._state())
 
     def _print_lines(self) -> None:
         """Runs in a thread: a local model may block the event loop for minutes."""
@@ -146,8 +156,8 @@ class Progress:
     def _print_line(self) -> None:
         left = self._seconds_left()
         print(
-            f"{self._title}: {self._steps}/{self._total} steps, {self._state()}, {self._seconds():.0f} s"
-            + ("" if left is None else f", about {left:.0f} s left"),
+            f"{self._title}: {self._steps}/{self._steps + self._steps_left()} steps, {self._state()}, "
+            f"{self._seconds():.0f} s" + ("" if left is None else f", about {left:.0f} s left"),
             *self._stages(),
             sep="\n    ",
             file=sys.stderr,
@@ -164,9 +174,16 @@ class Progress:
         """Since the start, never 0."""
         return max(time.monotonic() - self._began, 1e-9)
 
+    def _steps_left(self) -> int:
+        left = self._total - self._steps
+        if not self._spared:
+            return left
+        waiting = self._questions - self._ended
+        return max(left - self._spared * waiting // max(self._ended, 1), min(left, waiting))
+
     def _seconds_left(self) -> float | None:
         """None before the first step, unless no step is left."""
-        left = self._total - self._steps
+        left = self._steps_left()
         return self._seconds() / self._steps * left if self._steps else None if left else 0.0
 
     def _tokens(self) -> tuple[int, int]:

@@ -4,24 +4,26 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from lf_longpo.config import LongMabConfig
 from lf_longpo.longmab.rollout_files import Journals
 from lf_longpo.text.answers import has_unread_answer
 
 _BINS = 5
 
 
-def bandit_summary(journals: Journals, question_ids: Collection[str], rounds: int) -> dict[str, Any]:
+def bandit_summary(journals: Journals, question_ids: Collection[str], settings: LongMabConfig) -> dict[str, Any]:
     """Summarises rewards and arms.
 
     Args:
         journals: the run's.
         question_ids: the questions that count.
-        rounds: rounds per question.
+        settings: the run's.
 
     Returns:
         `rollouts`, `mean_reward` and its mean in the first and last third of the rounds, `reward_histogram` (counts
         in five equal bins of [0, 1]), `unread_answers` (outputs for which `has_unread_answer` holds), `mean_arms` per
-        question and `mean_arms_tried`. Means are None without rollouts.
+        question and `mean_arms_tried`. Means are None without rollouts. Those of the thirds are None with
+        `longmab.stop`, too: which questions have late rounds depends on the rewards of their early rounds.
     """
     histogram: Counter[int] = Counter()
     all_rewards: list[float] = []
@@ -30,6 +32,7 @@ def bandit_summary(journals: Journals, question_ids: Collection[str], rounds: in
     arms: list[int] = []
     tried: list[int] = []
     unread = 0
+    rounds = settings.rounds
     third = max(rounds // 3, 1)
     for question_id in question_ids:
         rollouts = journals.finished_rounds(question_id, rounds).values()
@@ -39,9 +42,9 @@ def bandit_summary(journals: Journals, question_ids: Collection[str], rounds: in
             all_rewards.append(rollout.reward)
             unread += has_unread_answer(rollout.output)
             histogram[min(int(rollout.reward * _BINS), _BINS - 1)] += 1
-            if rollout.round < third:
+            if settings.stop is None and rollout.round < third:
                 first.append(rollout.reward)
-            if rollout.round >= rounds - third:
+            if settings.stop is None and rollout.round >= rounds - third:
                 last.append(rollout.reward)
         arms.append(len(next(iter(rollouts)).values))
         tried.append(len({arm for rollout in rollouts for arm in rollout.arms}))

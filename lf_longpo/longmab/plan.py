@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
 from lf_longpo.config import ChatConfig, EmbedderConfig, LongMabGenerateConfig
-from lf_longpo.data.questions import Source, check_questions
+from lf_longpo.data.questions import Source, check_questions, read_questions
 from lf_longpo.engine.protocol import Sinks
 from lf_longpo.engine.session import Session
 from lf_longpo.files.run_dir import refuse_changed_questions
@@ -56,7 +56,7 @@ class LongMabPlan:
     def needed(self) -> Sequence[ChatConfig | EmbedderConfig]:
         """None where all rollouts are there."""
         config = self._config
-        if all_rolled_out(config.output_dir, self.digests, config.longmab.rounds):
+        if all_rolled_out(config, read_questions(self.source)):
             return []
         return [config.policy] if config.longmab.init == "random" else [config.policy, config.embedder]
 

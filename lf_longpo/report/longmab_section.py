@@ -49,16 +49,19 @@ def longmab_sections(run: RunFolder) -> list[Section]:
         first.notes.append("There are no rollouts yet.")
         return [first]
     first.facts["mean reward"] = f"{fmean(rewards):.3f}"
-    first.rewards = _rewards(by_round, rewards)
+    assert isinstance(run.config, LongMabGenerateConfig)
+    stops = run.config.longmab.stop is not None
+    first.rewards = _rewards(by_round, rewards, stops)
     first.facts["rollouts with reward 0"] = f"{first.rewards.lowest:.0%}"
     first.facts["answers in Markdown that the published rule does not read"] = f"{unread:,}"
-    assert isinstance(run.config, LongMabGenerateConfig)
     first.warnings += answer_advice(run.config.longmab.answer_form, len(rewards), unread)
     first.warnings += gold_advice((run.summary() or {}).get("gold_in_every_text", 0))
     caption = "The reward is the mean of F1 and SubEM against the gold answer: 0 is wrong, 1 is correct."
     first.plots.append(Plot(histogram({"rollouts": rewards}, "reward", "rollouts", (0.0, 1.0)), caption))
     rounds = {id: mask.bit_count() for id, mask in seen.items()}
-    return [first, _learning(by_round, first.rewards), _arms(arms, rounds, chosen)]
+    if stops:
+        first.facts["rounds per question, mean"] = f"{fmean(rounds.values()):.1f}"
+    return [first, _learning(by_round, first.rewards, stops), _arms(arms, rounds, chosen)]
 
 
 def rollout_notes(run: RunFolder, wanted: Collection[tuple[str, int]]) -> dict[tuple[str, int], str]:
@@ -105,14 +108,21 @@ _CAPTIONS: dict[Trend, str] = {
     "unclear": "The change of the rewards over the rounds is within chance.",
     "flat": "The rewards of no question change between the first and the last third of the rounds.",
 }
+_STOPS = (
+    "Questions end early (longmab.stop), so late rounds belong to questions without the full reward difference. The "
+    "line does not show whether the bandit learns."
+)
 
 
-def _rewards(by_round: dict[int, dict[str, float]], rewards: Sequence[float]) -> Rewards:
-    """Rewards, and their change over the rounds for each question with rollouts in both thirds."""
+def _rewards(by_round: dict[int, dict[str, float]], rewards: Sequence[float], stops: bool) -> Rewards:
+    """Rewards, and their change over the rounds for each question with rollouts in both thirds.
+
+    Where questions stop early there is no change: which questions have late rounds depends on their rewards.
+    """
     rounds = [by_round[round] for round in sorted(by_round)]
     third = max(len(rounds) // 3, 1)
     first, last = (_by_question(part) for part in (rounds[:third], rounds[-third:]))
-    shared = first.keys() & last.keys() if len(rounds) > 1 else set()
+    shared = first.keys() & last.keys() if len(rounds) > 1 and not stops else set()
     return Rewards(
         sum(reward == 0 for reward in rewards) / len(rewards),
         sum(reward == 1 for reward in rewards) / len(rewards),
@@ -128,7 +138,7 @@ def _by_question(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
     return {id: fmean(of_round[id] for of_round in rounds if id in of_round) for id in ids}
 
 
-def _learning(by_round: dict[int, dict[str, float]], change: Rewards) -> Section:
+def _learning(by_round: dict[int, dict[str, float]], change: Rewards, stops: bool) -> Section:
     section = Section("Does the bandit learn?")
     rounds = [list(by_round[round].values()) for round in sorted(by_round)]
     means = [fmean(rewards) for rewards in rounds]
@@ -136,7 +146,8 @@ def _learning(by_round: dict[int, dict[str, float]], change: Rewards) -> Section
         _HALF_INTERVAL * float(np.std(rewards, ddof=1)) / len(rewards) ** 0.5 if len(rewards) > 1 else 0.0
         for rewards in rounds
     ]
-    caption = f"{_CAPTIONS[trend_of(change.differences)]} The band is the 95% confidence interval of the mean."
+    meaning = _STOPS if stops else _CAPTIONS[trend_of(change.differences)]
+    caption = f"{meaning} The band is the 95% confidence interval of the mean."
     section.plots.append(Plot(line(means, errors, "round", "mean reward"), caption))
     if change.differences:
         section.facts["mean reward in the first third"] = f"{change.first:.3f}"
