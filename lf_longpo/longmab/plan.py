@@ -41,7 +41,7 @@ class LongMabPlan:
         refuse_changed_questions(self.digests, config.output_dir / PROBES)
         self.steps = len(self.digests) * (1 if until == "probe" else config.longmab.rounds + 1)
         # More questions than calls at once: no slot is idle while a question is cut into chunks, and at the end of the
-        # run enough chains are left to fill all slots. Chains that end early need more: scripts/bench_rollout.py --lean.
+        # run enough chains are left to fill all slots. Chains that end early need more (bench_rollout.py --lean).
         self.in_flight = (2 if config.longmab.stop is None else 8) * config.policy.calls_at_once
 
     def estimate(self, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Usage]:
