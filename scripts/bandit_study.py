@@ -44,10 +44,10 @@ class Kind:
 
 KINDS = {
     "good": Kind("40 chunks, 1 has the evidence, good first values", 40, known=0.25),
-    "weak": Kind("The same, a weak model", 40, known=0.25, q=0.25, p=0.03),
+    "weak": Kind("40 chunks, 1 has the evidence, good first values, a weak model", 40, known=0.25, q=0.25, p=0.03),
     "two": Kind("43 chunks, 2 needed together", 43, needed=2, known=0.2),
     "twelve": Kind("12 chunks, 1 has the evidence, fair first values", 12),
-    "graded": Kind("The same, graded rewards", 12, graded=True),
+    "graded": Kind("12 chunks, 1 has the evidence, fair first values, graded rewards", 12, graded=True),
     "blind": Kind("24 chunks, 1 has the evidence, first values know nothing", 24, known=0.0),
     "misled": Kind("12 chunks, 1 has the evidence, misleading first values", 12, known=-0.1),
     "small": Kind("4 chunks, 1 shown at a time, a weak model", 4, top_k=1, q=0.25, p=0.03),
