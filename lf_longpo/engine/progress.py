@@ -45,7 +45,8 @@ class Progress:
         self._failed = 0
         self._steps = 0
         self._total = steps
-        self._spared = 0
+        self._skipped = 0
+        self._spares = False
         self._ledger = ledger
         self._began = time.monotonic()
         self._ended_all = threading.Event()
@@ -90,16 +91,15 @@ class Progress:
 
     def skip(self, steps: int) -> None:
         """Removes steps that an earlier start did or that are not needed; they do not count for the time left."""
+        self._skipped += steps
         self._total -= steps
         self._show()
 
     def spare(self, steps: int) -> None:
-        """Removes steps of a question that needed fewer; questions that have not ended are expected to need fewer, too.
-
-        The expectation is the mean over the questions that have ended.
-        """
-        self._spared += steps
-        self.skip(steps)
+        """Removes steps of a question that needed fewer; from then on, the other questions may need fewer, too."""
+        self._spares = True
+        self._total -= steps
+        self._show()
 
     def __rich__(self) -> Group:
         """The live display: the bar and one line for each stage."""
@@ -175,11 +175,13 @@ class Progress:
         return max(time.monotonic() - self._began, 1e-9)
 
     def _steps_left(self) -> int:
+        """The expected steps. Where questions end early, each is expected to need those of all questions so far,
+        divided by the questions that have ended: the questions that end first are the short ones."""
         left = self._total - self._steps
-        if not self._spared:
+        if not self._spares:
             return left
-        waiting = self._questions - self._ended
-        return max(left - self._spared * waiting // max(self._ended, 1), min(left, waiting))
+        done, waiting = self._steps + self._skipped, self._questions - self._ended
+        return min(left, waiting * done // max(self._ended, 1))
 
     def _seconds_left(self) -> float | None:
         """None before the first step, unless no step is left."""
