@@ -1,12 +1,19 @@
 """Measures a DPO step of plain LLaMA-Factory and of `longpo train` on the same pairs: time by phase, and peak memory.
 
     python scripts/bench_dpo.py                                                        # SmolLM2-135M, 2048 + 64 tokens
+    python scripts/bench_dpo.py --responses 2 4 8 16                                   # several pairs of a prompt
+    python scripts/bench_dpo.py --responses 2 4 --prompt 96 --response 24 --pairs 2    # seconds, to try it
     python scripts/bench_dpo.py --shape llama3-8b --prompt 8192 16384 32768 65536 --response 1024 --bf16     # one GPU
+    python scripts/bench_dpo.py --sequence-parallel 2                                  # also split over two
+
+A step has one prompt with all of its pairs: with G responses the best and the worst are a pair, then the second best
+and the second worst, ..., G / 2 pairs. Plain LLaMA-Factory computes one pair at a time and accumulates their gradients.
 
 Each trains two epochs in a separate process, through LLaMA-Factory's own entry point. The times are without the first
 step and without the pass before it, in which `longpo train` computes the references for full tuning. Both load the
 weights in the compute format: float32, or bfloat16 with --bf16. Peak memory is that of the whole process: weights,
-optimizer states and everything else.
+optimizer states and everything else; of the first process where there are several. *sent* is what a process sends
+to the others in a step of the first epoch.
 """
 
 import argparse
@@ -17,6 +24,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -41,7 +49,7 @@ SHAPES = {
 PHASES = ("reference", "forward", "backward", "other")
 
 
-def prepare(folder: Path, options: argparse.Namespace, prompt: int) -> Path:
+def prepare(folder: Path, options: argparse.Namespace, prompt: int, responses: int) -> Path:
     """Pairs of the wanted lengths, and the recipe."""
     from lf_longpo.models.embedded import model_path
 
@@ -58,10 +66,11 @@ def prepare(folder: Path, options: argparse.Namespace, prompt: int) -> Path:
     rows = [
         {
             "prompt": f"{number}" + " lamp" * prompt,
-            "chosen": " tower" * options.response,
-            "rejected": " river" * (options.response - 8),
+            "chosen": " tower" * (options.response - rank),
+            "rejected": " river" * (options.response - 8 - rank),
         }
         for number in range(options.pairs)
+        for rank in range(responses // 2)
     ]
     (folder / "rows.json").write_text(json.dumps(rows))
     info = {"pairs": {"file_name": "rows.json", "ranking": True, "columns": {column: column for column in rows[0]}}}
@@ -82,6 +91,8 @@ def prepare(folder: Path, options: argparse.Namespace, prompt: int) -> Path:
         "logging_steps": 1,
         "num_train_epochs": 2.0,
         "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": responses // 2,
+        "disable_shuffling": True,  # the pairs of a prompt are one step of plain LLaMA-Factory, too
         "bf16": options.bf16,
         "use_cpu": options.cpu,
     }
@@ -90,7 +101,7 @@ def prepare(folder: Path, options: argparse.Namespace, prompt: int) -> Path:
     return recipe
 
 
-def train(recipe: Path, ours: bool) -> None:
+def train(recipe: Path, ours: bool, parallel: int) -> None:
     """In a process of its own: trains, and writes what every step took next to the recipe."""
     import torch
     from llamafactory.train.tuner import run_exp
@@ -121,9 +132,11 @@ def train(recipe: Path, ours: bool) -> None:
         return time.perf_counter()
 
     made = Trainer.__init__
+    trainers: list[Any] = []
 
     def make(self: Trainer, *args: Any, **kwargs: Any) -> None:
         made(self, *args, **kwargs)
+        trainers.append(self)
         self.concatenated_forward = timed("forward", self.concatenated_forward)
         self.compute_reference_log_probs = timed("reference", self.compute_reference_log_probs)
         self.accelerator.backward = timed("backward", self.accelerator.backward)
@@ -133,11 +146,17 @@ def train(recipe: Path, ours: bool) -> None:
     class Steps(TrainerCallback):
         def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             spent.clear()
+            if parallel > 1:
+                trainers[0].splitter.group.sent = 0
             reset_peak()
             self.start = _now()
 
         def on_step_end(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
             step = dict(spent) | {"step": _now() - self.start, "peak": peak(), "epoch": state.epoch}
+            if parallel > 1:
+                step["sent"] = trainers[0].splitter.group.sent
+            if not state.is_world_process_zero:
+                return
             with _steps_file(recipe).open("a") as file:
                 file.write(json.dumps(step) + "\n")
             if state.global_step == 1:
@@ -150,13 +169,14 @@ def train(recipe: Path, ours: bool) -> None:
         from lf_longpo.plugin.train.install import install
         from lf_longpo.plugin.train.options import TrainOptions
 
-        install(TrainOptions())
+        install(TrainOptions(sequence_parallel=parallel))
     run_exp(settings, callbacks=[Steps()])
 
 
-def steps_of(recipe: Path, way: str, cpu: bool) -> list[dict[str, float]] | None:
+def steps_of(recipe: Path, way: str, parallel: int, cpu: bool) -> list[dict[str, float]] | None:
     """What the steps of a run took; None where it ran out of memory."""
-    command = [sys.executable, __file__, "--child", str(recipe), way]
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={parallel}"] if parallel > 1 else []
+    command = [sys.executable, *launcher, __file__, "--child", str(recipe), way, str(parallel)]
     environment = MEASURABLE | ({"CUDA_VISIBLE_DEVICES": ""} if cpu else {})
     log = recipe.with_suffix(".log")
     with log.open("w") as file:
@@ -198,47 +218,64 @@ def figures(steps: list[dict[str, float]]) -> dict[str, float]:
     whole = mean(step["step"] for step in first)
     later = mean(step["step"] for step in second)
     times |= {"other": whole - sum(times.values()), "first epoch": whole, "second epoch": later}
-    return times | {"both epochs": (whole + later) / 2, "peak": max(step["peak"] for step in steps)}
+    times |= {"both epochs": (whole + later) / 2, "peak": max(step["peak"] for step in steps)}
+    return times | {"sent": mean(step.get("sent", 0) for step in first)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--model", help="model folder; default: the embedded SmolLM2-135M")
     parser.add_argument("--shape", choices=SHAPES, help="a random model of this shape")
     parser.add_argument("--template", default="smollm2")
     parser.add_argument("--finetuning-type", default="lora", choices=["lora", "full"])
     parser.add_argument("--prompt", type=int, nargs="+", default=[2048], help="tokens of the prompts")
     parser.add_argument("--response", type=int, default=64, help="tokens of the longer response")
-    parser.add_argument("--pairs", type=int, default=3, help="steps an epoch")
+    parser.add_argument("--responses", type=int, nargs="+", default=[2], help="responses of a prompt, even numbers")
+    parser.add_argument("--pairs", type=int, default=3, help="prompts, each of which is a step")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--cpu", action="store_true", help="on the CPU even where there is a GPU")
     parser.add_argument("--ours-only", action="store_true")
+    parser.add_argument("--sequence-parallel", type=int, default=1, metavar="P", help="split rows over P processes too")
     options = parser.parse_args()
     if options.child:
-        return train(Path(options.child[0]), options.child[1] == "ours")
+        return train(Path(options.child[0]), options.child[1] != "stock", int(options.child[2]))
+    if any(number % 2 or number < 2 for number in options.responses):
+        parser.error("--responses must be even numbers, since each pair has two")
+    if options.response < 8 + max(options.responses) // 2:
+        parser.error(f"--response must be at least {8 + max(options.responses) // 2}, so that all responses differ")
 
     print(f"weights and computation: {'bfloat16' if options.bf16 else 'float32'}")
     table = Table()
     columns = (*PHASES, "first epoch", "second epoch", "both epochs")
-    for column in ("prompt", "", *columns, "peak GiB"):
+    for column in ("prompt", "responses", "", *columns, "peak GiB", "sent MiB"):
         table.add_column(column, justify="right")
-    for prompt in options.prompt:
+    for prompt, responses in product(options.prompt, options.responses):
+        what = (f"{prompt:,}", f"{responses}")
         found = {}
-        for way in ("ours",) if options.ours_only else ("stock", "ours"):
+        ways = {"stock": 1, "ours": 1} | (
+            {} if options.sequence_parallel == 1 else {"split": options.sequence_parallel}
+        )
+        for way, parallel in ways.items():
+            if way == "stock" and options.ours_only:
+                continue
             with tempfile.TemporaryDirectory() as folder:
-                steps = steps_of(prepare(Path(folder), options, prompt), way, options.cpu)
+                steps = steps_of(prepare(Path(folder), options, prompt, responses), way, parallel, options.cpu)
             if steps is None:
-                table.add_row(f"{prompt:,}", way, *[""] * len(columns), "out of memory")
+                table.add_row(*what, way, *[""] * len(columns), "out of memory")
                 continue
             found[way] = times = figures(steps)
             cells = [f"{times[column]:.2f}" for column in columns]
-            table.add_row(f"{prompt:,}", way, *cells, f"{times['peak'] / GIB:.2f}")
-            print(prompt, way, json.dumps({name: round(value, 3) for name, value in times.items()}), flush=True)
-        if len(found) == 2:
-            stock, ours = found["stock"], found["ours"]
-            ratios = [f"{stock[name] / ours[name]:.2f}x" if ours[name] > 1e-3 else "" for name in columns]
-            table.add_row("", "ratio", *ratios, f"{ours['peak'] / stock['peak']:.2f} of it", end_section=True)
+            sent = f"{times['sent'] / 2**20:.1f}"
+            table.add_row(*what, way, *cells, f"{times['peak'] / GIB:.2f}", sent)
+            rounded = {name: round(value, 3) for name, value in times.items()}
+            print(prompt, responses, way, json.dumps(rounded), flush=True)
+        for first, second in (("stock", "ours"), ("ours", "split")):
+            if first in found and second in found:
+                before, after = found[first], found[second]
+                ratios = [f"{before[name] / after[name]:.2f}x" if after[name] > 1e-3 else "" for name in columns]
+                table.add_row("", "", f"{second} / {first}", *ratios, f"{after['peak'] / before['peak']:.2f} of it")
+        table.add_section()
     Console(width=150).print(table)
 
 

@@ -21,7 +21,9 @@ from measuring import GIB, MEASURABLE, peak, reset_peak
 from rich.console import Console
 from rich.table import Table
 
+from lf_longpo.plugin.check import memory_estimate
 from lf_longpo.plugin.check.recipe_check import PACKED, check
+from lf_longpo.plugin.train.tiling import WHOLE, Tiles
 
 BASE = {
     "do_train": True,
@@ -53,7 +55,11 @@ CASES = {
     "full DPO, bf16": (NARROW, {"finetuning_type": "full", "bf16": True}),
     "full SFT": (NARROW, {"stage": "sft", "finetuning_type": "full", "dataset": "answers"}),
     "LoRA SFT, bf16": (NARROW, {"stage": "sft", "dataset": "answers", "bf16": True}),
+    "LoRA DPO, wide, tiles": (WIDE, {}),
+    "full DPO, wide, tiles": (WIDE, {"finetuning_type": "full"}),
 }
+TILED = Tiles(128, 32)
+"""The tiles of `longpo train` in the cases with tiles; on a CPU it computes whole rows otherwise."""
 
 
 def prepare(folder: Path, sizes: dict[str, int]) -> None:
@@ -78,7 +84,7 @@ def prepare(folder: Path, sizes: dict[str, int]) -> None:
     (folder / "dataset_info.json").write_text(json.dumps(info))
 
 
-def train(recipe: Path, ours: bool) -> None:
+def train(recipe: Path, ours: bool, tiled: bool) -> None:
     """In a process of its own: trains, and writes the peak of the second step, in bytes, next to the recipe."""
     import torch
     from llamafactory.train.tuner import run_exp
@@ -105,9 +111,13 @@ def train(recipe: Path, ours: bool) -> None:
     torch.manual_seed(0)
     settings = yaml.safe_load(recipe.read_text())
     if ours:
+        from lf_longpo.plugin.train import tiling
         from lf_longpo.plugin.train.install import prepare as prepare_ours
+        from lf_longpo.plugin.train.options import TrainOptions
 
-        settings = prepare_ours(settings, print).settings
+        settings = prepare_ours(settings, TrainOptions(), print).settings
+        if tiled:
+            tiling.WHOLE = TILED
     run_exp(settings, callbacks=[Peak()])
 
 
@@ -121,11 +131,11 @@ def _tensors(states: dict[Any, dict[str, Any]]) -> Iterator[Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--only", default="", help="cases with this in their name")
     options = parser.parse_args()
     if options.child:
-        return train(Path(options.child[0]), options.child[1] == PACKED)
+        return train(Path(options.child[0]), options.child[1] == PACKED, options.child[2] == "tiles")
 
     table = Table("case", "way", "estimated GiB", "measured GiB", "ratio", "largest parts (GiB)")
     for name, (sizes, changes) in CASES.items():
@@ -137,8 +147,10 @@ def main() -> None:
             settings |= changes | {"output_dir": f"{folder}/out"}
             recipe = Path(folder, "recipe.yaml")
             recipe.write_text(yaml.safe_dump(settings))
+            tiles = "tiles" if name.endswith("tiles") else "whole"
+            memory_estimate.WHOLE = TILED if tiles == "tiles" else WHOLE
             for way, memory in check(recipe).findings.facts["memory"]["ways"].items():
-                estimated, measured = memory["total"] / GIB, measure(recipe, way) / GIB
+                estimated, measured = memory["total"] / GIB, measure(recipe, way, tiles) / GIB
                 parts = sorted(memory["parts"].items(), key=lambda part: -part[1])[:3]
                 listed = ", ".join(f"{part} {size / GIB:.2f}" for part, size in parts)
                 figures = (f"{estimated:.2f}", f"{measured:.2f}", f"{estimated / measured:.2f}")
@@ -147,9 +159,9 @@ def main() -> None:
     Console(width=150).print(table)
 
 
-def measure(recipe: Path, way: str) -> int:
+def measure(recipe: Path, way: str, tiles: str) -> int:
     """The peak of a process that trains, in bytes."""
-    command = [sys.executable, __file__, "--child", str(recipe), way]
+    command = [sys.executable, __file__, "--child", str(recipe), way, tiles]
     run = subprocess.run(command, capture_output=True, text=True, env=MEASURABLE | {"CUDA_VISIBLE_DEVICES": ""})
     if not _peak_file(recipe).is_file():
         raise SystemExit(run.stdout[-2000:] + run.stderr[-2000:])

@@ -133,7 +133,8 @@ def smallest(model: Model, method: str, gpus: int, cutoff: int, packed: bool) ->
     """GiB of the smallest GPU on which the step fits; a dash if it fits none."""
     run, zero = recipe(method)
     lengths = Lengths(cutoff - RESPONSE, (RESPONSE, RESPONSE))
-    rows = packed_rows(lengths, run) if packed else replace(stock_rows(lengths, run), masked=False)
+    batch = run.training.per_device_train_batch_size
+    rows = packed_rows(lengths, batch) if packed else replace(stock_rows(lengths, run), masked=False)
     for memory in MEMORIES:
         machine = Machine(gpus, memory * GIB, "")
         if estimate(model, run, zero, machine, rows, packed).total <= machine.memory:

@@ -59,4 +59,6 @@ def small(path: Path, model: Path, folder: Path) -> dict[str, str]:
         "plot_loss": "false",
         "output_dir": str(folder / "out"),
     }
+    if recipe.get("use_unsloth_gc"):  # LLaMA-Factory's own needs a GPU
+        changes["use_unsloth_gc"] = "false"
     return changes | ({"ref_model": str(model)} if "ref_model" in recipe else {})

@@ -1,4 +1,4 @@
-"""The page of hardware has the rows that scripts/hardware_table.py prints."""
+"""The pages have the rows that scripts/hardware_table.py and scripts/long_context_table.py print."""
 
 import importlib.util
 
@@ -6,12 +6,18 @@ import pytest
 from conftest import REPOSITORY
 
 
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, REPOSITORY / f"scripts/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(REPOSITORY / "scripts")
+        spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("hardware_table", REPOSITORY / "scripts/hardware_table.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("hardware_table")
 
 
 @pytest.mark.parametrize("method", ["LoRA", "All parameters"])
@@ -32,3 +38,14 @@ def test_the_page_has_the_rows_of_the_script(script, method):
 def test_shapes_have_the_published_number_of_parameters(script):
     assert script.sizes("Qwen3-4B", "LoRA").parameters == 4_022_468_096
     assert script.sizes("SmolLM2-135M", "LoRA").parameters == 134_515_008
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["LoRA", "QLoRA", "All parameters"])
+def test_the_page_of_the_trainer_has_the_rows_of_long_contexts(method):
+    page = (REPOSITORY / "docs/long-context-dpo.md").read_text(encoding="utf-8")
+    section = page.partition(f"\n#### {method}\n")[2].partition("\n#### ")[0]
+    script = load("long_context_table")
+    for name in ("Qwen2.5-7B", "GLM-4-9B-0414"):
+        for row in script.rows(name, method):
+            assert f"\n{row}\n" in section

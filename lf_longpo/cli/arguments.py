@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
@@ -59,6 +60,16 @@ def add_command(
     parser = subparsers.add_parser(name, help=help, description=description)
     parser.set_defaults(run=run, parser=parser)
     return parser
+
+
+def add_run(parser: Parser) -> None:
+    """Marks a command that keeps what is finished: after an interruption, the same command resumes."""
+    parser.set_defaults(is_run=True)
+
+
+def print_loading() -> None:
+    """Says that a run begins, before its imports, which take seconds."""
+    print("loading ...", file=sys.stderr, flush=True)
 
 
 def add_settings(parser: Parser) -> None:
@@ -121,6 +132,15 @@ def add_recipe(parser: Parser) -> None:
     )
 
 
+def parallel_processes(text: str) -> int:
+    """The value of --sequence-parallel; 0 for auto."""
+    if text == "auto":
+        return 0
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text} is neither auto nor a number of processes, such as 2")
+
+
 def add_dataset_dir(parser: Parser) -> None:
     """Adds LLaMA-Factory's data folder."""
     parser.add_argument(
@@ -136,3 +156,10 @@ def add_pairs(parser: Parser) -> None:
     """Adds the name of a set of pairs and the data folder in which it may be registered."""
     parser.add_argument("name", help="output_dir of a generation, a .jsonl file of pairs, or a registered data set")
     add_dataset_dir(parser)
+
+
+def whole_number_above_0(text: str) -> int:
+    """The type of an option that counts something."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, not {text}")
+    return int(text)

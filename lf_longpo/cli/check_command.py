@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from lf_longpo.cli.arguments import Subparsers, add_command, add_recipe
+from lf_longpo.cli.arguments import Subparsers, add_command, add_recipe, parallel_processes, whole_number_above_0
 
 
 def add(subparsers: Subparsers) -> None:
@@ -22,6 +22,20 @@ def add(subparsers: Subparsers) -> None:
     )
     parser.add_argument(
         "--gpu-memory", type=float, default=0, metavar="GIB", help="memory of a GPU (default: this machine's, or 80)"
+    )
+    parser.add_argument(
+        "--sequence-parallel",
+        type=parallel_processes,
+        default=1,
+        metavar="P",
+        help="estimate the memory of longpo train with each row split over P GPUs, or auto for the least P that fits "
+        "(default: 1)",
+    )
+    parser.add_argument(
+        "--max-row-tokens",
+        type=whole_number_above_0,
+        metavar="N",
+        help="estimate for this option of longpo train: rows of at most N tokens for several pairs of a prompt",
     )
     parser.add_argument(
         "--fix-lengths",
@@ -44,7 +58,8 @@ def run(options: argparse.Namespace) -> int:
         from lf_longpo.plugin.check.printing import as_json, print_copies, print_report
         from lf_longpo.plugin.check.recipe_check import check
 
-        checked = check(options.recipe, options.overrides, options.gpus, options.gpu_memory)
+        machine = (options.gpus, options.gpu_memory)
+        checked = check(options.recipe, options.overrides, *machine, options.sequence_parallel, options.max_row_tokens)
         copies = fix_lengths(checked) if options.fix_lengths else []
     if options.json:
         print(as_json(options.recipe, checked.findings, copies))

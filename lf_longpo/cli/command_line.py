@@ -3,6 +3,7 @@
 import argparse
 import os
 import select
+import shlex
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
@@ -64,23 +65,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # terminals and file names may not be UTF-8
             stream.reconfigure(errors="backslashreplace")
+    resume = f"run the same command again to resume: {options.command}" if options.is_run else ""
     try:
         exit_code: int = options.run(options)
         sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        notes = _notes(error)
+        print(*notes, f"error: {error}", *([f"After the fix, {resume}"] if notes else []), sep="\n", file=sys.stderr)
         return 2
     except OSError as error:  # a full disk, a folder without permission
         if isinstance(error, BrokenPipeError) and _stdout_is_closed():
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout once more at its end
             return CLOSED_PIPE
-        print(f"error: {error}; fix this and run the same command again to resume", file=sys.stderr)
+        fix = f"fix this and {resume or 'run the same command again'}"
+        print(*_notes(error), f"error: {error}; {fix}", sep="\n", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         exit_code = INTERRUPTED
     if exit_code == INTERRUPTED:
-        print("interrupted; run the same command again to resume", file=sys.stderr)
+        print("interrupted" + (f"; {resume}" if resume else ""), file=sys.stderr)
     return exit_code
+
+
+def _notes(error: Exception) -> list[str]:
+    """What a run had finished when the error ended it."""
+    return getattr(error, "__notes__", [])
 
 
 def _stdout_is_closed() -> bool:
@@ -91,9 +100,11 @@ def _stdout_is_closed() -> bool:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options of a command, with its text for a shell in `command`."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     parser = Parser(prog="longpo", description="Long-context preference optimisation for LLaMA-Factory.")
     parser.add_argument("--version", action="version", version=f"longpo {__version__}")
-    parser.set_defaults(parser=parser)
+    parser.set_defaults(parser=parser, is_run=False)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add(subparsers)
@@ -102,4 +113,5 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         options.parser.refuse(rest, takes_settings=hasattr(options, "overrides"))
     if rest:  # argparse does not recognise key=value after an option
         options.overrides = [*options.overrides, *rest]
+    options.command = shlex.join(["longpo", *arguments])
     return options

@@ -3,7 +3,7 @@
 import argparse
 
 from lf_longpo.cli import compare_command
-from lf_longpo.cli.arguments import Parser, Subparsers, add_command, add_estimate, add_settings
+from lf_longpo.cli.arguments import Parser, Subparsers, add_command, add_estimate, add_run, add_settings, print_loading
 
 _BENCHMARKS = {
     "longqa": (
@@ -32,6 +32,7 @@ def add(subparsers: Subparsers) -> None:
     benchmarks = parser.add_subparsers(required=True, metavar="COMMAND", dest="benchmark")
     for name, (help, description) in _BENCHMARKS.items():
         benchmark = add_command(benchmarks, name, run, help, description)
+        add_run(benchmark)
         add_settings(benchmark)
         add_estimate(benchmark)
     compare_command.add(benchmarks)
@@ -50,6 +51,7 @@ def run(options: argparse.Namespace) -> int:
         "winrate": configs.WinRateConfig,
     }
     config = load_settings(kinds[options.benchmark], options.config, options.overrides)
+    print_loading()
     from lf_longpo.cli.evaluation_output import print_evaluation
     from lf_longpo.cli.run_output import print_estimate, speed_for
     from lf_longpo.evaluation.benchmarks import make_benchmark
@@ -62,5 +64,5 @@ def run(options: argparse.Namespace) -> int:
         return 0
     before = [load_results(config.baseline, "baseline", options.benchmark)] if config.baseline else []
     results, exit_code = asyncio.run(evaluate(config, benchmark))
-    print_evaluation([*before, results], config)
+    print_evaluation([*before, results], config, options.command)
     return exit_code

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lf_longpo.cli.run_output import print_budget, stdout_console
+from lf_longpo.cli.run_output import print_unfinished, stdout_console
 from lf_longpo.config import EvaluateConfig
 from lf_longpo.engine.progress import totals_line
 from lf_longpo.evaluation.compare import Comparison
@@ -30,11 +30,12 @@ _METRICS = {
 }
 
 
-def print_evaluation(results: Sequence[Mapping[str, Any]], config: EvaluateConfig) -> None:
+def print_evaluation(results: Sequence[Mapping[str, Any]], config: EvaluateConfig, command: str) -> None:
     """Prints the end of an evaluation.
 
     Args:
         results: as in results.json: those of the baseline, if there is one, then those of this evaluation.
+        command: as the user has typed it.
     """
     console = stdout_console()
     console.print(_results_table(results))
@@ -44,7 +45,8 @@ def print_evaluation(results: Sequence[Mapping[str, Any]], config: EvaluateConfi
         console.print(f"{stage}: {totals_line(StageTotals(**totals))}", markup=False)
     if results[-1]["cost"]:
         console.print(f"cost {results[-1]['cost']:,.4f}", markup=False)
-    print_budget(console, config.max_cost, dict(results[-1]))
+    questions = sum(results[-1][name] for name in ("questions", "failed", "unfinished"))
+    print_unfinished(console, config.max_cost, results[-1], questions, command)
     console.print(f"Predictions and results: {config.output_dir}", markup=False)
 
 

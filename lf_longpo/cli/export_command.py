@@ -1,9 +1,11 @@
 """`longpo export`: pairs or responses in the format of another trainer, or on the hub."""
 
 import argparse
+from collections import Counter
 from pathlib import Path
 
 from lf_longpo.cli.arguments import Subparsers, add_command, add_pairs
+from lf_longpo.cli.review_output import check_only_accepted, print_decisions
 from lf_longpo.errors import UserError
 
 
@@ -31,6 +33,7 @@ def add(subparsers: Subparsers) -> None:
         "largest reward of the question)",
     )
     parser.add_argument("--reviewed", action="store_true", help="apply the review decisions of longpo view")
+    parser.add_argument("--only-accepted", action="store_true", help="--reviewed: remove undecided pairs, too")
     parser.add_argument("--register", metavar="NAME", help="kto: register the file as a LLaMA-Factory data set")
     parser.add_argument("--push-to-hub", metavar="ORG/NAME", help="upload the file with a data card (token: HF_TOKEN)")
     parser.add_argument("--private", action="store_true", help="create a private repository on the hub")
@@ -43,10 +46,20 @@ def run(options: argparse.Namespace) -> int:
         raise UserError("--register needs --to kto; register pairs with `longpo register`")
     if options.private and not options.push_to_hub:
         raise UserError("--private needs --push-to-hub")
+    check_only_accepted(options)
+    reviewed = Counter[str]() if options.reviewed else None
     number, viewed = export(
-        options.name, options.to, options.output, options.dataset_dir, options.threshold, options.reviewed
+        options.name,
+        options.to,
+        options.output,
+        options.dataset_dir,
+        options.threshold,
+        reviewed,
+        options.only_accepted,
     )
     print(f"{number:,} rows -> {options.output}")
+    if reviewed is not None:
+        print_decisions(reviewed, options.only_accepted)
     if options.register:
         register_kto(options.dataset_dir, options.register, options.output, viewed)
         print(f"registered {options.register} in {options.dataset_dir}/dataset_info.json")

@@ -2,7 +2,7 @@
 
 import argparse
 
-from lf_longpo.cli.arguments import Subparsers, add_command, add_estimate, add_settings
+from lf_longpo.cli.arguments import Subparsers, add_command, add_estimate, add_run, add_settings, print_loading
 
 
 def add(subparsers: Subparsers) -> None:
@@ -14,6 +14,7 @@ def add(subparsers: Subparsers) -> None:
         description="Makes preference pairs from long-context questions and registers them as a LLaMA-Factory data "
         "set. Run the same command again to resume; finished calls are not repeated.",
     )
+    add_run(parser)
     add_settings(parser)
     parser.add_argument(
         "--stage",
@@ -38,6 +39,7 @@ def run(options: argparse.Namespace) -> int:
     from lf_longpo.config import GenerateConfig
 
     config = load_settings(GenerateConfig, options.config, options.overrides)
+    print_loading()
     from lf_longpo.cli.generation_output import method_title, print_generation
     from lf_longpo.cli.run_output import print_estimate, speed_for
     from lf_longpo.generation.generate import estimate, generate
@@ -51,5 +53,5 @@ def run(options: argparse.Namespace) -> int:
         result = generate_on_ray(config, options.ray, options.stage)
     else:
         result = asyncio.run(generate(config, options.stage))
-    print_generation(config, result.summary)
+    print_generation(config, result.summary, options.command)
     return result.exit_code

@@ -10,7 +10,7 @@ from lf_longpo.cli.run_output import (
     add_failures,
     histogram,
     print_advice,
-    print_budget,
+    print_unfinished,
     result_table,
     score_rows,
     stdout_console,
@@ -30,11 +30,12 @@ _NOT_WRITTEN = {
 _METHODS = {"longmab": "LongMab-PO", "longreward": "LongReward"}
 
 
-def print_generation(config: GenerateConfig, summary: dict[str, Any]) -> None:
+def print_generation(config: GenerateConfig, summary: dict[str, Any], command: str) -> None:
     """Prints the end of a generation.
 
     Args:
         summary: as in summary.json.
+        command: as the user has typed it.
     """
     console = stdout_console()
     table = result_table(method_title(config))
@@ -48,12 +49,14 @@ def print_generation(config: GenerateConfig, summary: dict[str, Any]) -> None:
     if summary["data_set"] == "written":
         table.add_row("data set", escape(str(data_set_of(config))))
     console.print(table)
-    print_budget(console, config.max_cost, summary)
+    print_unfinished(console, config.max_cost, summary, summary["questions"], command)
     print_advice(console, config, summary)
     if gone := summary["reviewed_gone"]:
         are, decisions = "pair is" if gone == 1 else "pairs are", decisions_of(data_set_of(config))
         kept = f"The decisions stay in {decisions} and apply again if the same pairs come back."
         console.print(f"{gone} reviewed {are} no longer in the data set. {kept}", markup=False)
+    if summary["unfinished"]:
+        return
     if summary["stage"] != "pairs":
         console.print(f"Stopped after the stage {summary['stage']}. Run the command with a later --stage to continue.")
     elif summary["data_set"] == "written":
@@ -79,7 +82,7 @@ def _longmab_rows(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
         "pairs",
         f"{_made(summary)} ({summary['left_out']} probe failed, "
         f"{summary['all_equal']} no reward difference, {summary['cut_off']} too few complete responses, "
-        f"{summary['failed']} failed)",
+        f"{summary['failed']} failed{_unfinished(summary)})",
     )
     saved = summary["rounds_saved"]
     yield "rollouts", f"{summary['rollouts']}" + (f" ({saved} rounds saved by longmab.stop)" if saved else "")
@@ -99,11 +102,15 @@ def _thirds(summary: dict[str, Any]) -> str:
     return f" (first third of the rounds {first}, last third {last})"
 
 
+def _unfinished(summary: dict[str, Any]) -> str:
+    return f", {summary['unfinished']} unfinished" if summary["unfinished"] else ""
+
+
 def _longreward_rows(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield (
         "pairs",
         f"{_made(summary)} ({summary['all_equal']} no reward difference, "
         f"{summary['too_few_responses']} too few responses, {summary['cut_off']} too few complete responses, "
-        f"{summary['failed']} failed)",
+        f"{summary['failed']} failed{_unfinished(summary)})",
     )
     yield from score_rows(summary)

@@ -1,10 +1,11 @@
 """`longpo register`: an entry in LLaMA-Factory's dataset_info.json."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from lf_longpo.cli.arguments import Subparsers, add_command, add_dataset_dir
+from lf_longpo.cli.review_output import check_only_accepted, print_decisions
 from lf_longpo.errors import UserError
 
 
@@ -45,12 +46,14 @@ def add(subparsers: Subparsers) -> None:
         action="store_true",
         help="write NAME.jsonl: the pairs of a run, a file or a data set with the review decisions of longpo view",
     )
+    parser.add_argument("--only-accepted", action="store_true", help="--reviewed: remove undecided pairs, too")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace an entry of another format, or a reviewed file"
     )
 
 
 def run(options: argparse.Namespace) -> int:
+    check_only_accepted(options)
     if options.reviewed:
         return _register_reviewed(options)
     from lf_longpo.files.tables import check_halves
@@ -85,22 +88,12 @@ def _register_reviewed(options: argparse.Namespace) -> int:
     format_options = ("format", "ranking", "columns", "tags", "subset", "split")
     if given := [f"--{name}" for name in format_options if getattr(options, name) is not None]:
         raise UserError(f"{given[0]} cannot be used with --reviewed, which keeps the format of the data set; remove it")
-    print_reviewed(*register_reviewed(options.source, options.dataset_dir, options.name, options.overwrite))
-    return 0
-
-
-def print_reviewed(path: Path, decisions: Mapping[str, int]) -> None:
-    """Prints the file of reviewed pairs and how many pairs have each decision."""
-    from lf_longpo.cli.run_output import stdout_console
-
-    kept = decisions["accept"] + decisions["edit"] + decisions["undecided"]
-    line = (
-        f"{kept} pairs -> {path}: {decisions['accept']} accepted, {decisions['edit']} edited, "
-        f"{decisions['undecided']} undecided; {decisions['reject']} rejected pairs were removed"
+    path, counts = register_reviewed(
+        options.source, options.dataset_dir, options.name, options.overwrite, options.only_accepted
     )
-    if decisions["gone"]:
-        line += f"; {decisions['gone']} decisions are about pairs that no longer exist"
-    stdout_console().print(line, markup=False)
+    print(f"{counts['kept']:,} pairs -> {path}")
+    print_decisions(counts, options.only_accepted)
+    return 0
 
 
 def _mapping(pairs: Sequence[str] | None) -> dict[str, str]:

@@ -1,8 +1,10 @@
-"""What several commands print at their end: tables, calls and cost, the budget, advice, estimates."""
+"""What several commands print at their end: tables, calls and cost, what is unfinished, advice, estimates."""
 
 import argparse
+import math
+import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +69,47 @@ def histogram(counts: Sequence[int], labels: Sequence[str]) -> str:
     return ", ".join(f"{label}: {number}" for label, number in zip(labels, counts, strict=True))
 
 
-def print_budget(console: Console, max_cost: float | None, summary: dict[str, Any], items: str = "questions") -> None:
-    """Prints how to resume a run that `max_cost` has stopped."""
-    if summary["unfinished"] and not summary["interrupted"]:
-        console.print(
-            f"Stopped before the cost exceeded max_cost = {max_cost:g}; {summary['unfinished']} {items} are "
-            "unfinished. Raise max_cost and run the same command again to resume.",
-            markup=False,
-        )
+def print_unfinished(
+    console: Console,
+    max_cost: float | None,
+    summary: Mapping[str, Any],
+    number: int,
+    command: str,
+    items: str = "questions",
+) -> None:
+    """Prints what is unfinished, if anything is, and the command that resumes a run that `max_cost` has stopped.
+
+    Args:
+        console: to print on.
+        max_cost: the run's budget.
+        summary: as in summary.json.
+        number: how many questions the run has.
+        command: as the user has typed it.
+        items: the noun for questions.
+    """
+    unfinished = summary["unfinished"]
+    if not unfinished:
+        return
+    if summary["interrupted"]:  # the next command follows, on stderr
+        console.print(f"Interrupted: {unfinished:,} of {number:,} {items} are unfinished.", markup=False)
+        return
+    console.print(
+        f"Stopped before the cost exceeded max_cost = {max_cost:g}; {unfinished:,} of {number:,} {items} are "
+        "unfinished. Raise max_cost and run the same command again to resume.",
+        markup=False,
+    )
+    budget = "COST"
+    if finished := number - unfinished:
+        budget = _rounded_up(max(summary["cost"] * number / finished, 1.1 * (max_cost or 0.0)))
+        console.print(f"At the cost so far, all {items} cost about {budget}.", markup=False)
+    words = [word for word in shlex.split(command) if not word.startswith("max_cost=")]
+    console.print(f"Next: {shlex.join([*words, f'max_cost={budget}'])}", markup=False)
+
+
+def _rounded_up(cost: float) -> str:
+    """A cost above 0 with two digits that count."""
+    unit = 10.0 ** (math.floor(math.log10(cost)) - 1)
+    return f"{math.ceil(cost / unit) * unit:.12g}"
 
 
 def print_advice(console: Console, config: GenerateConfig | ScoreConfig, summary: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from lf_longpo.cli.arguments import Subparsers, add_command
+from lf_longpo.cli.arguments import Subparsers, add_command, add_run, print_loading
 
 if TYPE_CHECKING:
     from lf_longpo.config import ScoreConfig
@@ -18,6 +18,7 @@ def add(subparsers: Subparsers) -> None:
         description="Scores responses from 0 to 10 for helpfulness, logicality, faithfulness and completeness. Run the "
         "same command again to resume; finished calls are not repeated.",
     )
+    add_run(parser)
     parser.add_argument(
         "responses", metavar="FILE", help="rows with idx (<idx of the context>-<number>), query and answer"
     )
@@ -44,18 +45,20 @@ def run(options: argparse.Namespace) -> int:
     # A JSON text is a YAML text: a name with special characters stays one text.
     responses = f"responses={json.dumps(options.responses, ensure_ascii=False)}"
     config = load_settings(ScoreConfig, options.config, [responses, *options.overrides])
+    print_loading()
     from lf_longpo.longreward.score_file import score_file
 
     summary, exit_code = asyncio.run(score_file(config))
-    print_scores(summary, config)
+    print_scores(summary, config, options.command)
     return exit_code
 
 
-def print_scores(summary: dict[str, Any], config: "ScoreConfig") -> None:
+def print_scores(summary: dict[str, Any], config: "ScoreConfig", command: str) -> None:
     """Prints the end of `longpo score`.
 
     Args:
         summary: as in summary.json.
+        command: as the user has typed it.
     """
     from rich.markup import escape
 
@@ -70,5 +73,5 @@ def print_scores(summary: dict[str, Any], config: "ScoreConfig") -> None:
     table.add_row("scores", escape(str(config.output_dir / SCORES)))
     output.add_failures(table, summary, config.output_dir)
     console.print(table)
-    output.print_budget(console, config.max_cost, summary)
+    output.print_unfinished(console, config.max_cost, summary, summary["questions"], command)
     output.print_advice(console, config, summary)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lf_longpo.cli.arguments import Parser, Subparsers, add_command, add_estimate, add_settings
+from lf_longpo.cli.arguments import Parser, Subparsers, add_command, add_estimate, add_run, add_settings, print_loading
 
 if TYPE_CHECKING:
     from lf_longpo.config import SelfInstructConfig
@@ -55,6 +55,7 @@ def add(subparsers: Subparsers) -> None:
     )
     for kind in (multihop, needle, self_instruct, mix):
         add_settings(kind)
+    add_run(self_instruct)
     add_estimate(self_instruct)
 
 
@@ -86,6 +87,7 @@ def run_self_instruct(options: argparse.Namespace) -> int:
     from lf_longpo.config import SelfInstructConfig
 
     config = load_settings(SelfInstructConfig, options.config, options.overrides)
+    print_loading()
     from lf_longpo.cli.run_output import print_estimate, speed_for
     from lf_longpo.synthesis.self_instruct_run import estimate, self_instruct
 
@@ -93,7 +95,7 @@ def run_self_instruct(options: argparse.Namespace) -> int:
         print_estimate(f"self-instruct: {config.dataset_name}", estimate(config), speed_for(options, config))
         return 0
     summary, exit_code = self_instruct(config)
-    print_self_instruct(summary, config)
+    print_self_instruct(summary, config, options.command)
     return exit_code
 
 
@@ -115,11 +117,12 @@ def print_removed(choice: "Choice") -> None:
         stdout_console().print(f"{number} removed: {reason}", markup=False)
 
 
-def print_self_instruct(summary: dict[str, Any], config: "SelfInstructConfig") -> None:
+def print_self_instruct(summary: dict[str, Any], config: "SelfInstructConfig", command: str) -> None:
     """Prints the end of `longpo synthesize self-instruct`.
 
     Args:
         summary: as in summary.json.
+        command: as the user has typed it.
     """
     from rich.markup import escape
 
@@ -139,7 +142,7 @@ def print_self_instruct(summary: dict[str, Any], config: "SelfInstructConfig") -
     if summary["questions"]:
         table.add_row("data set", escape(str(config.dataset_dir / f"{config.dataset_name}.jsonl")))
     console.print(table)
-    output.print_budget(console, config.max_cost, summary, "documents")
+    output.print_unfinished(console, config.max_cost, summary, summary["documents"], command, "documents")
     for advice in thought_advice(summary["questions_left_out"].get(UNFINISHED_THOUGHT, 0)):
         console.print(advice, markup=False)
     if not summary["questions"]:

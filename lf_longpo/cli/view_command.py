@@ -18,10 +18,11 @@ def add(subparsers: Subparsers) -> None:
     add_pairs(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=7870, help="port; 0: any free port (default: %(default)s)")
+    parser.add_argument("--reviewer", default="", metavar="NAME", help="your name, to be saved with your decisions")
 
 
 def run(options: argparse.Namespace) -> int:
     from lf_longpo.viewer.serve import view
 
-    view(options.name, options.dataset_dir, options.host, options.port)
+    view(options.name, options.dataset_dir, options.host, options.port, options.reviewer.strip())
     return 0

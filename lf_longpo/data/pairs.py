@@ -17,6 +17,8 @@ from lf_longpo.files.journal import Journal, Row, row_id
 PAIRS = "pairs.jsonl"
 QUESTION_ID = "question_id"
 """The field with the question's id, in data sets that may have several pairs of a question."""
+UNFIT = "the training prompt does not fit pairs.cutoff_len"
+"""How the reason of a question's failure begins if its pair does not fit the cutoff length."""
 
 _SIDES = tuple(f"{side}{suffix}" for side in SIDES for suffix in ("", "_reward", "_index"))
 _FURTHER = re.compile(r"(.+)#\d+-\d+", re.DOTALL)
@@ -119,7 +121,7 @@ class Pairs:
             except TextTooLong as error:
                 self.drop(question.id)
                 self.unfit += 1
-                raise CallFailed(f"the training prompt does not fit pairs.cutoff_len: {error}") from None
+                raise CallFailed(f"{UNFIT}: {error}") from None
             if earlier != [self._sides(*pair) for pair in pairs]:
                 self._append(question, render(context), pairs)
         self._without.discard(question.id)

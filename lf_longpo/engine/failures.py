@@ -2,6 +2,7 @@
 
 import re
 import traceback
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,6 +27,8 @@ class Failures:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._journal: Journal | None = None
+        self._causes: Counter[str] = Counter()
+        self._examples: dict[str, str] = {}
 
     def clear(self) -> None:
         """Removes the failures of earlier starts: failed work is retried."""
@@ -51,6 +54,14 @@ class Failures:
             if self._journal is None:
                 self._journal = Journal(self._path)
             self._journal.append(row)
+            reason = str(row["reason"])
+            self._causes[cause_of(reason)] += 1
+            self._examples.setdefault(cause_of(reason), reason)
+
+    def most_frequent(self) -> tuple[str, int]:
+        """A reason of the most frequent cause in this start, and its number; empty without failures."""
+        cause, times = max(self._causes.items(), key=lambda item: item[1], default=("", 0))
+        return self._examples.get(cause, ""), times
 
     def close(self) -> None:
         """Closes the file."""

@@ -33,11 +33,6 @@ _SHOWN = {
 }
 
 
-def shown_name(outcome: Outcome) -> str:
-    """The name of an outcome in the progress."""
-    return _SHOWN.get(outcome, outcome.replace("_", " "))
-
-
 class Outcomes:
     """Counts the outcomes of a run and shows them in its progress.
 
@@ -53,7 +48,8 @@ class Outcomes:
     def count(self, outcome: Outcome, number: int = 1) -> None:
         """Counts one or more of an outcome."""
         self._counts[outcome] += number
-        self._progress.count(shown_name(outcome), number)
+        if outcome is not Outcome.ROUND_SAVED:  # the progress shows questions and responses
+            self._progress.count(_SHOWN.get(outcome, outcome.replace("_", " ")), number)
 
     def summary(self, *outcomes: Outcome) -> dict[str, int]:
         """The counts of some outcomes, by their keys in summary.json."""

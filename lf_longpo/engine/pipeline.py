@@ -7,7 +7,7 @@ questions in flight (and with them the memory), records failures, and ends a run
 import asyncio
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -66,10 +66,13 @@ class Tally:
             questions failed; else 0.
 
         Raises:
-            UserError: the fault that ended the run early.
+            UserError: the fault that ended the run early, with a note of what is finished.
             OSError: likewise.
         """
         if self.fault:
+            self.fault.add_note(
+                f"{self.done:,} finished and kept, {self.failed:,} failed, {self.unfinished:,} unfinished"
+            )
             raise self.fault
         if self.interrupted:
             return INTERRUPTED
@@ -92,6 +95,8 @@ class Pipeline(Generic[Q]):
         progress: shows each question that ends.
         ledger: is interrupted with the run.
         order: ranks the questions in flight.
+        finished: returns the keys of all questions that need no call any more. An interrupted run also works on those
+            that it has not reached, so that its counts hold what earlier starts finished.
     """
 
     def __init__(
@@ -103,6 +108,7 @@ class Pipeline(Generic[Q]):
         progress: Progress,
         ledger: Ledger,
         order: QuestionOrder,
+        finished: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._number = number
         self._work = work
@@ -111,6 +117,8 @@ class Pipeline(Generic[Q]):
         self._progress = progress
         self._ledger = ledger
         self._order = order
+        self._finished = finished
+        self._begun: set[str] = set()
         self._slots = asyncio.Semaphore(in_flight)
         self._tally = Tally()
 
@@ -127,11 +135,7 @@ class Pipeline(Generic[Q]):
         try:
             with _interruptible(self._ledger, self._progress):
                 async with asyncio.TaskGroup() as group:
-                    while (numbered := await self._next(source)) is not None:
-                        number, question = numbered
-                        await self._slots.acquire()
-                        if self._tally.interrupted:
-                            break
+                    async for number, question in self._to_begin(source):
                         # The last questions share a rank: among them, the longest chain of calls goes first.
                         rank = min(number, self._number - self._in_flight)
                         group.create_task(self._in_slot(question, rank))
@@ -140,6 +144,22 @@ class Pipeline(Generic[Q]):
         if self._tally.interrupted:
             self._tally.unfinished = self._number - self._tally.done - self._tally.failed
         return self._tally
+
+    async def _to_begin(self, source: Iterator[tuple[int, Q]]) -> AsyncIterator[tuple[int, Q]]:
+        """The questions, each with its number and a slot. After an interruption, those that are finished already."""
+        finished: set[str] | None = None
+        while finished != set() and (numbered := await self._next(source)) is not None:
+            await self._slots.acquire()
+            if self._tally.interrupted and finished is None:
+                finished = set(self._finished()) - self._begun
+            key = numbered[1].key
+            if finished is None or key in finished:
+                self._begun.add(key)
+                yield numbered
+            else:
+                self._slots.release()
+            if finished:
+                finished.discard(key)
 
     async def _next(self, source: Iterator[tuple[int, Q]]) -> tuple[int, Q] | None:
         try:  # in a thread, since reading may wait for a disk or a hub

@@ -51,6 +51,10 @@ class Run(Protocol):
         """
         ...
 
+    def finished(self) -> set[str]:
+        """The ids of the questions that need no call any more, by the journals."""
+        ...
+
     def summary(self) -> dict[str, Any]:
         """What the method adds to the summary of the run."""
         ...

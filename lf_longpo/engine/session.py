@@ -171,9 +171,11 @@ class Session:
         work: Callable[[Q], Awaitable[None]],
         in_flight: int,
         progress: Progress,
+        finished: Callable[[], Collection[str]] = tuple,
     ) -> Tally:
         """Runs the work of all questions, shows its progress and keeps it in progress.json; see `Pipeline`."""
-        pipeline = Pipeline(number, work, in_flight, self.failures, progress, self.ledger, self._order)
+        progress.show_failures(self.failures)
+        pipeline = Pipeline(number, work, in_flight, self.failures, progress, self.ledger, self._order, finished)
         with progress, saved(progress, self._config.output_dir):
             return await pipeline.run(questions)
 

@@ -64,8 +64,12 @@ async def evaluate(config: EvaluateConfig, benchmark: Benchmark) -> tuple[dict[s
         with Journal(output_dir / PREDICTIONS, fields, _row_key) as predictions:
             work = partial(_work, config, benchmark, models, digests, predictions, progress)
             progress.note(f"{len(digests)} questions of {', '.join(sets)} -> {output_dir / PREDICTIONS}")
+
+            def answered() -> set[str]:
+                return {key for key in digests if len(predictions.rows(key)) >= config.samples}
+
             items = (item for _, item in benchmark.items())
-            tally = await session.run(items, len(digests), work, _in_flight(config, benchmark), progress)
+            tally = await session.run(items, len(digests), work, _in_flight(config, benchmark), progress, answered)
             results = _results(config, benchmark, sets, predictions) | tally.counts() | session.totals()
         results["by_question"] = results.pop("by_question")  # after what people read
         if not tally.unfinished:

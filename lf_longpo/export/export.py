@@ -4,16 +4,18 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from lf_longpo.data.review import Reviews, placed_pairs, reviewed_rows
 from lf_longpo.errors import UserError, first_line
+from lf_longpo.export.chosen_pairs import chosen_pairs
 from lf_longpo.export.formats import KTO_ENTRY, both_labels, kto_rows, preference_rows, sharegpt_rows
 from lf_longpo.export.hub_card import data_card
 from lf_longpo.export.row_writer import write_rows
 from lf_longpo.export.run_responses import answered_questions
 from lf_longpo.files.faults import Faults, parsed, together
-from lf_longpo.files.journal import Row
+from lf_longpo.files.journal import Row, read_rows
 from lf_longpo.plugin.dataset_files import first_rows
 from lf_longpo.plugin.entries import check_loadable
 from lf_longpo.plugin.registry import check_registration, register_dataset
@@ -32,7 +34,13 @@ FORMS = {
 
 
 def export(
-    name: str, form: str, target: Path, dataset_dir: Path, threshold: float | None = None, reviewed: bool = False
+    name: str,
+    form: str,
+    target: Path,
+    dataset_dir: Path,
+    threshold: float | None = None,
+    reviewed: Counter[str] | None = None,
+    only_accepted: bool = False,
 ) -> tuple[int, PairSet]:
     """Writes a data set in another format.
 
@@ -42,7 +50,9 @@ def export(
         target: the .jsonl or .parquet file to write.
         dataset_dir: the folder with the dataset_info.json of registered data sets.
         threshold: for KTO, see `kto_rows`.
-        reviewed: whether to apply the review decisions.
+        reviewed: applies the review decisions if it is given; gets the number of pairs by decision, see
+            `reviewed_rows`.
+        only_accepted: whether the review also removes undecided pairs.
 
     Returns:
         The number of rows, and the set of pairs that was read.
@@ -53,10 +63,12 @@ def export(
     pairs = find_pair_set(name, dataset_dir)
     if target.resolve() == pairs.path.resolve():
         raise UserError(f"{target} is the data set itself; name another file")
-    return write_rows(target, _rows(pairs, form, threshold, reviewed)), pairs
+    return write_rows(target, _rows(pairs, form, threshold, reviewed, only_accepted)), pairs
 
 
-def register_reviewed(source: str, dataset_dir: Path, name: str, overwrite: bool) -> tuple[Path, Counter[str]]:
+def register_reviewed(
+    source: str, dataset_dir: Path, name: str, overwrite: bool, only_accepted: bool = False
+) -> tuple[Path, Counter[str]]:
     """Applies the review decisions to a data set, and registers the result with the same columns and format.
 
     Args:
@@ -64,6 +76,7 @@ def register_reviewed(source: str, dataset_dir: Path, name: str, overwrite: bool
         dataset_dir: the folder with the dataset_info.json; the new file is written there.
         name: the name of the new data set.
         overwrite: whether an existing file or entry of that name may be replaced.
+        only_accepted: whether undecided pairs are removed, too.
 
     Returns:
         The file, and the number of pairs by decision, see `reviewed_rows`.
@@ -78,37 +91,60 @@ def register_reviewed(source: str, dataset_dir: Path, name: str, overwrite: bool
         raise UserError(f"--name: {target} is the data set itself; choose another name")
     if target.exists() and not overwrite:
         raise UserError(f"--name: {target} already exists; choose another name or pass --overwrite")
-    check_loadable(first_rows(pairs.path), entry)
+    if pairs.path.stat().st_size:  # a run without pairs can have pairs that a reviewer has chosen
+        check_loadable(first_rows(pairs.path), entry)
     check_registration(dataset_dir, name, entry, overwrite)
     counts: Counter[str] = Counter()
     faults = Faults("pairs")
-    rows = reviewed_rows(pairs.path, Reviews(pairs.decisions), pairs.columns, counts, faults)
-    write_rows(target, _writable(rows, faults))
+    write_rows(target, _writable(_reviewed(pairs, counts, faults, only_accepted), faults))
     register_dataset(dataset_dir, name, entry, overwrite)
     return target, counts
 
 
-def _rows(pairs: PairSet, form: str, threshold: float | None, reviewed: bool) -> Iterator[Row]:
+def _rows(
+    pairs: PairSet, form: str, threshold: float | None, reviewed: Counter[str] | None, only_accepted: bool
+) -> Iterator[Row]:
     if form in ("kto", "trl-kto"):
         if pairs.run is None:
             raise UserError(
                 f"--to {form} exports all responses of a run; name the run's folder instead of {pairs.name}"
             )
-        if reviewed:
+        if reviewed is not None:
             raise UserError(f"--reviewed applies to pairs, but --to {form} exports all responses; remove --reviewed")
         system = pairs.run.config.system
         return both_labels(kto_rows(answered_questions(pairs.run), threshold, form == "trl-kto", system))
     if threshold is not None:
         raise UserError("--threshold applies to --to kto and trl-kto only; remove it")
     faults = Faults("pairs")
-    if reviewed:
-        placed = reviewed_rows(pairs.path, Reviews(pairs.decisions), pairs.columns, Counter(), faults)
+    if reviewed is not None:
+        placed = _reviewed(pairs, reviewed, faults, only_accepted)
     else:
         placed = placed_pairs(pairs.path, pairs.columns, faults)
     makers = {"trl-dpo": preference_rows, "sharegpt": sharegpt_rows}
     if form in makers:
         placed = makers[form](placed, pairs.columns, shape_of(pairs.entry).tags, faults)
     return _writable(placed, faults)
+
+
+def _reviewed(pairs: PairSet, counts: Counter[str], faults: Faults, only_accepted: bool) -> Iterator[tuple[str, Row]]:
+    """The reviewed pairs, and after them those that were chosen on the pages of questions, counted as `choose`."""
+    reviews = Reviews(pairs.decisions)
+    choices = reviews.choices()
+    if choices and pairs.run is None:
+        raise UserError(
+            f"{reviews.path} holds pairs that were chosen from the questions of a run; name the run's folder instead "
+            f"of {pairs.name}"
+        )
+    yield from reviewed_rows(pairs.path, reviews, pairs.columns, counts, faults, only_accepted)
+    if pairs.run and choices:
+        rows = list(islice(read_rows(pairs.path), 1))
+        with_pair = {row["id"] for row in read_rows(pairs.path)}
+        list_answers = bool(rows) and isinstance(rows[0].get("answer"), list)
+        for placed in chosen_pairs(pairs.run, choices, with_pair, list_answers):
+            counts["choose"] += 1
+            counts["kept"] += 1
+            yield placed
+        counts["gone"] += len(choices) - counts["choose"]
 
 
 def _writable(placed: Iterable[tuple[str, Row]], faults: Faults) -> Iterator[Row]:

@@ -38,13 +38,8 @@ def answered_questions(run: RunFolder) -> Iterator[AnsweredQuestion]:
     Raises:
         UserError: the run's input or its template no longer exists.
     """
-    config = run.config
-    encoder = TemplateEncoder(
-        config.pairs.template, run.tokenizer_name, config.pairs.cutoff_len, run.trusts_remote_code, config.system
-    )
-    responses_of, render_of = (
-        _longmab(run, config) if isinstance(config, LongMabGenerateConfig) else _longreward(run, config)
-    )
+    encoder, render_of = prompt_encoder(run), prompt_of(run)
+    responses_of = _longmab(run, run.config) if run.config.method == "longmab" else _longreward(run, run.config)
     for question in read_questions(run.questions):
         if responses := responses_of(question.id):
             render = render_of(question)
@@ -58,12 +53,36 @@ def answered_questions(run: RunFolder) -> Iterator[AnsweredQuestion]:
                     break
 
 
-# Functions from a question's id to its responses, and from a question to the function that renders its prompt.
-_Readers = tuple[Callable[[str], list[ScoredResponse]], Callable[[Question], Callable[[str], str]]]
+def prompt_encoder(run: RunFolder) -> TemplateEncoder:
+    """The encoder that measures the run's training prompts.
+
+    Raises:
+        UserError: the tokenizer or the template cannot be loaded here.
+    """
+    config = run.config
+    thinking = config.policy.thinking if config.policy else "auto"
+    size = config.pairs.cutoff_len
+    return TemplateEncoder(
+        config.pairs.template, run.tokenizer_name, size, run.trusts_remote_code, config.system, thinking
+    )
 
 
-def _longmab(run: RunFolder, config: LongMabGenerateConfig) -> _Readers:
+def prompt_of(run: RunFolder) -> Callable[[Question], Callable[[str], str]]:
+    """Returns a function from a question to the function that puts a context into its training prompt.
+
+    Raises:
+        UserError: a prompt template of the run no longer exists.
+    """
+    config = run.config
+    if isinstance(config, LongMabGenerateConfig):
+        prompts = {name: run.resolved(getattr(config.longmab, name)) for name in ("prompt", "probe_prompt")}
+        return Prompts(config.longmab.model_copy(update=prompts)).rollout
+    return lambda question: around_context(PROMPT, question=question.question)
+
+
+def _longmab(run: RunFolder, config: GenerateConfig) -> Callable[[str], list[ScoredResponse]]:
     rollouts = RowsById(run.path / ROLLOUTS, names(Rollout))
+    rollouts.read_on()
 
     def responses(id: str) -> list[ScoredResponse]:
         by_round = {row["round"]: row for row in rollouts.rows(id)}
@@ -73,13 +92,13 @@ def _longmab(run: RunFolder, config: LongMabGenerateConfig) -> _Readers:
             if may_train(row["output"], row.get("truncated") is True, config.pairs.allow_truncated)
         ]
 
-    prompts = {name: run.resolved(getattr(config.longmab, name)) for name in ("prompt", "probe_prompt")}
-    return responses, Prompts(config.longmab.model_copy(update=prompts)).rollout
+    return responses
 
 
-def _longreward(run: RunFolder, config: GenerateConfig) -> _Readers:
+def _longreward(run: RunFolder, config: GenerateConfig) -> Callable[[str], list[ScoredResponse]]:
     keys = Keys({question.id for question in read_questions(run.questions)})
     scores = RowsById(run.path / SCORES, ("idx", "query", "answer", "scores"), keys.of_score)
+    scores.read_on()
 
     def responses(id: str) -> list[ScoredResponse]:
         by_idx = {row["idx"]: row for row in scores.rows(id)}
@@ -90,4 +109,4 @@ def _longreward(run: RunFolder, config: GenerateConfig) -> _Readers:
         ]
         return sorted(scored, key=lambda response: response.index)
 
-    return responses, lambda question: around_context(PROMPT, question=question.question)
+    return responses

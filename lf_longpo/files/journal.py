@@ -6,16 +6,22 @@ If a kill cuts off a journal's last line, that line's work is done again; it is 
 import json
 import os
 import tempfile
+import threading
+from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import orjson
+
 from lf_longpo.errors import UserError
 from lf_longpo.text.differences import whole_letters
 
 Row = dict[str, Any]
+# orjson reads larger integers as floats.
+_BEYOND = 2.0**63
 
 
 def row_id(row: Row) -> str | None:
@@ -125,10 +131,11 @@ class Journal:
 
 def read_rows(path: Path, fields: Collection[str] = (), key: Callable[[Row], str | None] = row_id) -> Iterator[Row]:
     """The rows of a journal that another process may be writing. Changes nothing; skips lines that are not rows."""
+    wanted = set(fields)
     if path.is_file():
         with path.open("rb") as lines:
             for line in lines:
-                row = row_of_line(line, set(fields))
+                row = row_of_line(line, wanted)
                 if row is not None and key(row) is not None:
                     yield row
 
@@ -145,25 +152,44 @@ def rows_with_offsets(lines: Iterable[bytes], fields: Collection[str]) -> Iterat
 class RowsById:
     """The rows of a journal by id, read only; another process may be writing the journal.
 
-    Memory holds only the byte offset of each row.
+    Memory holds only the byte offset of each row. One thread may read on while others take the rows so far.
 
     Args:
         path: the journal; a missing file has no rows.
         fields: the fields that a row must have.
         key: returns the id that a row belongs to, or None if the row is not valid.
+        seen: is called with the id and each row when the row is indexed.
     """
 
-    def __init__(self, path: Path, fields: Collection[str], key: Callable[[Row], str | None] = row_id) -> None:
+    def __init__(
+        self,
+        path: Path,
+        fields: Collection[str],
+        key: Callable[[Row], str | None] = row_id,
+        seen: Callable[[str, Row], None] = lambda id, row: None,
+    ) -> None:
         self._path = path
         self._fields = fields
         self._key = key
-        self._offsets: dict[str, list[int]] = {}
+        self._seen = seen
+        self._offsets: dict[str, array[int]] = {}
         self._last = -1
         self._size = 0
-        self.read_on()
+        self._reading = threading.Lock()
 
     def read_on(self) -> None:
-        """Indexes the rows that were appended since the last call. A torn last line is read again when it is whole."""
+        """Indexes the rows that are new since the last call. A torn last line is read again when it is whole.
+
+        Returns at once if another thread is reading.
+        """
+        if not self._reading.acquire(blocking=False):
+            return
+        try:
+            self._read_on()
+        finally:
+            self._reading.release()
+
+    def _read_on(self) -> None:
         if not self._path.is_file() or self._path.stat().st_size == self._size:
             return
         with self._path.open("rb") as lines:
@@ -174,7 +200,8 @@ class RowsById:
                     continue
                 self._last = begin + offset
                 if (id := self._key(row)) is not None:
-                    self._offsets.setdefault(id, []).append(self._last)
+                    self._offsets.setdefault(id, array("Q")).append(self._last)
+                    self._seen(id, row)
 
     def rows(self, id: str) -> list[Row]:
         """The rows of one id, in the order they were written."""
@@ -246,7 +273,18 @@ def _umask() -> int:
 def row_of_line(line: bytes, fields: set[str]) -> Row | None:
     """The row in a line; None if the line is not a JSON object with these fields."""
     try:
-        row = json.loads(line)
+        row = _value_of(line)
     except (ValueError, RecursionError):
         return None
-    return row if isinstance(row, dict) and fields <= set(row) else None
+    return row if isinstance(row, dict) and fields <= row.keys() else None
+
+
+def _value_of(line: bytes) -> Any:
+    """As `json.loads`, which needs several times as long for rows with many numbers."""
+    try:
+        value = orjson.loads(line)
+    except ValueError:  # NaN and half characters
+        return json.loads(line)
+    if isinstance(value, dict) and any(isinstance(x, float) and abs(x) >= _BEYOND for x in value.values()):
+        return json.loads(line)  # an integer of more than 64 bits, as an id may be
+    return value

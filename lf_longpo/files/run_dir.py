@@ -176,13 +176,16 @@ def started_in(saved: Path, folder: Path) -> Path | None:
         folder: the current path of that folder.
 
     Returns:
-        The directory; None if `saved` is absolute or holds "..".
+        The directory; None if `saved` is absolute or holds "..", or if the folder was copied or moved to a place that
+        does not end like `saved`. Only the folder itself may have another name.
     """
     if saved.is_absolute() or ".." in saved.parts:
         return None
     current = folder.absolute()
     if current.parts[-len(saved.parts) :] != saved.parts:  # perhaps a link to the folder
         current = folder.resolve()
+    if current.parts[-len(saved.parts) : -1] != saved.parts[:-1]:
+        return None
     return Path(os.path.normpath(current.joinpath(*[".."] * len(saved.parts))))
 
 

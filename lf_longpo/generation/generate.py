@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lf_longpo.config import GenerateConfig, LongRewardGenerateConfig
 from lf_longpo.data.pairs import PAIRS, Pairs, check_question_ids
 from lf_longpo.data.questions import read_questions
+from lf_longpo.engine.ending import ending
 from lf_longpo.engine.outcomes import Outcome, Outcomes
 from lf_longpo.engine.pipeline import Tally
 from lf_longpo.engine.progress import Progress
@@ -75,8 +76,9 @@ async def generate(config: GenerateConfig, until: str = "pairs", patience: float
                 _announce(config, len(job.plan.digests), run, sinks)
                 questions = read_questions(job.plan.source)
                 number, in_flight = len(job.plan.digests), job.plan.in_flight
-                tally = await session.run(questions, number, run.work, in_flight, progress)
-                return job.finish(session, run, pairs, tally)
+                tally = await session.run(questions, number, run.work, in_flight, progress, run.finished)
+                with ending():
+                    return job.finish(session, run, pairs, tally)
 
 
 async def check(config: GenerateConfig, until: str = "pairs") -> int:

@@ -20,10 +20,11 @@ def bandit_summary(journals: Journals, question_ids: Collection[str], settings: 
         settings: the run's.
 
     Returns:
-        `rollouts`, `mean_reward` and its mean in the first and last third of the rounds, `reward_histogram` (counts
-        in five equal bins of [0, 1]), `unread_answers` (outputs for which `has_unread_answer` holds), `mean_arms` per
-        question and `mean_arms_tried`. Means are None without rollouts. Those of the thirds are None with
-        `longmab.stop`, too: which questions have late rounds depends on the rewards of their early rounds.
+        `rollouts`, `mean_reward`, its mean in the first and last third of the rounds (of questions with all rounds),
+        `reward_histogram` (counts in five equal bins of [0, 1]), `unread_answers` (outputs for which
+        `has_unread_answer` holds), `mean_arms` per question and `mean_arms_tried`. Means are None without such
+        rollouts. Those of the thirds are None with `longmab.stop`, too: which questions have all rounds then depends on
+        their rewards.
     """
     histogram: Counter[int] = Counter()
     all_rewards: list[float] = []
@@ -42,9 +43,11 @@ def bandit_summary(journals: Journals, question_ids: Collection[str], settings: 
             all_rewards.append(rollout.reward)
             unread += has_unread_answer(rollout.output)
             histogram[min(int(rollout.reward * _BINS), _BINS - 1)] += 1
-            if settings.stop is None and rollout.round < third:
+            # An interrupted run has other questions in its last rounds; their means would differ for that reason.
+            complete = len(rollouts) == rounds and settings.stop is None
+            if complete and rollout.round < third:
                 first.append(rollout.reward)
-            if settings.stop is None and rollout.round >= rounds - third:
+            if complete and rollout.round >= rounds - third:
                 last.append(rollout.reward)
         arms.append(len(next(iter(rollouts)).values))
         tried.append(len({arm for rollout in rollouts for arm in rollout.arms}))

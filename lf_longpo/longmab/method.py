@@ -141,6 +141,16 @@ class LongMab:
         if self._until == "pairs":
             await self._pair(question, rounds)
 
+    def finished(self) -> set[str]:
+        """See `Run`."""
+        return {id for id in self._question_ids if self._is_finished(id)}
+
+    def _is_finished(self, id: str) -> bool:
+        probe, rounds = self._journals.probe(id), self._config.rounds
+        if probe is None or not probe.kept or self._until == "probe":
+            return probe is not None
+        return len(self._journals.finished_rounds(id, rounds)) == rounds
+
     def summary(self) -> dict[str, Any]:
         """Outcomes, rewards and arms."""
         outcomes = (

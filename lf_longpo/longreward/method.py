@@ -103,6 +103,17 @@ class LongReward:
         if self._until == "pairs":
             await self._pair(question, rewarded, wanted)
 
+    def finished(self) -> set[str]:
+        """See `Run`."""
+        return {id for id in self._question_ids if self._is_finished(id)}
+
+    def _is_finished(self, id: str) -> bool:
+        if self._policy and len(self._files.responses(id)) < self._config.num_samples:
+            return False
+        if self._until in ("sample", "extract"):
+            return self._until == "sample" or self._files.notes(id) is not None
+        return self._files.all_scored(id)
+
     def summary(self) -> dict[str, Any]:
         """Outcomes and scores."""
         outcomes = (

@@ -146,6 +146,14 @@ class Files:
         """A question's scored responses by idx, with `reward`, which the published files lack."""
         return {row["idx"]: row | {"reward": reward_of(row["scores"])} for row in self._scores.rows(id)}
 
+    def all_scored(self, id: str) -> bool:
+        """Whether each response of a question has a score, or has no answer to score."""
+        scores = self.scores(id)
+        return all(
+            response.unfinished_thought or (idx in scores and scores[idx]["answer"] == response.answer)
+            for idx, response in self.responses(id).items()
+        )
+
     def add_notes(self, id: str, query: str, notes: Mapping[str, str], digest: str) -> None:
         """Writes the notes of a question."""
         self._notes.append({"idx": id, "query": query, "info_list": dict(notes), "digest": digest})

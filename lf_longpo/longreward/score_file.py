@@ -62,9 +62,12 @@ async def score_file(config: ScoreConfig) -> tuple[dict[str, Any], int]:
 
                 await scoring.rewards(question, list(responses), respond)
 
+            def finished() -> set[str]:
+                return {id for id in given if files.all_scored(id)}
+
             progress.note(f"{total} responses to {len(given)} questions -> {output_dir / SCORES}")
             answered = (question for question in _questions(config) if question.id in given)
-            tally = await session.run(answered, len(given), work, in_flight, progress)
+            tally = await session.run(answered, len(given), work, in_flight, progress, finished)
             summary = {
                 "questions": len(given),
                 **tally.counts(),

@@ -182,6 +182,7 @@ class Calls:
                 wait = min(_FIRST_WAIT * 2**tries, _LONGEST_WAIT) * random.uniform(0.5, 1.0)
                 await self._ledger.pause(max(error.after, wait))
                 tries += 1
+                self._ledger.retries += 1
                 # A new affinity may send it to another server.
                 request = replace(request, affinity=f"{key.question}/{tries}")
 

@@ -32,6 +32,8 @@ class Ledger:
     def __init__(self, max_cost: float | None = None) -> None:
         self.batches: dict[str, str] = {}
         """Batches that a provider works on, and their state in words, by uploaded file."""
+        self.retries = 0
+        """Calls that were made again in this start, because the try before was lost."""
         self._max_cost = max_cost
         self._stages: dict[str, StageTotals] = {}
         self._spent = 0.0

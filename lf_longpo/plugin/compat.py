@@ -29,6 +29,15 @@ OVERRIDDEN: Mapping[str, str] = {
     "llamafactory.train.dpo.trainer.CustomDPOTrainer.compute_reference_log_probs": (
         "PackedDPOTrainer computes the reference's log-probabilities once for each pair."
     ),
+    "llamafactory.train.dpo.trainer.CustomDPOTrainer.get_batch_samples": (
+        "PackedDPOTrainer counts the pairs of a step over all batches and processes."
+    ),
+    "llamafactory.train.dpo.trainer.CustomDPOTrainer.get_batch_loss_metrics": (
+        "PackedDPOTrainer takes the mean over the pairs of a step, not over batches of unequal numbers of pairs."
+    ),
+    "llamafactory.train.dpo.trainer.CustomDPOTrainer.compute_preference_loss": (
+        "PackedDPOTrainer weights pairs by their rewards, and has a listwise loss."
+    ),
     "llamafactory.train.sft.trainer.CustomSeq2SeqTrainer.compute_loss": (
         "PackedSFTTrainer computes the loss on packed rows."
     ),
@@ -161,6 +170,40 @@ def replace_trainers(
     replace(sft_workflow, "CustomSeq2SeqTrainer", sft)
 
 
+def replace_dpo_workflow(wrap: Callable[[Any], Any]) -> None:
+    """Replaces LLaMA-Factory's DPO workflow, from data and model to the saved result."""
+    from llamafactory.train import tuner
+
+    replace(tuner, "run_dpo", wrap)
+
+
+def _same(step: Any) -> Any:
+    return step
+
+
+@contextmanager
+def pair_data_steps(
+    split: Callable[[Any], Any] = _same,
+    align: Callable[[Any], Any] = _same,
+    processor: Callable[[Any], Any] = _same,
+) -> Iterator[None]:
+    """Replaces steps of LLaMA-Factory's data loader until the block ends. Each argument gets the original.
+
+    Args:
+        split: of the function that holds out `val_size`.
+        align: of the function that converts the rows of one data set.
+        processor: of the function that makes the encoder of converted rows.
+    """
+    from llamafactory.data import loader
+
+    with (
+        replaced(loader, "split_dataset", split(loader.split_dataset)),
+        replaced(loader, "align_dataset", align(loader.align_dataset)),
+        replaced(loader, "_get_dataset_processor", processor(loader._get_dataset_processor)),
+    ):
+        yield
+
+
 def replace_loading_steps(get_dataset: Callable[[Any], Any], load_model: Callable[[Any], Any]) -> None:
     """Replaces the functions with which the DPO and SFT workflows load the data and the model: they report both."""
     from llamafactory.train.dpo import workflow as dpo_workflow
@@ -169,6 +212,13 @@ def replace_loading_steps(get_dataset: Callable[[Any], Any], load_model: Callabl
     for workflow in (dpo_workflow, sft_workflow):
         replace(workflow, "get_dataset", get_dataset)
         replace(workflow, "load_model", load_model)
+
+
+def replace_offloading(make: Callable[[Any], Any]) -> None:
+    """Replaces the function that returns the checkpointing function of `use_unsloth_gc`."""
+    from llamafactory.model.model_utils import checkpointing
+
+    replace(checkpointing, "get_unsloth_gradient_checkpointing_func", make)
 
 
 def use_ray_worker(worker: type) -> None:
@@ -188,11 +238,48 @@ def prepared_inputs(trainer: "Trainer", batch: dict[str, Any]) -> dict[str, Any]
     return trainer._prepare_inputs(batch)
 
 
-def split_reference_model(model: "PreTrainedModel", accelerator: "Accelerator") -> "torch.nn.Module":
-    """The reference model under DeepSpeed, split as the policy is; LLaMA-Factory uses the same function of TRL."""
-    from trl.models.utils import prepare_deepspeed
+def share_batches(accelerator: "Accelerator", size: int) -> None:
+    """Gives consecutive processes, `size` at a time, the same batches, and gathers one copy of what they have.
 
-    return prepare_deepspeed(model, accelerator)
+    Args:
+        accelerator: of the trainer; the loaders that it prepares from now on change.
+        size: divides the number of processes.
+    """
+    from accelerate import accelerator as module
+    from accelerate.utils import recursively_apply
+
+    prepare, gather = accelerator.prepare_data_loader, accelerator.gather
+    groups, group = accelerator.num_processes // size, accelerator.process_index // size
+    load = module.prepare_data_loader
+
+    def load_by_group(loader: Any, device: Any, **options: Any) -> Any:
+        if groups == 1:
+            # accelerate takes a single reader for a run of one process, and leaves each to its own random numbers.
+            options["rng_types"] = ["torch"]
+        return load(loader, device, **options | {"num_processes": groups, "process_index": group})
+
+    def prepare_by_group(*arguments: Any, **options: Any) -> Any:
+        with replaced(module, "prepare_data_loader", load_by_group):
+            return prepare(*arguments, **options)
+
+    def first_of_groups(gathered: "torch.Tensor") -> "torch.Tensor":
+        return gathered.unflatten(0, (groups, size, -1))[:, 0].flatten(0, 1)
+
+    def gather_by_group(tensors: Any) -> Any:
+        return recursively_apply(first_of_groups, gather(tensors))
+
+    accelerator.prepare_data_loader, accelerator.gather = prepare_by_group, gather_by_group
+
+
+def split_reference_model(model: "PreTrainedModel", accelerator: "Accelerator") -> "torch.nn.Module":
+    """The reference model under DeepSpeed or FSDP, split as the policy is; LLaMA-Factory uses the same functions."""
+    from accelerate.utils import DistributedType
+    from accelerate.utils.fsdp_utils import fsdp2_prepare_model
+    from trl.models.utils import prepare_deepspeed, prepare_fsdp
+
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        return prepare_deepspeed(model, accelerator)
+    return fsdp2_prepare_model(accelerator, model) if accelerator.is_fsdp2 else prepare_fsdp(model, accelerator)
 
 
 def release_model(accelerator: "Accelerator", model: "torch.nn.Module | PreTrainedModel") -> None:

@@ -118,6 +118,9 @@ def no_difference(
 def trend_of(differences: Sequence[float]) -> Trend:
     """Whether rewards change over the rounds, by a sign test over questions. The mean must change in the same way.
 
+    A question gives one sign, whatever its number of rounds: its rounds depend on each other, because each one learns
+    from the rewards before it. Questions count as independent; those about one document are less so.
+
     Args:
         differences: by question, its mean reward in the last third of the rounds minus that in the first third.
     """

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping, Sequence
 from io import StringIO
-from math import isfinite
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -32,7 +31,7 @@ class Plot(NamedTuple):
 
 
 def histogram(
-    values: Mapping[str, Sequence[float]],
+    values: Mapping[str, Sequence[float] | np.ndarray],
     label: str,
     counted: str,
     span: tuple[float, float] | None = None,
@@ -48,13 +47,14 @@ def histogram(
         mark: a value and a name: draws a vertical line at the value.
     """
     figure, axes = _axes(label, counted)
-    values = {name: [value for value in series if isfinite(value)] for name, series in values.items()}
-    shown = [*(value for series in values.values() for value in series), *([mark[0]] if mark else [])]
-    if span is None and shown and max(shown) - min(shown) < _LEAST_RANGE:  # bins would have no width
-        span = (min(shown) - 0.5, max(shown) + 0.5)
+    finite = {name: array[np.isfinite(array)] for name, array in ((n, np.asarray(s)) for n, s in values.items())}
+    shown = np.concatenate([*finite.values(), [mark[0]] if mark else []])
+    if span is None and len(shown) and np.ptp(shown) < _LEAST_RANGE:  # bins would have no width
+        span = (float(shown.min()) - 0.5, float(shown.max()) + 0.5)
     edges = np.histogram_bin_edges(shown, _BINS, span)
-    for (name, series), colour in zip(values.items(), (BLUE, ORANGE), strict=False):
-        axes.hist(series, edges.tolist(), color=colour, alpha=0.65, label=name)
+    for (name, series), colour in zip(finite.items(), (BLUE, ORANGE), strict=False):
+        counts, _ = np.histogram(series, edges)  # matplotlib would make a list of all values
+        axes.hist(edges[:-1].tolist(), edges.tolist(), weights=counts.tolist(), color=colour, alpha=0.65, label=name)
     if mark:
         axes.axvline(mark[0], color=_INK, linestyle="--", linewidth=1, label=mark[1])
     if len(values) > 1 or mark:
@@ -149,4 +149,5 @@ def _svg(figure: "Figure") -> str:
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = re.sub(r"^.*?(?=<svg)|<metadata>.*?</metadata>", "", file.getvalue(), flags=re.DOTALL)
     text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
+    text = re.sub(r' id="[a-z0-9.]+_\d+"', "", text)  # names of groups, which would be equal in all figures of a page
     return text.replace(_INK, "currentColor")

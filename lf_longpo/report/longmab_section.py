@@ -1,8 +1,11 @@
 """The report's sections about the rollouts of a LongMab-PO run: rewards, learning, and the chosen arms."""
 
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from array import array
+from collections.abc import Collection, Sequence
+from functools import cache
+from math import isnan
 from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,41 +30,60 @@ _PARTS = 10
 def longmab_sections(run: RunFolder) -> list[Section]:
     """The sections about probes and rewards, learning, and arms."""
     probes = {row["id"]: row["kept"] for row in run.rows(PROBES, tuple(names(Probe)))}
-    by_round: dict[int, dict[str, float]] = {}
-    arms: dict[str, int] = {}
-    chosen: dict[str, Counter[int]] = {}
-    seen: dict[str, int] = {}  # by question, a bit per round
-    unread = 0
-    for row in run.rows(ROLLOUTS, tuple(names(Rollout))):
-        id, round = row["id"], row["round"]
-        if seen.get(id, 0) >> round & 1:
-            continue
-        seen[id] = seen.get(id, 0) | 1 << round
-        by_round.setdefault(round, {})[id] = row["reward"]
-        arms[id] = len(row["values"])
-        chosen.setdefault(id, Counter()).update(row["arms"])
-        unread += has_unread_answer(row["output"])
-    rewards = [reward for of_round in by_round.values() for reward in of_round.values()]
+    assert isinstance(run.config, LongMabGenerateConfig)
+    rollouts = read_rollouts(run, run.config.longmab.rounds)
+    rewards = rollouts.rewards[~np.isnan(rollouts.rewards)]
     first = Section("Rollouts")
     first.facts["questions with a successful probe"] = f"{sum(probes.values()):,} of {len(probes):,}"
     first.facts["rollouts"] = f"{len(rewards):,}"
-    if not rewards:
+    if not len(rewards):
         first.notes.append("There are no rollouts yet.")
         return [first]
-    first.facts["mean reward"] = f"{fmean(rewards):.3f}"
-    assert isinstance(run.config, LongMabGenerateConfig)
+    first.facts["mean reward"] = f"{rewards.mean():.3f}"
     stops = run.config.longmab.stop is not None
-    first.rewards = _rewards(by_round, rewards, stops)
+    first.rewards = _rewards(rollouts.rewards, rewards, stops)
     first.facts["rollouts with reward 0"] = f"{first.rewards.lowest:.0%}"
-    first.facts["answers in Markdown that the published rule does not read"] = f"{unread:,}"
-    first.warnings += answer_advice(run.config.longmab.answer_form, len(rewards), unread)
+    first.facts["answers in Markdown that the published rule does not read"] = f"{rollouts.unread:,}"
+    first.warnings += answer_advice(run.config.longmab.answer_form, len(rewards), rollouts.unread)
     first.warnings += gold_advice((run.summary() or {}).get("gold_in_every_text", 0))
     caption = "The reward is the mean of F1 and SubEM against the gold answer: 0 is wrong, 1 is correct."
     first.plots.append(Plot(histogram({"rollouts": rewards}, "reward", "rollouts", (0.0, 1.0)), caption))
-    rounds = {id: mask.bit_count() for id, mask in seen.items()}
     if stops:
-        first.facts["rounds per question, mean"] = f"{fmean(rounds.values()):.1f}"
-    return [first, _learning(by_round, first.rewards, stops), _arms(arms, rounds, chosen)]
+        first.facts["rounds per question, mean"] = f"{len(rewards) / len(rollouts.rewards):.1f}"
+    return [first, _learning(rollouts.rewards, first.rewards, stops), _arms(rollouts)]
+
+
+class Rollouts(NamedTuple):
+    """What the report needs of all rollouts: about 350 bytes per question."""
+
+    rewards: np.ndarray
+    """[questions, rounds]; NaN where there is no rollout."""
+    choices: list[np.ndarray]
+    """By question, how often each chunk (arm) was chosen."""
+    unread: int
+    """Outputs for which `has_unread_answer` holds."""
+
+
+def read_rollouts(run: RunFolder, rounds: int) -> Rollouts:
+    """Reads the rollouts of a run. If a round of a question was written twice, the first row counts."""
+    numbers: dict[str, int] = {}
+    rewards: list[array[float]] = []
+    choices: list[array[int]] = []
+    empty, unread = [float("nan")] * rounds, 0
+    for row in run.rows(ROLLOUTS, tuple(names(Rollout))):
+        number, round = numbers.setdefault(row["id"], len(numbers)), row["round"]
+        if number == len(rewards):
+            rewards.append(array("d", empty))
+            choices.append(array("I", [0] * len(row["values"])))
+        if round >= rounds or not isnan(rewards[number][round]):
+            continue
+        rewards[number][round] = row["reward"]
+        for arm in row["arms"]:
+            choices[number][arm] += 1
+        unread += has_unread_answer(row["output"])
+    order = [numbers[id] for id in sorted(numbers)]  # so that a resumed run gives the same page
+    rewards_in_order = np.array(rewards).reshape(-1, rounds)[order]
+    return Rollouts(rewards_in_order, [np.asarray(choices[number]) for number in order], unread)
 
 
 def rollout_notes(run: RunFolder, wanted: Collection[tuple[str, int]]) -> dict[tuple[str, int], str]:
@@ -76,29 +98,36 @@ def rollout_notes(run: RunFolder, wanted: Collection[tuple[str, int]]) -> dict[t
 
 def _mean_shares(ordered: Sequence[np.ndarray], ranks: int) -> list[float]:
     """The mean over questions of the shares of their most chosen chunk, second most chosen chunk, and so on."""
-    padded = [np.pad(shares[:ranks], (0, max(0, ranks - len(shares)))) for shares in ordered]
-    means: list[float] = np.mean(padded, axis=0).tolist()
+    total = np.zeros(ranks)
+    for shares in ordered:
+        total[: len(shares)] += shares[:ranks]
+    means: list[float] = (total / len(ordered)).tolist()
     return means
 
 
-def _by_chance(
-    arms: Mapping[str, int], rounds: Mapping[str, int], chosen: Mapping[str, Counter[int]]
-) -> list[np.ndarray]:
+def _by_chance(rollouts: Rollouts) -> list[np.ndarray]:
     """The sorted shares if the same number of chunks is drawn at random in the same number of rounds."""
     draw, simulated = np.random.default_rng(0), []
-    for id in sorted(chosen)[:_SIMULATED]:
-        picked = max(1, round(chosen[id].total() / rounds[id]))
+    for rewards, counts in list(zip(rollouts.rewards, rollouts.choices, strict=True))[:_SIMULATED]:
+        rounds = np.count_nonzero(~np.isnan(rewards))
+        picked = max(1, round(counts.sum() / rounds))
         for _ in range(_REPEATED):
-            order = draw.random((rounds[id], arms[id])).argsort(axis=1)[:, :picked]
-            counts = np.bincount(order.ravel(), minlength=arms[id])
-            simulated.append(np.sort(counts)[::-1] / counts.sum())
+            order = draw.random((rounds, len(counts))).argsort(axis=1)[:, :picked]
+            simulated.append(_sorted_shares(np.bincount(order.ravel(), minlength=len(counts))))
     return simulated
 
 
-def _spread(arm: int, arms: int) -> np.ndarray:
-    """The share of an arm's text in each part of the document, if all arms have the same length."""
+def _sorted_shares(counts: np.ndarray) -> np.ndarray:
+    """The shares of all choices, the largest first."""
+    shares: np.ndarray = np.sort(counts)[::-1] / counts.sum()
+    return shares
+
+
+@cache
+def _spread(arms: int) -> np.ndarray:
+    """The share of each arm's text in each part of the document, if all arms have the same length: [arms, parts]."""
     edges = np.linspace(0.0, 1.0, _PARTS + 1)
-    return np.diff(np.clip(edges * arms - arm, 0.0, 1.0))
+    return np.diff(np.clip(edges * arms - np.arange(arms)[:, None], 0.0, 1.0))
 
 
 # What the line of the mean rewards shows, by the result of the sign test.
@@ -114,55 +143,68 @@ _STOPS = (
 )
 
 
-def _rewards(by_round: dict[int, dict[str, float]], rewards: Sequence[float], stops: bool) -> Rewards:
+def _rewards(by_question: np.ndarray, rewards: np.ndarray, stops: bool) -> Rewards:
     """Rewards, and their change over the rounds for each question with rollouts in both thirds.
 
-    Where questions stop early there is no change: which questions have late rounds depends on their rewards.
+    Where questions stop early, the change is unknown: which questions have late rounds depends on their rewards.
+
+    Args:
+        by_question: [questions, rounds], see `Rollouts`.
+        rewards: those that are there.
+        stops: whether questions stop early.
     """
-    rounds = [by_round[round] for round in sorted(by_round)]
-    third = max(len(rounds) // 3, 1)
-    first, last = (_by_question(part) for part in (rounds[:third], rounds[-third:]))
-    shared = first.keys() & last.keys() if len(rounds) > 1 and not stops else set()
+    rounds = by_question[:, ~np.isnan(by_question).all(axis=0)]
+    third = max(rounds.shape[1] // 3, 1)
+    first, last = (_mean_of_each(part) for part in (rounds[:, :third], rounds[:, -third:]))
+    known = rounds.shape[1] > 1 and not stops
+    shared = ~np.isnan(first) & ~np.isnan(last) if known else np.zeros(len(first), bool)
     return Rewards(
-        sum(reward == 0 for reward in rewards) / len(rewards),
-        sum(reward == 1 for reward in rewards) / len(rewards),
-        [last[id] - first[id] for id in sorted(shared)],
-        fmean(first[id] for id in shared) if shared else 0.0,
-        fmean(last[id] for id in shared) if shared else 0.0,
+        float(np.mean(rewards == 0)),
+        float(np.mean(rewards == 1)),
+        (last - first)[shared].tolist(),
+        float(first[shared].mean()) if shared.any() else 0.0,
+        float(last[shared].mean()) if shared.any() else 0.0,
     )
 
 
-def _by_question(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The mean reward of each question over some rounds."""
-    ids = {id for of_round in rounds for id in of_round}
-    return {id: fmean(of_round[id] for of_round in rounds if id in of_round) for id in ids}
+def _mean_of_each(rewards: np.ndarray) -> np.ndarray:
+    """The mean reward of each question over some rounds; NaN without rollouts in them."""
+    made = ~np.isnan(rewards)
+    with np.errstate(invalid="ignore"):
+        means: np.ndarray = np.where(made, rewards, 0.0).sum(axis=1) / made.sum(axis=1)
+    return means
 
 
-def _learning(by_round: dict[int, dict[str, float]], change: Rewards, stops: bool) -> Section:
+def _learning(by_question: np.ndarray, change: Rewards, stops: bool) -> Section:
     section = Section("Does the bandit learn?")
-    rounds = [list(by_round[round].values()) for round in sorted(by_round)]
-    means = [fmean(rewards) for rewards in rounds]
-    errors = [
-        _HALF_INTERVAL * float(np.std(rewards, ddof=1)) / len(rewards) ** 0.5 if len(rewards) > 1 else 0.0
-        for rewards in rounds
-    ]
+    made = ~np.isnan(by_question)
+    # The rounds of a run that goes on have different questions: their means would differ for that reason.
+    complete = made.all(axis=1)
+    whole = complete.any() and not stops
+    shown = by_question[complete] if whole else by_question[:, made.any(axis=0)]
+    numbers = (~np.isnan(shown)).sum(axis=0)
+    means = np.nanmean(shown, axis=0)
+    # The sum of squares over n - 1; 0 for a single question.
+    deviations = np.sqrt(np.nansum((shown - means) ** 2, axis=0) / np.maximum(numbers - 1, 1))
+    errors = _HALF_INTERVAL * deviations / numbers**0.5
     meaning = _STOPS if stops else _CAPTIONS[trend_of(change.differences)]
     caption = f"{meaning} The band is the 95% confidence interval of the mean."
-    section.plots.append(Plot(line(means, errors, "round", "mean reward"), caption))
+    if whole and complete.sum() < len(complete):
+        caption += f" The line shows the {complete.sum():,} questions with all rounds."
+    section.plots.append(Plot(line(means.tolist(), errors.tolist(), "round", "mean reward"), caption))
     if change.differences:
         section.facts["mean reward in the first third"] = f"{change.first:.3f}"
         section.facts["mean reward in the last third"] = f"{change.last:.3f}"
     return section
 
 
-def _arms(arms: dict[str, int], rounds: dict[str, int], chosen: dict[str, Counter[int]]) -> Section:
+def _arms(rollouts: Rollouts) -> Section:
     section = Section("Which chunks were chosen")
-    touched = [len(chosen[id]) / arms[id] for id in chosen if arms[id]]
-    section.facts["chunks (arms) per question, mean"] = f"{fmean(arms.values()):.1f}"
-    section.facts["chunks chosen at least once"] = f"{fmean(touched):.0%}"
-    ranks = min(max(arms.values()), 2 * _PARTS)
-    ordered = [np.sort(np.array(list(counts.values())))[::-1] / counts.total() for counts in chosen.values()]
-    shares = _mean_shares(ordered, ranks)
+    arms, chosen = [len(counts) for counts in rollouts.choices], rollouts.choices
+    section.facts["chunks (arms) per question, mean"] = f"{fmean(arms):.1f}"
+    section.facts["chunks chosen at least once"] = f"{fmean(np.count_nonzero(c) / len(c) for c in chosen):.0%}"
+    ranks = min(max(arms), 2 * _PARTS)
+    shares = _mean_shares([_sorted_shares(counts) for counts in chosen], ranks)
     section.plots.append(
         Plot(
             bars(
@@ -170,7 +212,7 @@ def _arms(arms: dict[str, int], rounds: dict[str, int], chosen: dict[str, Counte
                 [str(rank) if rank % 5 == 0 or rank == 1 else "" for rank in range(1, ranks + 1)],
                 "chunks of a question, most chosen first",
                 "share of the question's choices",
-                _mean_shares(_by_chance(arms, rounds, chosen), ranks),
+                _mean_shares(_by_chance(rollouts), ranks),
                 "with random choices",
             ),
             "Left bars above their lines: the bandit returns to a few chunks more often than random choices do. Left "
@@ -178,9 +220,8 @@ def _arms(arms: dict[str, int], rounds: dict[str, int], chosen: dict[str, Counte
         )
     )
     by_part = np.zeros(_PARTS)
-    for id, counts in chosen.items():
-        for arm, times in counts.items():
-            by_part += times * _spread(arm, arms[id])
+    for counts in chosen:
+        by_part += counts @ _spread(len(counts))
     section.plots.append(
         Plot(
             bars(

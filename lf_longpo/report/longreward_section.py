@@ -1,7 +1,9 @@
 """The report's section about the scores of a LongReward run, by dimension."""
 
+from array import array
 from collections.abc import Collection
-from statistics import fmean, pstdev
+
+import numpy as np
 
 from lf_longpo.longreward.parsing import BEST_RATING
 from lf_longpo.longreward.response_files import SCORES, Keys, Response
@@ -21,31 +23,25 @@ _MEANING = {
 
 def longreward_sections(run: RunFolder) -> list[Section]:
     """The section about the rewards and the scores of the four dimensions."""
-    usable = Keys(()).of_score
-    rows = (row for row in run.rows(SCORES, _FIELDS, "idx") if usable(row) is not None)
-    # Only the scores are kept in memory: the details of a row are long.
-    scored = {row["idx"]: tuple(row["scores"][name] for name in DIMENSIONS) for row in rows}
-    scores = dict(zip(DIMENSIONS, map(list, zip(*scored.values(), strict=True)), strict=False))
+    scores = _read_scores(run)
     section = Section("Scores")
-    section.facts["responses scored"] = f"{len(scored):,}"
-    if not scored:
+    section.facts["responses scored"] = f"{len(scores):,}"
+    if not len(scores):
         section.notes.append("There are no scored responses yet.")
         return [section]
-    rewards = [fmean(of_response) for of_response in scored.values()]
-    section.rewards = Rewards(
-        sum(reward == 0 for reward in rewards) / len(rewards),
-        sum(reward == BEST_RATING for reward in rewards) / len(rewards),
-    )
+    rewards = scores.mean(axis=1)
+    section.rewards = Rewards(float(np.mean(rewards == 0)), float(np.mean(rewards == BEST_RATING)))
     section.columns = ["", "mean", "standard deviation", "lowest", "highest"]
-    for name, values in {"reward": rewards, **scores}.items():
-        numbers = fmean(values), pstdev(values), min(values), max(values)
+    columns = dict(zip(DIMENSIONS, scores.T, strict=True))
+    for name, values in {"reward": rewards, **columns}.items():
+        numbers = values.mean(), values.std(), values.min(), values.max()
         section.rows.append([name, *(f"{number:.2f}" for number in numbers)])
     span = (0.0, BEST_RATING)
     caption = "The reward of a response is the mean of its four scores, each from 0 to 10."
     section.plots.append(Plot(histogram({"responses": rewards}, "reward", "responses", span), caption))
-    for name, values in scores.items():
+    for name, values in columns.items():
         section.plots.append(Plot(histogram({"responses": values}, name, "responses", span), _MEANING[name]))
-    flat = [name for name, values in scores.items() if pstdev(values) < 0.2 and len(values) > 1]
+    flat = [name for name, values in columns.items() if values.std() < 0.2 and len(values) > 1]
     if flat:
         section.warnings.append(
             f"Nearly all responses have the same {' and '.join(flat)} score, so it does not separate good from bad."
@@ -53,11 +49,25 @@ def longreward_sections(run: RunFolder) -> list[Section]:
     return [section]
 
 
+def _read_scores(run: RunFolder) -> np.ndarray:
+    """The scores of all responses: [responses, dimensions]. If a response was scored twice, the last scores count."""
+    usable, numbers, scores = Keys(()).of_score, dict[str, int](), array("d")
+    for row in run.rows(SCORES, _FIELDS, "idx"):
+        if usable(row) is None:
+            continue
+        of_response = array("d", (row["scores"][name] for name in DIMENSIONS))
+        number = numbers.setdefault(row["idx"], len(numbers))
+        scores[number * len(DIMENSIONS) : (number + 1) * len(DIMENSIONS)] = of_response
+    return np.array(scores).reshape(-1, len(DIMENSIONS))
+
+
 def score_notes(run: RunFolder, wanted: Collection[tuple[str, int]]) -> dict[tuple[str, int], str]:
     """A note about each wanted response, by question and number: its scores."""
-    keys, found = Keys({id for id, _ in wanted}), {}
+    ids = {id for id, _ in wanted}
+    keys, found = Keys(ids), {}
     for row in run.rows(SCORES, _FIELDS, "idx"):
-        if (id := keys.of_score(row)) is not None and (key := (id, Response.of(row).number)) in wanted:
+        id = keys.of_score(row)
+        if id is not None and id in ids and (key := (id, Response.of(row).number)) in wanted:
             listed = " · ".join(f"{name} {row['scores'][name]:.1f}" for name in DIMENSIONS)
             found[key] = f"sample {key[1]} · {listed}"
     return found

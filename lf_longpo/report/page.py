@@ -22,9 +22,11 @@ from lf_longpo.report.longmab_section import longmab_sections, rollout_notes
 from lf_longpo.report.longreward_section import longreward_sections, score_notes
 from lf_longpo.report.next_step import next_step
 from lf_longpo.report.pair_section import PairSize, ResponseNotes, extremes, length_counts, pair_section, pair_sizes
+from lf_longpo.report.question_section import question_sections
 from lf_longpo.report.section import Rewards, Section
 from lf_longpo.report.training_section import score_section, training_sections
-from lf_longpo.run_folder.contents import RunFolder, read_stages
+from lf_longpo.run_folder.contents import RunFolder, StageCalls, read_stages
+from lf_longpo.run_folder.question_records import QuestionRecords
 from lf_longpo.text.differences import visible
 
 if TYPE_CHECKING:
@@ -103,7 +105,9 @@ def _page_of(run: RunFolder, results: list[Section]) -> str:
     found = method.sections(run)
     causes = _causes(run)
     rewards = next((section.rewards for section in found if section.rewards), Rewards())
-    sections = [*found, pair_section(run, pairs), *results, _calls(run), _failures(causes)]
+    questions = question_sections(QuestionRecords(run))
+    stages = read_stages(run.path)
+    sections = [*found, pair_section(run, pairs), *questions, *results, _calls(run, stages), _failures(causes)]
     return (
         templates(TEMPLATES)
         .get_template("report.html")
@@ -114,7 +118,7 @@ def _page_of(run: RunFolder, results: list[Section]) -> str:
             sentences=_sentences(
                 run.config, summary, pairs, rewards, {name: len(rows) for name, rows in causes.items()}
             ),
-            facts=_facts(run, summary, len(pairs)),
+            facts=_facts(run, summary, len(pairs), sum(stage.cost for stage in stages)),
             warnings=[warning for section in sections for warning in section.warnings],
             sections=sections,
             extremes=(("largest", largest), ("smallest", smallest)),
@@ -125,10 +129,12 @@ def _page_of(run: RunFolder, results: list[Section]) -> str:
 
 
 def templates(folder: Path) -> "Environment":
-    """The templates in a folder. All values are escaped."""
+    """The templates in a folder, and those of the report for what they share. All values are escaped."""
     from jinja2 import Environment, FileSystemLoader
 
-    return Environment(loader=FileSystemLoader(folder), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return Environment(
+        loader=FileSystemLoader([folder, TEMPLATES]), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
 
 
 def _settings(config: GenerateConfig) -> str:
@@ -187,13 +193,13 @@ def _sentences(
     ]
 
 
-def _facts(run: RunFolder, summary: dict[str, Any] | None, pairs: int) -> dict[str, str]:
+def _facts(run: RunFolder, summary: dict[str, Any] | None, pairs: int, cost: float) -> dict[str, str]:
     config = run.config
     facts = {"pairs": f"{pairs:,}"}
     if summary:
         facts |= {"questions": f"{summary['questions']:,}", "failed questions": f"{summary['failed']:,}"}
         facts |= {text: f"{summary[name]:,}" for name, text in _WITHOUT_PAIR.items() if summary.get(name)}
-    if cost := sum(stage.cost for stage in read_stages(run.path)):
+    if cost:
         facts["cost of all starts"] = f"{cost:,.2f}"
     starts = read_starts(run.path)
     if starts and not (run.path / "shards").is_dir():  # with --ray, the folder's own start only collects the shards
@@ -221,9 +227,8 @@ def _times(starts: Sequence[Start]) -> dict[str, str]:
     }
 
 
-def _calls(run: RunFolder) -> Section:
+def _calls(run: RunFolder, stages: Sequence[StageCalls]) -> Section:
     section = Section("Calls, tokens, cost and time by stage")
-    stages = read_stages(run.path)
     timed, priced, cached, cut = (
         any(getattr(stage, name) for stage in stages) for name in ("timed", "cost", "cached_tokens", "truncated")
     )

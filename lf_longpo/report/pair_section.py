@@ -14,7 +14,7 @@ from lf_longpo.report.figures import Plot, histogram
 from lf_longpo.report.section import Section
 from lf_longpo.run_folder.contents import RunFolder
 from lf_longpo.text.chunking import count_each
-from lf_longpo.text.differences import Piece, differences, visible
+from lf_longpo.text.differences import Piece, differences, unmarked_note, visible
 from lf_longpo.text.fitting import CUT_MARK
 from lf_longpo.text.thinking import split_thought
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 # The number of pairs that are shown with the largest gaps, and with the smallest gaps.
 _SHOWN = 20
-# The number of prompts that are tokenised. Tokenising thousands of long prompts would take minutes.
-_COUNTED = 200
+# The number of prompts that are tokenised, and their characters. A core tokenises about 3 million in a second.
+_COUNTED, _TOKENISED = 200, 10_000_000
 # The number of characters of a response and of a prompt that are shown.
 _RESPONSE, _PROMPT = 6_000, 30_000
 
@@ -43,6 +43,8 @@ class PairSize:
     chosen: int
     """Characters of the chosen response."""
     rejected: int
+    prompt: int
+    """Characters of the prompt."""
     cut: bool
     """Whether the middle of its context was cut."""
 
@@ -74,6 +76,8 @@ class ShownPair:
     prompt: str
     prompt_characters: int
     sides: tuple[ShownResponse, ShownResponse]
+    unmarked: str
+    """See `unmarked_note`."""
 
 
 def pair_sizes(run: RunFolder) -> list[PairSize]:
@@ -82,7 +86,7 @@ def pair_sizes(run: RunFolder) -> list[PairSize]:
     for offset, row in run.pairs():
         question = question_of_pair(row) or row["id"]
         gap = float(row["chosen_reward"] - row["rejected_reward"])
-        sizes = len(row["chosen"]), len(row["rejected"])
+        sizes = len(row["chosen"]), len(row["rejected"]), len(row["prompt"])
         if row["id"] == question:  # its first pair: earlier ones were replaced
             pairs[question] = []
         size = PairSize(row["id"], question, offset, gap, *sizes, CUT_MARK in row["prompt"])
@@ -140,7 +144,8 @@ def _prompts(run: RunFolder, pairs: Sequence[PairSize], section: Section) -> Non
     except UserError:
         section.notes.append("The lengths of prompts are unknown, because the tokenizer cannot be loaded here.")
         return
-    step = -(-len(pairs) // _COUNTED)
+    most = _TOKENISED * len(pairs) // max(sum(pair.prompt for pair in pairs), 1)
+    step = -(-len(pairs) // max(min(_COUNTED, most), 1))
     lengths = [_tokens(run.pair_at(pair.offset), tokenizer) for pair in pairs[::step]]
     sample = f" The plot shows {len(lengths)} pairs, one of every {step}." if step > 1 else ""
     section.plots.append(
@@ -183,7 +188,7 @@ def extremes(
 
 def _shown(row: Row, pair: PairSize, notes: Mapping[tuple[str, int], str]) -> ShownPair:
     replies = [split_thought(row[name]) for name in SIDES]
-    texts = [visible(reply.answer, _RESPONSE) for reply in replies]
+    differing = differences(*(visible(reply.answer, _RESPONSE) for reply in replies))
     chosen, rejected = (
         ShownResponse(
             name,
@@ -194,7 +199,7 @@ def _shown(row: Row, pair: PairSize, notes: Mapping[tuple[str, int], str]) -> Sh
             len(row[name]),
             notes.get((pair.question, row[f"{name}_index"]), ""),
         )
-        for name, reply, pieces in zip(SIDES, replies, differences(*texts), strict=True)
+        for name, reply, pieces in zip(SIDES, replies, differing, strict=True)
     )
     answers = row["answer"] if isinstance(row["answer"], list) else [row["answer"]]
     return ShownPair(
@@ -205,4 +210,5 @@ def _shown(row: Row, pair: PairSize, notes: Mapping[tuple[str, int], str]) -> Sh
         visible(row["prompt"], _PROMPT),
         len(row["prompt"]),
         (chosen, rejected),
+        unmarked_note(differing),
     )

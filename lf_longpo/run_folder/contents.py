@@ -12,6 +12,7 @@ from lf_longpo.config.yaml_text import parse_yaml
 from lf_longpo.data.pairs import PAIRS
 from lf_longpo.data.questions import Source
 from lf_longpo.data.records import PreferencePair, names
+from lf_longpo.data.review import decisions_of
 from lf_longpo.engine.failures import FAILURES
 from lf_longpo.errors import UserError, first_line
 from lf_longpo.files.journal import Row, read_rows, rows_with_offsets
@@ -75,9 +76,19 @@ class RunFolder:
         return Source(self.resolved(config.input), config.input_split, False, config.start, config.end)
 
     @property
-    def data_set(self) -> Path:
-        """The registered file of its pairs; the path is valid from any working directory."""
-        return (self._started_in or Path()) / data_set_of(self.config)
+    def data_set(self) -> Path | None:
+        """The registered file of its pairs, or where an unfinished run will write it; valid from any working directory.
+
+        None if there is no such file or place, as for a copy of the run's folder on another machine.
+        """
+        path = data_set_of(self.config)
+        if not path.is_absolute():
+            if self._started_in is None:
+                return None
+            path = self._started_in / path
+        if path.is_file() or decisions_of(path).is_file() or (self.summary() is None and path.parent.is_dir()):
+            return path
+        return None
 
     def resolved(self, name: str) -> str:
         """A name in the configuration. If it is a file or folder, the result is valid from any working directory."""

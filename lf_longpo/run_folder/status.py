@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from lf_longpo.data.pairs import PAIRS
 from lf_longpo.engine.failures import FAILURES, cause_of
-from lf_longpo.engine.outcomes import Outcome, shown_name
+from lf_longpo.engine.outcomes import Outcome
 from lf_longpo.engine.progress_file import PROGRESS, read_progress
 from lf_longpo.errors import UserError
 from lf_longpo.files.journal import read_rows
@@ -209,7 +209,7 @@ def _add_progress(status: Status, progress: dict[str, Any]) -> None:
     status.done = progress["ended"] - progress["failed"]
     if Outcome.PAIR in progress["outcomes"]:
         status.pairs = progress["outcomes"][Outcome.PAIR]
-    status.rounds_saved = progress["outcomes"].get(shown_name(Outcome.ROUND_SAVED), 0)
+    status.rounds_saved = progress.get("spared", 0)
     status.steps, status.steps_left = progress["steps"], max(progress["total"] - progress["steps"], 0)
     status.new_tokens_per_second = progress["speed"]["new_tokens_per_second"]
     status.seconds_left = progress["seconds_left"]

@@ -72,6 +72,7 @@ async def _run(config: SelfInstructConfig, scratch: Path) -> tuple[dict[str, Any
         digests = _digests(config, writer, texts)
         refuse_changed_questions(digests, output_dir / WRITTEN)
         written = RowsById(output_dir / WRITTEN, _FIELDS)
+        written.read_on()
         missing = sum(not written.rows(id) for id in digests)
         if missing:
             await session.start(config.model)
@@ -83,7 +84,7 @@ async def _run(config: SelfInstructConfig, scratch: Path) -> tuple[dict[str, Any
             work = partial(_work, writer, calls, digests, journal, progress)
             progress.note(f"{len(digests)} documents and parts -> {output_dir / WRITTEN}")
             in_flight = config.model.questions_at_once(2 * config.questions_per_document)
-            tally = await session.run(texts, len(digests), work, in_flight, progress)
+            tally = await session.run(texts, len(digests), work, in_flight, progress, journal.ids)
             outcomes = Counter(row["outcome"] for text in texts for row in _written(text, journal))
             if outcomes[KEPT]:
                 _register(config, texts, journal)

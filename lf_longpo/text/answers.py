@@ -14,6 +14,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal
 
 ANSWER_PREFIXES = ("answer:", "the answer is:", "final answer is:")
@@ -102,7 +103,13 @@ def rollout_reward(prediction: str, truths: Truths, form: AnswerForm = "publishe
 def pair_reward(prediction: str, truths: Truths, form: AnswerForm = "published") -> float:
     """The reward that selects pairs: (SubEM + F1) / 2 of the extracted answer, in [0, 1]; 0 without an answer."""
     answer, found = extract_answer(prediction, form)
-    return (sub_exact_match(answer, truths) + f1(answer, truths)) / 2 if found else 0.0
+    return _answer_reward(answer, tuple(_listed(truths))) if found else 0.0
+
+
+@lru_cache(maxsize=1024)
+def _answer_reward(answer: str, truths: tuple[str, ...]) -> float:
+    """Cached: many rollouts of a question give the same answer."""
+    return (sub_exact_match(answer, truths) + f1(answer, truths)) / 2
 
 
 def _listed(truths: Truths) -> Sequence[str]:

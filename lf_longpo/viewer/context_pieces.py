@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from lf_longpo.text.differences import visible
+from lf_longpo.text.graphemes import whole_start
 from lf_longpo.viewer.pair_evidence import Span
 
 # The number of characters of a piece that are shown.
@@ -22,7 +23,13 @@ class ContextPiece(NamedTuple):
 
 
 def context_pieces(context: str, spans: Sequence[Span]) -> list[ContextPiece]:
-    """Cuts a context at the edges of all spans. If spans overlap, a piece belongs to several."""
+    """Cuts a context at the edges of all spans. If spans overlap, a piece belongs to several.
+
+    Tokens can end within a character of several code points, such as an emoji: then a span begins or ends before it.
+    """
+    spans = [
+        span._replace(start=whole_start(context, span.start), end=whole_start(context, span.end)) for span in spans
+    ]
     cuts = sorted({0, len(context), *(edge for span in spans for edge in (span.start, span.end))})
     pieces = []
     for start, end in pairwise(cuts):

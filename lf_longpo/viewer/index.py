@@ -9,40 +9,72 @@ import hashlib
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from math import isfinite
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from lf_longpo.config import LongRewardGenerateConfig
 from lf_longpo.data.review import PAIR, SIDES, Decision, pair_digest, response_of, text_of
 from lf_longpo.errors import UserError, first_line
 from lf_longpo.files.cache_folder import cache_folder
 from lf_longpo.files.journal import Row, row_of_line, rows_with_offsets
+from lf_longpo.longreward.response_files import SCORES
+from lf_longpo.longreward.scorer import DIMENSIONS
 from lf_longpo.run_folder.pair_sets import PairSet, prompt_parts
 from lf_longpo.text.differences import whole_letters
+from lf_longpo.text.fitting import CUT_MARK
+from lf_longpo.text.graphemes import whole_end, whole_start
+from lf_longpo.text.language import detect_language
+from lf_longpo.text.thinking import split_thought
+from lf_longpo.viewer.pair_filter import PairFilter
 
 # The number of rows per commit; rows are visible after their commit.
 _BATCH = 100
 # The number of characters of a response that can be searched, and of a question that lists show.
 _SEARCHED, _QUESTION = 20_000, 300
+# The number of characters of a question that its language is detected from, and of a source and a comment that lists
+# show.
+_DETECTED, _SOURCE, _COMMENT = 2_000, 80, 200
+# Where published data sets say where a question comes from.
+_SOURCE_FIELDS = ("source", "dataset")
+# The most sources that a filter lists.
+_SOURCES = 50
+# SQLite's integers end here.
+_MOST_INDEX = 2**63
 # Changes when the tables or their contents change; then indexes of earlier versions are not used.
-_LAYOUT = 3
+_LAYOUT = 4
 # Seconds that a page waits for new pairs; a few are read in this time.
 _PATIENCE = 1.0
 # Seconds after its last change until an index is removed.
 _KEPT = 14 * 24 * 3600
-
-SORTS = {
-    "number": ("order of the file", "byte_offset"),
-    "gap_down": ("largest reward gap", "gap DESC, number"),
-    "gap_up": ("smallest reward gap", "gap, number"),
-    "longer": ("chosen longer than rejected", "chosen_characters - rejected_characters DESC, number"),
-    "shorter": ("chosen shorter than rejected", "chosen_characters - rejected_characters, number"),
-    "prompt_down": ("longest prompt", "prompt_characters DESC, number"),
+_COLUMNS = {
+    "number": "INTEGER PRIMARY KEY",
+    "byte_offset": "INTEGER",
+    "digest": "TEXT",
+    "id": "TEXT",
+    "question": "TEXT",
+    "gap": "REAL",
+    "chosen_reward": "REAL",
+    "rejected_reward": "REAL",
+    "chosen_characters": "INTEGER",
+    "rejected_characters": "INTEGER",
+    "prompt_characters": "INTEGER",
+    "language": "TEXT",
+    "source": "TEXT",
+    "cut": "INTEGER",
+    "thinking": "INTEGER",
+    "chosen_index": "INTEGER",
+    "rejected_index": "INTEGER",
+    "searched": "TEXT",  # last: SQLite does not read what comes after the columns of a query
 }
-"""The orders of a list: label and SQL."""
-STATES = ("all", "undecided", "accept", "reject", "edit")
+_PAIRS = (
+    "pairs LEFT JOIN decisions USING (digest)"
+    " LEFT JOIN scores AS chosen ON chosen.idx = id || '-' || chosen_index"
+    " LEFT JOIN scores AS rejected ON rejected.idx = id || '-' || rejected_index"
+)
 
 
 class PairLine(NamedTuple):
@@ -61,20 +93,31 @@ class PairLine(NamedTuple):
     chosen_characters: int
     rejected_characters: int
     prompt_characters: int
+    language: str
+    """Of the question: `en` or `zh`."""
+    source: str
+    """The row's `source` or `dataset`; empty if it has none."""
+    cut: int
+    """1 if the middle of its prompt was cut so that it fits the cutoff length, else 0."""
+    thinking: int
+    """1 if a response begins with a thought, else 0."""
     decision: str | None
+    comment: str | None
+    reviewer: str | None
 
 
-class PairFilter(NamedTuple):
-    """The pairs that a list shows, and their order."""
+class Kinds(NamedTuple):
+    """How the pairs of the index differ: a column and a filter without a difference are not shown."""
 
-    text: str = ""
-    """Text in the id, the question or a response."""
-    state: str = "all"
-    """One of `STATES`."""
-    least_gap: float | None = None
-    most_gap: float | None = None
-    sort: str = "number"
-    """One of `SORTS`."""
+    languages: list[str]
+    sources: list[str]
+    """The most frequent ones."""
+    cut: bool
+    """Whether a prompt is cut."""
+    thinking: bool
+    """Whether a response has a thought."""
+    dimensions: tuple[str, ...]
+    """The dimensions of the judge's scores; empty if the pairs have none."""
 
 
 class PairIndex:
@@ -101,18 +144,17 @@ class PairIndex:
         """Why the file could not be read to its end; empty if it could."""
         with self._open() as db:
             db.execute("PRAGMA journal_mode=WAL")
-            db.execute(
-                "CREATE TABLE IF NOT EXISTS pairs (number INTEGER PRIMARY KEY, byte_offset INTEGER, digest TEXT,"
-                " id TEXT, question TEXT, gap REAL, chosen_reward REAL, rejected_reward REAL,"
-                " chosen_characters INTEGER, rejected_characters INTEGER, prompt_characters INTEGER, searched TEXT)"
-            )
+            columns = ", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items())
+            db.execute(f"CREATE TABLE IF NOT EXISTS pairs ({columns})")
+            db.execute("CREATE INDEX IF NOT EXISTS digests ON pairs (digest)")
+            db.execute("CREATE INDEX IF NOT EXISTS kinds ON pairs (source, language, cut, thinking)")
+            scores = ", ".join(f"{dimension} REAL" for dimension in DIMENSIONS)
+            db.execute(f"CREATE TABLE IF NOT EXISTS scores (idx TEXT PRIMARY KEY, {scores})")
+            db.execute("CREATE TABLE IF NOT EXISTS scores_read (inode INTEGER, last INTEGER)")
             db.execute("CREATE TABLE IF NOT EXISTS read (inode INTEGER, size INTEGER, changed INTEGER)")
-            db.execute("CREATE TABLE IF NOT EXISTS decisions (digest TEXT PRIMARY KEY, decision TEXT)")
-            db.execute("DELETE FROM decisions")
-            db.executemany(
-                "INSERT INTO decisions VALUES (?, ?)",
-                [(digest, decision.verdict) for digest, decision in decisions.items()],
-            )
+            db.execute("DROP TABLE IF EXISTS decisions")
+            db.execute("CREATE TABLE decisions (digest TEXT PRIMARY KEY, decision TEXT, comment TEXT, reviewer TEXT)")
+        self.decide(decisions)
 
     def start(self) -> None:
         """Starts a thread that reads the file, unless the index is already complete."""
@@ -150,14 +192,36 @@ class PairIndex:
             ).fetchall()
         return {"all": sum(number for _, number in rows), **dict(rows)}
 
-    def numbers(self, pair_filter: PairFilter) -> list[int]:
-        """The numbers of the pairs that pass a pair_filter, in its order."""
-        conditions, values = _conditions(pair_filter)
+    def kinds(self) -> Kinds:
+        """How its pairs differ."""
+        with self._open() as db:
+            sources: Counter[str] = Counter()
+            others = set()
+            groups = "SELECT source, language, cut, thinking, COUNT(*) FROM pairs GROUP BY 1, 2, 3, 4"
+            for source, language, cut, thinking, number in db.execute(groups):
+                sources[source] += number
+                others.add((language, cut, thinking))
+            scored = db.execute("SELECT 1 FROM scores LIMIT 1").fetchone()
+        return Kinds(
+            sorted({language for language, _, _ in others}),
+            [source for source, _ in sources.most_common(_SOURCES) if source],
+            any(cut for _, cut, _ in others),
+            any(thinking for _, _, thinking in others),
+            DIMENSIONS if scored else (),
+        )
+
+    def numbers(self, pair_filter: PairFilter, also: int | None = None) -> list[int]:
+        """The numbers of the pairs that pass a filter, in its order.
+
+        Args:
+            pair_filter: the filter.
+            also: a pair that is included even if it does not pass, at its place in the order.
+        """
+        conditions, values = pair_filter.conditions()
         with self._open() as db:
             rows = db.execute(
-                "SELECT number FROM pairs LEFT JOIN decisions USING (digest)"
-                f" WHERE {conditions} ORDER BY {SORTS[pair_filter.sort][1]}",
-                values,
+                f"SELECT number FROM {_PAIRS} WHERE ({conditions}) OR number = ? ORDER BY {pair_filter.order}",
+                [*values, also],
             )
             return [number for (number,) in rows]
 
@@ -171,17 +235,44 @@ class PairIndex:
             )
             return [number for (number,) in rows]
 
+    def digests(self, pair_filter: PairFilter) -> dict[str, str]:
+        """The ids of the pairs that pass a filter, by their digests."""
+        conditions, values = pair_filter.conditions()
+        with self._open() as db:
+            return dict(db.execute(f"SELECT digest, id FROM {_PAIRS} WHERE {conditions} ORDER BY number", values))
+
+    def number_of(self, digest: str) -> int | None:
+        """The number of the first pair with a digest; None if there is none."""
+        with self._open() as db:
+            return db.execute("SELECT MIN(number) FROM pairs WHERE digest = ?", [digest]).fetchone()[0]
+
+    def scores(self, numbers: list[int]) -> dict[int, dict[str, tuple[float, float]]]:
+        """The judge's scores of the chosen and the rejected response by dimension, of the pairs that have them."""
+        columns = ", ".join(f"chosen.{dimension}, rejected.{dimension}" for dimension in DIMENSIONS)
+        with self._open() as db:
+            rows = db.execute(f"SELECT number, {columns} FROM {_PAIRS} WHERE number IN ({_marks(numbers)})", numbers)
+            return {
+                number: dict(zip(DIMENSIONS, zip(values[::2], values[1::2], strict=True), strict=True))
+                for number, *values in rows
+                if None not in values
+            }
+
     def lines(self, numbers: list[int]) -> list[PairLine]:
         """The lines of the pairs with these numbers, in the order of the numbers."""
         columns = ", ".join(PairLine._fields)
         with self._open() as db:
             rows = db.execute(
-                f"SELECT {columns} FROM pairs LEFT JOIN decisions USING (digest)"
-                f" WHERE number IN ({', '.join('?' * len(numbers))})",
+                f"SELECT {columns} FROM pairs LEFT JOIN decisions USING (digest) WHERE number IN ({_marks(numbers)})",
                 numbers,
             )
             found = {line.number: line for line in map(PairLine._make, rows)}
         return [found[number] for number in numbers if number in found]
+
+    def number_of_id(self, id: str) -> int | None:
+        """The number of the pair with this id; None if there is none, or it is not read yet."""
+        with self._open() as db:
+            found = db.execute("SELECT MAX(number) FROM pairs WHERE id = ?", (whole_letters(id),)).fetchone()
+        return found[0] if found else None
 
     def row(self, line: PairLine) -> Row | None:
         """The pair of a line; None if the file has changed since it was indexed."""
@@ -192,13 +283,16 @@ class PairIndex:
             row = row_of_line(file.readline(), {self._pair_set.columns[name] for name in PAIR})
         return row if row is not None and pair_digest(row, self._pair_set.columns) == line.digest else None
 
-    def decide(self, digest: str, decision: Decision | None) -> None:
-        """Updates the decision that lists show."""
+    def decide(self, decisions: Mapping[str, Decision | None]) -> None:
+        """Updates the decisions that lists show, by the pair's digest."""
+        rows = [
+            (digest, decision.verdict, decision.comment[:_COMMENT], decision.reviewer)
+            for digest, decision in decisions.items()
+            if decision
+        ]
         with self._open() as db:
-            if decision:
-                db.execute("INSERT OR REPLACE INTO decisions VALUES (?, ?)", (digest, decision.verdict))
-            else:
-                db.execute("DELETE FROM decisions WHERE digest = ?", (digest,))
+            db.executemany("DELETE FROM decisions WHERE digest = ?", [(digest,) for digest in decisions])
+            db.executemany("INSERT INTO decisions VALUES (?, ?, ?, ?)", rows)
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -236,8 +330,36 @@ class PairIndex:
                     if self._stopped.is_set():
                         return
             _put(db, batch)
+            self._read_scores(db)
+            if self._stopped.is_set():
+                return
             db.execute("DELETE FROM read")
             db.execute("INSERT INTO read VALUES (?, ?, ?)", state)
+
+    def _read_scores(self, db: sqlite3.Connection) -> None:
+        """Reads the judge's scores of the run's responses that are not in the index yet."""
+        run = self._pair_set.run
+        if run is None or not isinstance(run.config, LongRewardGenerateConfig):
+            return
+        path = run.path / SCORES
+        inode, size, _ = _state_of(path)
+        known, last = db.execute("SELECT inode, last FROM scores_read").fetchone() or (inode, 0)
+        if not size or known != inode or last > size:
+            last = 0
+            db.execute("DELETE FROM scores")
+        if not size:
+            return
+        with path.open("rb") as file:
+            begin = file.seek(last)
+            for count, (offset, row) in enumerate(rows_with_offsets(file, ("idx", "scores")), 1):
+                last = begin + offset
+                _put_scores(db, str(row["idx"]), row["scores"])
+                if count % _BATCH == 0:
+                    db.commit()  # decisions are written meanwhile
+                    if self._stopped.is_set():
+                        return
+        db.execute("DELETE FROM scores_read")
+        db.execute("INSERT INTO scores_read VALUES (?, ?)", (inode, last))
 
     def _end_of_known(self, db: sqlite3.Connection, file: BinaryIO, state: tuple[int, int, int]) -> int:
         """The offset after the pairs of the index, if the file begins with them; else 0."""
@@ -283,24 +405,47 @@ def _state_of(path: Path) -> tuple[int, int, int]:
 
 
 def _put(db: sqlite3.Connection, batch: list[tuple[Any, ...]]) -> None:
-    db.executemany("INSERT OR REPLACE INTO pairs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", batch)
+    db.executemany(f"INSERT OR REPLACE INTO pairs VALUES ({_marks(_COLUMNS)})", batch)
     db.commit()
     batch.clear()
 
 
+def _put_scores(db: sqlite3.Connection, idx: str, scores: Any) -> None:
+    """Stores a response's scores. An idx of the published files has one more part before the question's id."""
+    values = [scores.get(dimension) for dimension in DIMENSIONS] if isinstance(scores, dict) else [None]
+    if not all(isinstance(value, int | float) for value in values):
+        return
+    marks = f"({_marks(('idx', *DIMENSIONS))})"
+    db.execute(f"INSERT OR REPLACE INTO scores VALUES {marks}", (idx, *values))
+    if idx.count("-") > 1:
+        db.execute(f"INSERT OR IGNORE INTO scores VALUES {marks}", (idx.partition("-")[2], *values))
+
+
+def _marks(values: Collection[Any]) -> str:
+    """A question mark for each value of an SQL statement."""
+    return ", ".join("?" * len(values))
+
+
 def _pair(row: Row, columns: dict[str, str]) -> tuple[Any, ...]:
-    responses = [response_of(row[columns[name]]) for name in SIDES]
+    responses = [response_of(row[columns[name]], columns.get("content_tag")) for name in SIDES]
     rewards: list[Any] = [row.get(f"{name}_reward") for name in SIDES]
     rated = all(isinstance(reward, int | float) and isfinite(reward) for reward in rewards)
     question = question_text(row, columns)
+    parts = prompt_parts(row, columns)
+    indices: list[Any] = [row.get(f"{name}_index") for name in SIDES]
     return (
         pair_digest(row, columns),
         whole_letters(str(row.get("id", ""))),
-        whole_letters(question[:_QUESTION]),
+        whole_letters(question[: whole_start(question, _QUESTION)]),
         rewards[0] - rewards[1] if rated else None,
         *(rewards if rated else (None, None)),
         *map(len, responses),
-        sum(len(part.text) for part in prompt_parts(row, columns)),
+        sum(len(part.text) for part in parts),
+        detect_language(question[:_DETECTED]),
+        whole_letters(next((row[name][:_SOURCE] for name in _SOURCE_FIELDS if isinstance(row.get(name), str)), "")),
+        any(CUT_MARK in part.text for part in parts),
+        any(split_thought(text).thought for text in responses),
+        *(index if isinstance(index, int) and abs(index) < _MOST_INDEX else None for index in indices),
         whole_letters("\n".join((str(row.get("id", "")), question, *(text[:_SEARCHED] for text in responses)))),
     )
 
@@ -312,20 +457,5 @@ def question_text(row: Row, columns: dict[str, str]) -> str:
             text = text_of(row.get(name))
             if text.strip():
                 return text
-    return text_of(row[columns["prompt"]])[-_QUESTION:]
-
-
-def _conditions(pair_filter: PairFilter) -> tuple[str, list[Any]]:
-    conditions, values = ["1"], list[Any]()
-    if pair_filter.text:
-        escaped = pair_filter.text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
-        conditions.append(r"searched LIKE ? ESCAPE '\'")
-        values.append(f"%{escaped}%")
-    if pair_filter.state != "all":
-        conditions.append("COALESCE(decision, 'undecided') = ?")
-        values.append(pair_filter.state)
-    for value, comparison in ((pair_filter.least_gap, ">="), (pair_filter.most_gap, "<=")):
-        if value is not None:
-            conditions.append(f"gap {comparison} ?")
-            values.append(value)
-    return " AND ".join(conditions), values
+    prompt = text_of(row[columns["prompt"]], columns.get("content_tag"))
+    return prompt[whole_end(prompt, max(0, len(prompt) - _QUESTION)) :]

@@ -2,12 +2,13 @@
 compared the statements with (LongReward)."""
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from lf_longpo.config import LongMabGenerateConfig, LongRewardGenerateConfig
 from lf_longpo.data.pairs import question_of_pair
@@ -26,8 +27,8 @@ from lf_longpo.text.chunking import chunk_spans, chunk_tokens
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Seconds that a page waits for the run's files to be read.
-_PATIENCE = 2.0
+# Seconds that a page waits for a pair's rows in the run's files, and between two looks at them.
+_PATIENCE, _LOOK = 0.5, 0.02
 # The number of characters by which a context is recognised in a prompt.
 _BEGINNING = 100
 
@@ -78,6 +79,8 @@ class PairEvidence:
 class EvidenceReader:
     """Finds the evidence of a run's pairs. A thread indexes the run's files, starting at once.
 
+    The evidence of a pair is there as soon as its rows are indexed, long before the end of files of gigabytes.
+
     Args:
         run: the run.
     """
@@ -89,15 +92,18 @@ class EvidenceReader:
         threading.Thread(target=self._read_all, daemon=True).start()
 
     def of(self, pair: Row) -> PairEvidence | None:
-        """The evidence of one pair; None while the run's files are still being indexed."""
-        if not self._read.wait(_PATIENCE):
-            return None
+        """The evidence of one pair; None while its rows are not indexed."""
+        end = time.monotonic() + _PATIENCE
+        while not self._read.is_set() and not self._method.has(pair):
+            if time.monotonic() > end:
+                return None
+            self._read.wait(_LOOK)
         with self._lock:
             return self._method.of(pair)
 
     def _read_all(self) -> None:
         try:
-            self._method.of({"id": "", "prompt": "", "chosen_index": 0, "rejected_index": 0})
+            self._method.read_on()
         finally:
             self._read.set()
 
@@ -107,6 +113,18 @@ class _Contexts:
 
     def __init__(self, run: RunFolder) -> None:
         self._source = run.questions
+        path = Path(self._source.name)
+        # Other formats than .jsonl cannot be read from an offset.
+        self._rows = RowsById(path, (), question_id) if path.suffix == ".jsonl" else None
+
+    def read_on(self) -> None:
+        """Indexes the questions."""
+        if self._rows is not None:
+            self._rows.read_on()
+
+    def has(self, id: str) -> bool:
+        """Whether the question is indexed."""
+        return self._rows is not None and bool(self._rows.rows(id))
 
     def of(self, pair: Row) -> str | None:
         """The context of a pair's question; None if the question is no longer in the input, or has changed."""
@@ -123,12 +141,6 @@ class _Contexts:
             return question_of(rows[-1], self._source.name, False).context if rows else None
         return next((question.context for question in read_questions(self._source) if question.id == id), None)
 
-    @cached_property
-    def _rows(self) -> RowsById | None:
-        """The questions by id; None for other formats than .jsonl, which cannot be read from an offset."""
-        path = Path(self._source.name)
-        return RowsById(path, (), question_id) if path.suffix == ".jsonl" else None
-
 
 class _LongMab:
     """The evidence of LongMab-PO pairs: the chunks in the prompts of both rollouts."""
@@ -136,10 +148,17 @@ class _LongMab:
     def __init__(self, run: RunFolder) -> None:
         self._run = run
         self._contexts = _Contexts(run)
+        self._rollouts = RowsById(run.path / ROLLOUTS, names(Rollout))
 
-    @cached_property
-    def _rollouts(self) -> RowsById:
-        return RowsById(self._run.path / ROLLOUTS, names(Rollout))
+    def read_on(self) -> None:
+        """Indexes the run's files."""
+        self._rollouts.read_on()
+        self._contexts.read_on()
+
+    def has(self, pair: Row) -> bool:
+        """Whether all rows about a pair are indexed."""
+        rounds = {row["round"] for row in self._rollouts.rows(_question(pair))}
+        return {pair[f"{side}_index"] for side in SIDES} <= rounds and self._contexts.has(_question(pair))
 
     def of(self, pair: Row) -> PairEvidence:
         evidence = PairEvidence(self._contexts.of(pair))
@@ -152,7 +171,7 @@ class _LongMab:
         if evidence.context is None or not rollout_of:
             return evidence
         try:
-            spans = self._spans(evidence.context, len(next(iter(rollout_of.values()))["values"]))
+            spans = chunks_of_run(self._run, evidence.context, len(next(iter(rollout_of.values()))["values"]))
         except UserError as error:
             evidence.unmarked = first_line(error)
             return evidence
@@ -162,23 +181,41 @@ class _LongMab:
             evidence.spans.append(Span(start, end, sides, f"chunk {arm + 1}"))
         return evidence
 
-    def _spans(self, context: str, chunks: int) -> list[tuple[int, int]]:
-        """The start and end of each chunk in the context.
 
-        Args:
-            context: of the question.
-            chunks: the number of its chunks in the run.
+def chunks_of_run(run: RunFolder, context: str, chunks: int) -> list[tuple[int, int]]:
+    """The start and end of each chunk in the context of a LongMab-PO question.
 
-        Raises:
-            UserError: the tokenizer cannot be loaded here, or cuts the context in another way than in the run.
-        """
-        assert isinstance(self._run.config, LongMabGenerateConfig)
-        sizes = self._run.config.longmab.chunk_size, self._run.config.longmab.chunk_overlap
-        # The file alone first: transformers needs a gigabyte. A few models cut text in another way than their file.
-        for tokenizer in (_of_file(self._run), self._run.tokenizer):
-            if (loaded := tokenizer()) is not None and len(spans := chunk_spans(context, loaded, *sizes)) == chunks:
-                return spans
-        raise UserError("the tokenizer cuts the context into another number of chunks than it did in the run")
+    Args:
+        run: the run.
+        context: of the question.
+        chunks: the number of its chunks in the run.
+
+    Raises:
+        UserError: the tokenizer cannot be loaded here, or cuts the context in another way than in the run.
+    """
+    assert isinstance(run.config, LongMabGenerateConfig)
+    sizes = run.config.longmab.chunk_size, run.config.longmab.chunk_overlap
+    # The file alone first: transformers needs a gigabyte. A few models cut text in another way than their file.
+    for tokenizer in (_of_file(run), run.tokenizer):
+        if (loaded := tokenizer()) is not None and len(spans := chunk_spans(context, loaded, *sizes)) == chunks:
+            return spans
+    raise UserError("the tokenizer cuts the context into another number of chunks than it did in the run")
+
+
+def dimension_scores(details: Mapping[str, Any]) -> list[DimensionScore]:
+    """The judge's scores and analyses; published files lack some or all of them.
+
+    Args:
+        details: of a scored response, by dimension.
+    """
+    of_dimension = {name: details[name] for name in DIMENSIONS if isinstance(details.get(name), dict)}
+    return [DimensionScore(name, row["score"], row.get("analysis") or "") for name, row in of_dimension.items()]
+
+
+def statement_rows(details: Mapping[str, Any]) -> list[Row]:
+    """The statements of a scored response as the judge has checked them; empty if there are none."""
+    faithfulness = details.get("faithfulness")
+    return (faithfulness.get("details") or []) if isinstance(faithfulness, dict) else []
 
 
 class _LongReward:
@@ -187,10 +224,17 @@ class _LongReward:
     def __init__(self, run: RunFolder) -> None:
         self._run = run
         self._contexts = _Contexts(run)
+        self._scores = RowsById(run.path / SCORES, ("idx", "scores"), lambda row: _ending(str(row["idx"])))
 
-    @cached_property
-    def _scores(self) -> RowsById:
-        return RowsById(self._run.path / SCORES, ("idx", "scores"), lambda row: _ending(str(row["idx"])))
+    def read_on(self) -> None:
+        """Indexes the run's files."""
+        self._scores.read_on()
+        self._contexts.read_on()
+
+    def has(self, pair: Row) -> bool:
+        """Whether all rows about a pair are indexed."""
+        scored = (self._scores.rows(_ending(f"{_question(pair)}-{pair[f'{side}_index']}")) for side in SIDES)
+        return all(scored) and self._contexts.has(_question(pair))
 
     def of(self, pair: Row) -> PairEvidence:
         evidence = PairEvidence(self._contexts.of(pair))
@@ -200,10 +244,8 @@ class _LongReward:
         checked: dict[str, list[tuple[Row, list[tuple[int, int]]]]] = {}
         for side in SIDES:
             details = self._details(f"{_question(pair)}-{pair[f'{side}_index']}")
-            evidence.scores[side] = [
-                DimensionScore(name, details[name]["score"], details[name].get("analysis") or "") for name in details
-            ]
-            for statement in details.get("faithfulness", {}).get("details") or []:
+            evidence.scores[side] = dimension_scores(details)
+            for statement in statement_rows(details):
                 found = [find(passage["c_idx"], passage["content"]) for passage in statement.get("evidences") or []]
                 spans = [span for span in found if span is not None]
                 for span in spans:
@@ -221,11 +263,10 @@ class _LongReward:
         }
         return evidence
 
-    def _details(self, idx: str) -> dict[str, Row]:
+    def _details(self, idx: str) -> dict[str, Any]:
         """The judge's details by dimension; published files may lack some or all of them."""
         rows = [row for row in self._scores.rows(_ending(idx)) if f"-{row['idx']}".endswith(f"-{idx}")]
-        details = (rows[-1].get("details") or {}) if rows else {}
-        return {name: details[name] for name in DIMENSIONS if isinstance(details.get(name), dict)}
+        return (rows[-1].get("details") or {}) if rows else {}
 
     def _passage_finder(self, context: str) -> Callable[[int, str], tuple[int, int] | None]:
         """Returns a function from a passage's number and text to its start and end in the context."""

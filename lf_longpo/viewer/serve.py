@@ -12,7 +12,7 @@ from lf_longpo.run_folder.pair_sets import PairSet, find_pair_set
 from lf_longpo.viewer.index import PairIndex
 
 
-def view(name: str, dataset_dir: Path, host: str, port: int) -> None:
+def view(name: str, dataset_dir: Path, host: str, port: int, reviewer: str = "") -> None:
     """Serves until Ctrl-C.
 
     Args:
@@ -20,13 +20,14 @@ def view(name: str, dataset_dir: Path, host: str, port: int) -> None:
         dataset_dir: the folder with the dataset_info.json of registered data sets.
         host: the address to listen on.
         port: the port to listen on; 0 for any free port.
+        reviewer: who decides; the decisions have this name.
 
     Raises:
         UserError: there are no pairs of that name, or the address is not available.
     """
     pairs = find_pair_set(name, dataset_dir)
     listener = _listen(host, port)
-    reviews = Reviews(pairs.decisions)
+    reviews = Reviews(pairs.decisions, reviewer)
     index = PairIndex(pairs, reviews.all())
     index.start()
     try:

@@ -48,13 +48,15 @@ async def test_spent_credit_ends_a_run_as_an_interruption_does(key, tmp_path):
                 return answer(402, "Insufficient Balance")
 
         stub.fail = fail
-        with pytest.raises(UserError, match=r"no credit left: .*Insufficient Balance.*; top it up"):
+        with pytest.raises(UserError, match=r"no credit left: .*Insufficient Balance.*; top it up") as fault:
             await generate(config)
         assert len(broke) <= 2 * 4  # those under way, and those that took their slots
         assert kept_calls(tmp_path) == 64  # none of the paid ones was cancelled
         summary = json.loads((tmp_path / "run/summary.json").read_text())
         pairs = rows(tmp_path / "run/pairs.jsonl")
         assert summary["failed"] == 0 and 0 < summary["unfinished"] < 12 and summary["pairs"] == len(pairs)
+        left = summary["unfinished"]
+        assert fault.value.__notes__ == [f"{12 - left} finished and kept, 0 failed, {left} unfinished"]
         assert (tmp_path / "data/codes.jsonl").is_file() == bool(pairs)
         stub.fail = lambda body: None
         assert (await generate(config)).exit_code == 0

@@ -185,9 +185,12 @@ def test_ctrl_c_lets_calls_come_back_and_twice_does_not(key, tmp_path, times):
             run.send_signal(signal.SIGINT)
             time.sleep(0.2)
         assert run.wait(60) == 130
-        told = run.stderr.read()
-        assert "waiting for the calls under way" in told and "run the same command again to resume" in told
-        assert "Traceback" not in told
+        told, printed = run.stderr.read(), run.stdout.read()
+        assert told.startswith("loading ...\n") and "waiting for the calls under way" in told
+        last = told.splitlines()[-1]
+        assert last == f"interrupted; run the same command again to resume: longpo generate {tmp_path / 'c.yaml'}"
+        assert "Traceback" not in told and "Next:" not in printed
+        assert ("Interrupted: 12 of 12 questions are unfinished." in printed) == (times == 1)
         with sqlite3.connect(tmp_path / "run/calls.sqlite") as db:
             kept = db.execute("SELECT COUNT(*) FROM calls").fetchone()[0]
         assert stub.chats == asked and kept == (asked if times == 1 else 0)

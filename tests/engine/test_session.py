@@ -19,7 +19,7 @@ from lf_longpo.engine.outcomes import Outcome, Outcomes
 from lf_longpo.engine.pipeline import Pipeline
 from lf_longpo.engine.progress import Progress
 from lf_longpo.engine.session import Session
-from lf_longpo.errors import UserError
+from lf_longpo.errors import Interrupted, UserError
 from lf_longpo.models.cache import CallCache
 from lf_longpo.models.calls import Call
 from lf_longpo.models.ledger import Ledger
@@ -203,6 +203,39 @@ async def test_questions_are_ranked_while_they_are_worked_on(tmp_path):
     assert tally.done == 7 and not (tmp_path / "failures.jsonl").exists()
     assert list(ranks.values()) == [0, 1, 2, 3, 4, 4, 4]  # the last three share a rank
     assert order.rank("q6") == 0
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+async def test_an_interrupted_run_counts_what_earlier_starts_finished(tmp_path, at_once):
+    """q3 and q5 are finished; this start is interrupted in its first question."""
+    ledger, worked = Ledger(), []
+
+    async def work(question):
+        worked.append(question.id)
+        if question.id == "q0":
+            ledger.interrupt()
+        if question.id not in ("q3", "q5"):
+            raise Interrupted("stop")
+
+    progress = Progress("test", 9, 9, ledger)
+    order, failures = QuestionOrder(), Failures(tmp_path / "failures.jsonl")
+    pipeline = Pipeline(9, work, at_once, failures, progress, ledger, order, lambda: ["q3", "q5", "gone"])
+    tally = await pipeline.run(Numbered(f"q{number}") for number in range(9))
+    assert (tally.done, tally.unfinished, tally.interrupted) == (2, 7, True)
+    assert worked[-2:] == ["q3", "q5"] and "q6" not in worked
+
+
+async def test_an_interrupted_first_start_reads_no_more_questions(tmp_path):
+    ledger, read = Ledger(), []
+
+    async def work(question):
+        ledger.interrupt()
+        raise Interrupted("stop")
+
+    progress = Progress("test", 99, 99, ledger)
+    pipeline = Pipeline(99, work, 1, Failures(tmp_path / "f.jsonl"), progress, ledger, QuestionOrder(), lambda: ["q0"])
+    tally = await pipeline.run(read.append(number) or Numbered(f"q{number}") for number in range(99))
+    assert len(read) <= 3 and (tally.done, tally.unfinished) == (0, 99)
 
 
 def test_outcomes_are_counted_by_their_keys_in_the_summary(capsys):

@@ -3,10 +3,11 @@
 import json
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from lf_longpo.files.journal import Journal, write_whole
+from lf_longpo.files.journal import Journal, RowsById, row_id, row_of_line, write_whole
 
 
 def test_an_incomplete_last_line_is_removed(tmp_path):
@@ -67,3 +68,41 @@ with Journal(Path({str(path)!r})) as journal:
         assert list(journal.ids()) == ["a"]
         journal.append({"id": "b"})
     assert path.read_text() == '{"id": "a"}\n{"id": "b"}\n'
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [(b"NaN", "nan"), (b"-Infinity", "-inf"), (b'"\\ud800"', repr("\ud800")), (b"1" * 40, "1" * 40), (b"0.1", "0.1")],
+)
+def test_rows_of_every_kind_that_python_writes_are_read(line, value):
+    assert repr(row_of_line(b'{"id": "a", "x": ' + line + b"}\n", {"x"})["x"]) == value
+
+
+def test_lines_that_are_not_rows_of_these_fields():
+    for line in (b"{", b"[1]", b'{"y": 1}', b"\xff", b"", b"[" * 100_000):
+        assert row_of_line(line, {"x"}) is None
+
+
+def test_rows_are_there_while_another_thread_reads_on(tmp_path):
+    path = tmp_path / "j.jsonl"
+    path.write_text("".join(json.dumps({"id": name}) + "\n" for name in "abc"))
+    reached, go_on = threading.Event(), threading.Event()
+
+    def key(row):
+        if row["id"] == "c":
+            reached.set()
+            assert go_on.wait(60)
+        return row_id(row)
+
+    rows = RowsById(path, (), key)
+    thread = threading.Thread(target=rows.read_on)
+    thread.start()
+    assert reached.wait(60)
+    rows.read_on()  # returns: the other thread is reading
+    assert rows.rows("b") == [{"id": "b"}] and rows.rows("c") == []
+    go_on.set()
+    thread.join()
+    assert rows.rows("c") == [{"id": "c"}]
+    path.write_text(path.read_text() + json.dumps({"id": "b", "x": 1}) + "\n")
+    rows.read_on()
+    assert rows.rows("b") == [{"id": "b"}, {"id": "b", "x": 1}]

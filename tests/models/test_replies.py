@@ -245,7 +245,7 @@ async def test_a_run_whose_outputs_are_all_cut_off_makes_no_pair_and_says_what_t
     result = await generate(config)
     assert (result.exit_code, result.summary["pairs"], result.summary["cut_off"]) == (1, 0, 3)
     assert (result.summary["calls"]["rollout"]["truncated"], result.summary["calls"]["embed"]["truncated"]) == (18, 0)
-    print_generation(config, result.summary)
+    print_generation(config, result.summary, "longpo generate c.yaml")
     advice = (
         "rollout: 18 of 18 replies were cut off at their token limit. Raise longmab.sampling.max_new_tokens and set "
         "another output_dir, or set pairs.allow_truncated=true; without it, the pairs contain no truncated replies."

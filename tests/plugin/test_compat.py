@@ -146,7 +146,7 @@ def modules(monkeypatch):
 
     names = {
         loader: ["load_config"],
-        tuner: ["Worker"],
+        tuner: ["Worker", "run_dpo"],
         dpo_trainer: ["CustomDPOTrainer"],
         dpo: ["create_ref_model", "get_dataset", "load_model"],
         sft: ["CustomSeq2SeqTrainer", "get_dataset", "load_model"],
@@ -173,6 +173,41 @@ def test_the_workflows_look_up_the_replaced_names_when_they_run(modules):
     assert parameters(modules.dpo.create_ref_model)[:2] == ["model_args", "finetuning_args"]
     assert parameters(modules.dpo.get_dataset)[:3] == ["template", "model_args", "data_args"]
     assert parameters(modules.dpo.load_model)[:2] == ["tokenizer", "model_args"]
+
+
+def test_the_loader_looks_up_the_steps_of_pair_data_when_it_runs(modules):
+    from llamafactory.data import loader
+
+    assert "run_dpo" in called_names(modules.tuner._training_function)
+    assert "split_dataset" in called_names(loader.get_dataset)
+    assert "align_dataset" in called_names(loader._load_single_dataset)
+    assert "_get_dataset_processor" in called_names(loader._get_preprocessed_dataset)
+    assert parameters(loader.split_dataset) == ["dataset", "eval_dataset", "data_args", "seed"]
+    assert parameters(loader.align_dataset)[:2] == ["dataset", "dataset_attr"]
+
+
+def test_steps_of_pair_data_are_replaced_until_the_workflow_ends(modules):
+    from llamafactory.data import loader
+
+    names = ("split_dataset", "align_dataset", "_get_dataset_processor")
+    stock, seen = [getattr(loader, name) for name in names], []
+
+    def workflow(*arguments):
+        seen.extend([arguments, *(getattr(loader, name) for name in names)])
+
+    modules.tuner.run_dpo = workflow
+
+    def wrap(run_dpo):
+        def run(*arguments):
+            with compat.pair_data_steps(align=lambda step: ("align", step)):
+                run_dpo(*arguments)
+
+        return run
+
+    compat.replace_dpo_workflow(wrap)
+    modules.tuner.run_dpo("model")
+    assert seen == [("model",), stock[0], ("align", stock[1]), stock[2]]
+    assert [getattr(loader, name) for name in names] == stock
 
 
 def test_a_second_replacement_starts_from_the_original():
@@ -206,13 +241,16 @@ def test_names_are_replaced_where_they_are_used(modules):
 def test_transformers_accelerate_and_trl_have_what_is_used():
     import torch
     from accelerate import Accelerator
+    from accelerate.utils.fsdp_utils import fsdp2_prepare_model
     from transformers import LlamaConfig, LlamaForCausalLM, Trainer
-    from trl.models.utils import prepare_deepspeed
+    from trl.models.utils import prepare_deepspeed, prepare_fsdp
 
     config = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
     assert compat.attention_kernel(LlamaForCausalLM(config).config) == "sdpa"
     assert parameters(Trainer._prepare_inputs) == ["self", "inputs"]
-    assert parameters(prepare_deepspeed) == ["model", "accelerator"]
+    assert parameters(prepare_deepspeed) == parameters(prepare_fsdp) == ["model", "accelerator"]
+    assert parameters(fsdp2_prepare_model) == ["accelerator", "model"]
+    assert isinstance(Accelerator.is_fsdp2, property)
     accelerator = Accelerator(cpu=True)
     model = accelerator.prepare_model(torch.nn.Linear(1, 1), evaluation_mode=True)
     assert any(kept is model for kept in accelerator._models)

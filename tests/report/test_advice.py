@@ -32,7 +32,7 @@ async def test_answers_in_markdown_are_counted_and_make_pairs_on_request(stub, t
     outputs = [json.loads(line)["output"] for line in (tmp_path / "run/rollouts.jsonl").read_text().splitlines()]
     unread = sum("**Answer**" in output for output in outputs)
     assert (summary["pairs"], summary["all_equal"], summary["unread_answers"]) == (0, 6, unread) and unread > 4
-    print_generation(config, summary)
+    print_generation(config, summary, "longpo generate c.yaml")
     advice = f"{unread} of 36 outputs give their answer in Markdown (such as **Answer**: X)"
     assert advice in capsys.readouterr().out
     with closing(RunFolder(tmp_path / "run")) as run:
@@ -42,7 +42,7 @@ async def test_answers_in_markdown_are_counted_and_make_pairs_on_request(stub, t
     config = settings(stub, other, code_questions(6), answer_form="tolerant")
     summary = (await generate(config)).summary
     assert summary["pairs"] > 2 and summary["unread_answers"] > 4
-    print_generation(config, summary)
+    print_generation(config, summary, "longpo generate c.yaml")
     assert "Set longmab.answer_form" not in capsys.readouterr().out
     for line in (other / "data/codes.jsonl").read_text().splitlines():
         pair = json.loads(line)
@@ -55,7 +55,7 @@ async def test_gold_answers_without_words_are_counted_in_generation(stub, tmp_pa
     config = settings(stub, tmp_path, questions)
     summary = (await generate(config)).summary
     assert summary["gold_in_every_text"] == 2
-    print_generation(config, summary)
+    print_generation(config, summary, "longpo generate c.yaml")
     words = "Questions with a gold answer of only articles or punctuation (such as A): 2."
     assert words in capsys.readouterr().out and words in (tmp_path / "run/report.html").read_text()
 

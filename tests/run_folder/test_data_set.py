@@ -55,7 +55,7 @@ async def test_a_recreation_that_is_interrupted_leaves_the_registered_pairs(stub
     result = await generate(shorter)
     assert result.summary["data_set"] == "kept"
     assert rows(tmp_path / "data/codes.jsonl") == before
-    print_generation(shorter, result.summary)
+    print_generation(shorter, result.summary, "longpo generate c.yaml")
     assert "was not changed" in " ".join(capsys.readouterr().out.split())
     stub.on_chat = lambda seen: None
     result = await generate(shorter)
@@ -74,7 +74,7 @@ async def test_pairs_that_no_setting_allows_any_more_are_not_registered(stub, tm
     assert (result.summary["pairs"], result.summary["unfit"]) == (0, len(registered))
     assert not (tmp_path / "data/codes.jsonl").exists() and rows(tmp_path / "run/pairs.jsonl") == []
     assert json.loads((tmp_path / "data/dataset_info.json").read_text()) == {}
-    print_generation(short, result.summary)
+    print_generation(short, result.summary, "longpo generate c.yaml")
     assert "out of date and was removed" in " ".join(capsys.readouterr().out.split())
     result = await generate(part(stub, tmp_path, 0, 6))
     assert rows(tmp_path / "data/codes.jsonl") == registered and stub.chats == made

@@ -1,6 +1,7 @@
 """Commands about a run find its data set, its decisions and its input from any working directory."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,33 @@ async def test_a_project_that_was_moved_keeps_its_runs_and_decisions(stub, tmp_p
     assert [decision.verdict for decision in Reviews(viewed.decisions).all().values()] == ["reject"]
     assert json.loads(viewed.decisions.read_text())["id"] == rejected
     assert len(list(answered_questions(viewed.run))) == 3
+
+
+async def test_decisions_about_a_copied_or_renamed_run_land_where_they_belong(stub, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    write_jsonl(home / "q.jsonl", code_questions(6))
+    monkeypatch.chdir(home)
+    data = run_settings(stub, home, "q.jsonl") | {"output_dir": "runs/x", "dataset_dir": "data"}
+    await generate(GenerateConfig.model_validate(data))
+    config = (home / "runs/x/config.yaml").read_text()
+
+    def outside(copy):
+        return sorted(path for path in tmp_path.rglob("*") if copy not in path.parents)
+
+    monkeypatch.chdir(tmp_path)
+    for number, (output, name) in enumerate([("x", "x"), ("runs/x", "runs/x"), ("runs/x", "deep/down/copied")]):
+        copy = tmp_path / f"elsewhere{number}/there" / name
+        shutil.copytree(home / "runs/x", copy)
+        (copy / "config.yaml").write_text(config.replace("output_dir: runs/x", f"output_dir: {output}"))
+        before = outside(copy)
+        reject_first(str(copy), Path("data"))
+        assert (copy / "codes.review.jsonl").is_file() and outside(copy) == before
+        # They are found again from the folder itself.
+        monkeypatch.chdir(copy)
+        assert len(Reviews(find_pair_set(".", Path("data")).decisions).all()) == 1
+        monkeypatch.chdir(tmp_path)
+
+    reject_first("home/runs/x", Path("data"))
+    (home / "runs/x").rename(home / "runs/y")
+    viewed = find_pair_set("home/runs/y", Path("data"))
+    assert viewed.path == home / "data/codes.jsonl" and len(Reviews(viewed.decisions).all()) == 1

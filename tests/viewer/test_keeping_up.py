@@ -111,6 +111,9 @@ def test_pairs_of_a_run_are_shown_without_transformers(tmp_path, key):
         "import sys\nfrom pathlib import Path\nfrom test_viewer import Open\n"
         f"with Open(Path({str(run)!r})) as client:\n"
         "    assert 'class=\"on ' in client.get('/pair/1').text\n"
+        "    assert 'probe failed' in client.get('/questions').text\n"
+        "    assert 'id=\"chunk-1\"' in client.get('/question?id=q1').text\n"
+        "    client.post('/question?id=q0', data={'side': 'chosen', 'index': '0'})\n"
         "loaded = {'torch', 'transformers', 'llamafactory', 'datasets'} & set(sys.modules)\n"
         "assert not loaded, loaded\n"
     )

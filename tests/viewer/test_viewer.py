@@ -19,6 +19,7 @@ from lf_longpo.data.review import Reviews
 from lf_longpo.run_folder.pair_sets import find_pair_set
 from lf_longpo.viewer.app import make_app
 from lf_longpo.viewer.index import PairIndex
+from lf_longpo.viewer.site import SCRIPT
 
 HOSTILE = (
     '<script>document.title="taken"</script><img src=x onerror=alert(2)> &lt;b&gt; \u202egnp.exe </pre></textarea>'
@@ -56,9 +57,9 @@ def write_pairs(path, number, **changes):
 class Open:
     """The application on a data set, without a server."""
 
-    def __init__(self, name, dataset_dir=Path("dataset_info"), hosts=("testserver",)):
+    def __init__(self, name, dataset_dir=Path("dataset_info"), hosts=("testserver",), reviewer=""):
         pairs = find_pair_set(str(name), Path(dataset_dir))
-        self.reviews = Reviews(pairs.decisions)
+        self.reviews = Reviews(pairs.decisions, reviewer)
         self.index = PairIndex(pairs, self.reviews.all())
         self.client = TestClient(make_app(pairs, self.index, self.reviews, list(hosts)))
 
@@ -81,7 +82,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def found(page):
-    return [int(number) for number in re.findall(r'href="/pair/(\d+)\?', page.text)]
+    return [int(number) for number in re.findall(r'<tr id="pair-(\d+)"', page.text)]
 
 
 def test_lists_are_searched_filtered_sorted_and_paged(tmp_path):
@@ -104,7 +105,7 @@ def test_decisions_are_saved_next_to_the_data_set_and_applied_to_the_reviewed_on
     before = path.read_bytes()
     with Open(path) as client:
         answer = client.post("/pair/1", data={"decision": "reject"}, follow_redirects=False)
-        assert (answer.status_code, answer.headers["location"]) == (303, "/pair/2?")
+        assert answer.status_code == 303 and answer.headers["location"].startswith("/pair/2?")
         client.post("/pair/2", data={"decision": "edit", "chosen": "Better\r\nstill.", "rejected": "Bad 1."})
         client.post("/pair/3", data={"decision": "edit", "chosen": "Good 2, 100%_sure.", "rejected": "Bad 2."})
         client.post("/pair/4", data={"decision": "reject"})
@@ -113,7 +114,7 @@ def test_decisions_are_saved_next_to_the_data_set_and_applied_to_the_reviewed_on
         assert client.post("/pair/4", data={"decision": "shrug"}).status_code == 400
         assert "1 accepted, 1 rejected, 1 edited, 1 undecided" in client.get("/").text
         assert found(client.get("/?state=reject")) == [1] and found(client.get("/?state=edit")) == [2]
-        assert "Better\nstill." in client.get("/pair/2").text
+        assert "\nBetter\nstill.</textarea>" in client.get("/pair/2?edit=chosen").text
     with Open(path) as client:  # opened again, they are there
         assert "1 accepted, 1 rejected, 1 edited, 1 undecided" in client.get("/").text
     assert path.read_bytes() == before
@@ -160,7 +161,7 @@ def test_an_edited_pair_is_not_accepted_as_it_was(tmp_path):
     with Open(path) as client:
         client.post("/pair/1", data={"decision": "edit", "chosen": "Edited.", "rejected": "Bad 0."})
         page = client.get("/pair/1").text
-        assert 'value="accept"' not in page and "Undo the edit" in page
+        assert 'value="accept"' not in page and "Make undecided" in page
 
 
 def test_half_a_character_is_shown(tmp_path):
@@ -205,10 +206,16 @@ def test_hostile_text_stays_text(tmp_path):
     )
     with Open(path) as client:
         for page in (client.get("/"), client.get("/pair/1")):
-            assert "<script" not in page.text and "<img" not in page.text and "&lt;script&gt;" in page.text
-        without_editor = re.sub(r"<textarea.*?</textarea>", "", client.get("/pair/1").text, flags=re.DOTALL)
-        assert "\u202e" not in without_editor and "⟨U+202E⟩gnp.exe" in without_editor
-        assert "1,008,576 characters not shown" in re.sub("</?mark>", "", without_editor)
+            assert (
+                "<script" not in page.text.replace(f"<script>{SCRIPT}</script>", "")
+                and "<img" not in page.text
+                and "&lt;script&gt;" in page.text
+            )
+        for page in (client.get("/pair/1").text, client.get("/pair/1?edit=chosen").text):
+            without_editor = re.sub(r"<textarea.*?</textarea>", "", page, flags=re.DOTALL)
+            assert "\u202e" not in without_editor and "⟨U+202E⟩gnp.exe" in without_editor
+            assert "1,008,576 characters not shown" in re.sub("</?mark>", "", without_editor)
+            assert "<img" not in page
 
 
 @pytest.mark.parametrize(
@@ -244,6 +251,40 @@ def test_messages_are_shown_and_edited_in_their_form(tmp_path):
     assert main(["export", str(path), str(tmp_path / "trl.jsonl"), "--to", "trl-dpo"]) == 0
     (made,) = rows_of(tmp_path / "trl.jsonl")
     assert [message["role"] for message in made["prompt"]] == ["user", "assistant", "user"]
+
+
+def test_messages_with_tags_of_their_own_and_tools_are_shown_and_edited(tmp_path):
+    row = {
+        "talk": [
+            {"who": "sys", "says": "Be brief."},
+            {"who": "Q", "says": "Rain in Bern?", "value": "not this"},
+            {"who": "call", "says": "weather(Bern)", "tool_calls": [{"name": "weather"}]},
+            {"who": "result", "says": "<b>rain</b>"},
+        ],
+        "functions": [{"name": "weather"}],
+        "good": {"who": "A", "says": "Yes.", "value": "never this"},
+        "bad": {"who": "A", "says": "No."},
+    }
+    write_jsonl(tmp_path / "p.jsonl", [row])
+    columns = {"messages": "talk", "tools": "functions", "chosen": "good", "rejected": "bad"}
+    tags = {"role_tag": "who", "content_tag": "says", "user_tag": "Q", "assistant_tag": "A", "system_tag": "sys"}
+    info = {"file_name": "p.jsonl", "formatting": "sharegpt", "ranking": True, "columns": columns, "tags": tags}
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"talks": info}))
+    with Open("talks", tmp_path) as client:
+        listed, page = client.get("/").text, client.get("/pair/1").text
+        client.post("/pair/1", data={"decision": "edit", "chosen": "Yes, rain.", "rejected": "No."})
+    assert "Rain in Bern?" in listed and "not this" not in listed
+    parts = re.findall(r'<h3>(.*?)</h3><pre dir="auto">(.*?)</pre>', page, re.DOTALL)
+    assert [heading for heading, _ in parts] == [
+        "Tools", "Message 1: sys", "Message 2: Q", "Message 3: call", "Message 4: result",
+    ]  # fmt: skip
+    assert [text for _, text in parts[1:]] == [
+        "Be brief.", "Rain in Bern?", parts[3][1], "&lt;b&gt;rain&lt;/b&gt;",
+    ]  # fmt: skip
+    assert "weather" in parts[0][1] and parts[3][1].startswith("weather(Bern)") and "name" in parts[3][1]
+    assert "Yes." in re.sub("</?mark>", "", page) and "never this" not in page
+    assert main(["export", "talks", str(tmp_path / "out.jsonl"), "--reviewed", "--dataset-dir", str(tmp_path)]) == 0
+    assert rows_of(tmp_path / "out.jsonl")[0]["good"] == {"who": "A", "says": "Yes, rain.", "value": "never this"}
 
 
 def test_the_system_prompt_and_the_history_are_shown_as_text(tmp_path):
@@ -284,11 +325,29 @@ def test_evidence_is_marked_in_the_context(tmp_path, key):
     assert re.sub(r"<[^>]+>", "", whole) == code_questions(8)[int(pair["id"][1:])]["context"]
 
 
+def judged_as_in_the_run(client, run):
+    """The list shows, sorts by and filters by the scores of both responses in one dimension."""
+    scores = {row["idx"]: row["scores"]["helpfulness"] for row in rows_of(run / "scored_responses.jsonl")}
+    both = [
+        [scores[f"{row['id']}-{row[f'{side}_index']}"] for side in ("chosen", "rejected")]
+        for row in rows_of(run.parent / "data/codes.jsonl")
+    ]
+    differences = {number: chosen - rejected for number, (chosen, rejected) in enumerate(both, 1)}
+    page = client.get("/?sort=helpfulness_down")
+    assert found(page) == sorted(differences, key=lambda number: (-differences[number], number))
+    assert "<td>{:.1f}&nbsp;/&nbsp;{:.1f}</td>".format(*both[0]) in page.text
+    most = max(differences.values())
+    page = client.get(f"/?dimension=helpfulness&least_score={most}")
+    assert found(page) == [number for number in differences if differences[number] == most]
+    assert "%.3f" not in page.text and 'aria-sort="descending"' not in page.text
+
+
 def test_a_judges_analyses_and_passages_are_shown(tmp_path, key):
     run = make_run(tmp_path, "longreward")
     with Open(run) as client:
         page = client.get("/pair/1").text
         assert client.get("/report").status_code == 200
+        judged_as_in_the_run(client, run)
     assert "Judge's scores: helpfulness" in page and "is given." in page and "50%" in page
     assert re.search(r'<a href="#passage-1">passage 1</a>', page) and 'id="passage-1"' in page
     assert re.search(r'<span class="on chosen', page)
@@ -301,7 +360,9 @@ BROWSER = shutil.which("chromium") and shutil.which("chromedriver")
 @pytest.mark.skipif(not BROWSER, reason="no Chromium with its driver here")
 def test_a_pair_is_found_read_and_rejected_in_a_browser(tmp_path, key):
     from selenium import webdriver
+    from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
 
     run = make_run(tmp_path)
     # A hostile response among them.
@@ -333,7 +394,15 @@ def test_a_pair_is_found_read_and_rejected_in_a_browser(tmp_path, key):
                 assert browser.find_element(By.CSS_SELECTOR, ".chosen pre").text == rows[0]["chosen"].strip()
                 assert browser.find_elements(By.CSS_SELECTOR, "pre.context .on.chosen")
                 browser.find_element(By.CSS_SELECTOR, "button[value=reject]").click()
-                assert "rejected" in browser.find_element(By.CSS_SELECTOR, "form.decision strong").text
+                # It was the only pair of the list. The rest is done with keys.
+                assert browser.find_element(By.CSS_SELECTOR, ".banner span").text == "Pair 1 rejected."
+                assert browser.find_element(By.TAG_NAME, "h1").text == "End of the list"
+                ActionChains(browser).send_keys("u").perform()
+                assert browser.find_element(By.CSS_SELECTOR, "form.decision strong").text == "undecided"
+                ActionChains(browser).send_keys("c").perform()
+                browser.find_element(By.NAME, "comment").send_keys("rather bad", Keys.ESCAPE)
+                ActionChains(browser).send_keys("r").perform()
+                assert browser.find_element(By.CSS_SELECTOR, ".banner span").text == "Pair 1 rejected."
                 browser.get(f"{address}pair/2")
                 assert (
                     browser.title != "taken"
@@ -341,6 +410,7 @@ def test_a_pair_is_found_read_and_rejected_in_a_browser(tmp_path, key):
                 )
                 browser.get(f"{address}?state=reject")
                 assert len(browser.find_elements(By.CSS_SELECTOR, "td.question a")) == 1
+                assert "rather bad" in browser.find_element(By.CSS_SELECTOR, "table.pairs").text
             finally:
                 browser.quit()
         finally:

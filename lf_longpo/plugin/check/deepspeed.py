@@ -12,17 +12,19 @@ from lf_longpo.plugin.recipe import Arguments
 
 
 class Zero(NamedTuple):
-    """What DeepSpeed splits over the GPUs or moves to the CPU.
+    """What DeepSpeed or FSDP splits over the GPUs or moves to the CPU.
 
     Attributes:
         stage: 0 nothing, 1 optimizer states, 2 also gradients, 3 also weights.
         optimizer_on_cpu: whether optimizer states are in the CPU's memory.
         weights_on_cpu: whether weights are in the CPU's memory.
+        fsdp: whether it is FSDP, which splits as stage 3 and keeps weights in float32.
     """
 
     stage: int = 0
     optimizer_on_cpu: bool = False
     weights_on_cpu: bool = False
+    fsdp: bool = False
 
 
 def read_deepspeed(settings: Mapping[str, Any], findings: Findings) -> dict[str, Any] | None:
@@ -61,6 +63,14 @@ def zero_of(config: Mapping[str, Any] | None) -> Zero:
         return (zero.get(part) or {}).get("device", "none") in ("cpu", "nvme")
 
     return Zero(zero.get("stage", 0), on_cpu("offload_optimizer"), on_cpu("offload_param"))
+
+
+def fsdp_of(environment: Mapping[str, str]) -> Zero | None:
+    """What FSDP splits, by the variables that `accelerate launch` sets; None without FSDP."""
+    if environment.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
+        return None
+    on_cpu = environment.get("FSDP_OFFLOAD_PARAMS", "false").lower() == "true"
+    return Zero(3, on_cpu, on_cpu, fsdp=True)
 
 
 def check_deepspeed(config: dict[str, Any], run: Arguments, world: int, steps: int, findings: Findings) -> None:

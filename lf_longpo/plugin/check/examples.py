@@ -109,6 +109,7 @@ class _Measure:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         measured = {"fault": "", "whole": [0], "kept": [0], "empty": False, "same": False, "turns": 1, "digest": ""}
+        measured |= {"prompt": "", "responses": [""]}
         try:
             converted = self._encoder.converted(row)
             whole = kept = self._encoder.lengths(converted)
@@ -121,19 +122,25 @@ class _Measure:
         responses = [str(message["content"]).strip() for message in converted["_response"]]
         if self._stage == "kto":  # LLaMA-Factory adds an empty text as a pair's other side
             responses = [max(responses, key=len)]
-        texts = repr((converted["_system"], converted["_prompt"], responses)).encode()
+        prompt = repr((converted["_system"], converted["_tools"], converted["_prompt"]))
         return measured | {
             "whole": [whole.prompt, *whole.responses],
             "kept": [kept.prompt, *kept.responses],
             "empty": not all(responses),
             "turns": (len(converted["_prompt"]) + 1) // 2,
             "same": len(responses) == 2 and responses[0] == responses[1],
-            "digest": hashlib.sha256(texts).hexdigest(),
+            "digest": _digest(repr((converted["_system"], converted["_prompt"], responses))),
+            "prompt": _digest(prompt),
+            "responses": [_digest(response) for response in responses],
         }
 
 
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
 class Measured(NamedTuple):
-    """The measurements of one data set. `whole`, `kept` and `turns` have an entry for each example in use.
+    """The measurements of one data set. `whole`, `kept`, `turns` and `texts` have an entry for each example in use.
 
     Attributes:
         whole: lengths in the data set.
@@ -144,6 +151,7 @@ class Measured(NamedTuple):
         same: numbers of rows with the same response twice.
         repeated: numbers of rows with the text of an earlier row.
         faults: numbers of rows that LLaMA-Factory drops or fails on, with the reason.
+        texts: digests of the prompt and of each response.
     """
 
     whole: list[Lengths]
@@ -154,6 +162,7 @@ class Measured(NamedTuple):
     same: list[int]
     repeated: list[int]
     faults: dict[int, str]
+    texts: list[tuple[str, ...]]
 
 
 def measure(dataset: RawDataset, run: Arguments, encoding: Encoding) -> Measured:
@@ -178,6 +187,11 @@ def measure(dataset: RawDataset, run: Arguments, encoding: Encoding) -> Measured
         same=[number for number, same in enumerate(rows["same"], 1) if same],
         repeated=[number for number, *_, digest in taken if seen[digest] != number],
         faults={number: fault for number, (fault, *_) in numbered if fault},
+        texts=[
+            (prompt, *responses)
+            for prompt, responses, fault in zip(rows["prompt"], rows["responses"], rows["fault"], strict=True)
+            if not fault
+        ],
     )
 
 

@@ -2,15 +2,17 @@
 
 A step has R rows of T tokens; a number of the compute type has c bytes; the model has L layers of width h, feed-forward
 width f, key and value width k, a vocabulary of V entries and P parameters, P_t of them trained; there are G GPUs.
-LLaMA-Factory makes two rows of a pair, each with the prompt; `longpo train` makes one row of the prompt and both
-responses. Parts that exist all the time:
+LLaMA-Factory makes two rows of a pair, each with the prompt; `longpo train` makes one row of the prompt and the
+responses of all its pairs, and may split it over N processes, so that RT becomes RT/N. Parts that exist all the time:
 
-- weights: cP under DeepSpeed, else as wide as in the model's files; trained ones 4 P_t; ZeRO-3 splits by G.
+- weights: cP under DeepSpeed, else as wide as in the model's files; trained ones 4 P_t; ZeRO-3 splits by G. FSDP splits
+  4P by G (accelerate converts all but quantised weights to float32) and gathers two layers and the embeddings in c.
 - optimizer: Adam's two moments 8 P_t, under DeepSpeed also the float32 weights 4 P_t; every ZeRO stage splits by G.
 - reference model: the bytes of the weights for full and freeze tuning, split under ZeRO-3; none for LoRA, which
   switches its adapter off; none for `longpo train`, which computes the references before the first step.
-- activations kept for the backward pass: the input of every layer, LRThc, with checkpointing (RThc where
-  `use_unsloth_gc` keeps the others in the CPU's memory); without it LRT((10c + 8)h + 3ck + 4cf).
+- activations kept for the backward pass: the input of every layer, LRThc, with checkpointing. Where `use_unsloth_gc`
+  keeps them in the CPU's memory, RThc, and 3RThc in `longpo train`, which copies while the GPU computes. Without
+  checkpointing LRT((10c + 8)h + 3ck + 4cf).
 - attention mask: RT^2 (1 + c) where LLaMA-Factory pads rows and the kernel is PyTorch's: a boolean mask and a copy of
   it in the compute type.
 
@@ -21,19 +23,25 @@ Parts that exist for a moment. The peak is the larger of two moments: the loss (
   reference, whose shifted logits are copied), 12 RTV without; of its SFT 12 RTV (half precision: (12 + c)RTV), with
   liger's fused loss only a chunk of about cRTh. Of `longpo train`, with K response tokens, 8 KV (half precision:
   (8 + c)KV) and two tiles of at most 256 MiB.
-- layer at work: RT((14c + 8)h + 4ck + 7cf), recomputed and with its gradients; `longpo train` computes in tiles where
-  the last term exceeds a fifth of the GPU.
-- gradients: 4 P_t (c P_t under DeepSpeed); ZeRO-2 and -3 split by G.
+- layer at work: RT((14c + 8)h + 4ck + 7cf), recomputed and with its gradients. Where this exceeds a fifth of the GPU,
+  `longpo train` computes all but attention in tiles; what remains for the whole row, with queries of width a, is the
+  layer's input and result, query, key, value, attention's result, and their gradients: RTc(4h + 7a + 10k).
+  FlashAttention's backward pass on a GPU adds 4RTa for sums in float32, and 2RTca where query heads share keys.
+- exchange: where a row is split over N processes, RTc(3a + 4k)/N if N divides the query heads, and else keys and values
+  of the whole row, 8RTck.
+- gradients: 4 P_t (c P_t under DeepSpeed); ZeRO-2 and -3 and FSDP split by G.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from math import gcd
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lf_longpo.plugin.check.deepspeed import Zero
 from lf_longpo.plugin.check.examples import Lengths
 from lf_longpo.plugin.recipe import Arguments
 from lf_longpo.plugin.train.logps import TILE
-from lf_longpo.plugin.train.tiling import SHARE
+from lf_longpo.plugin.train.tiling import WHOLE, bytes_at_work, tiles_for
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -69,7 +77,9 @@ class Model:
         layers: decoder layers.
         hidden: width of the residual stream.
         feed_forward: width inside the MLP.
+        attention: width of all queries of a token.
         key_value: width of all keys of a token.
+        heads: query heads.
         vocabulary: rows of the language-model head.
         stored: bytes of a number in the model's files; LLaMA-Factory loads weights as they are there.
         compute: bytes of a number that is computed with.
@@ -80,7 +90,9 @@ class Model:
     layers: int
     hidden: int
     feed_forward: int
+    attention: int
     key_value: int
+    heads: int
     vocabulary: int
     stored: int
     compute: int
@@ -101,7 +113,9 @@ def measure_model(config: "PretrainedConfig", run: Arguments) -> Model:
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
         feed_forward=text.intermediate_size,
+        attention=head_dim * text.num_attention_heads,
         key_value=head_dim * (getattr(text, "num_key_value_heads", None) or text.num_attention_heads),
+        heads=text.num_attention_heads,
         vocabulary=text.vocab_size,
         stored=(getattr(config, "dtype", None) or torch.float32).itemsize,
         compute=(run.model.compute_dtype or torch.float32).itemsize,
@@ -165,57 +179,140 @@ def stock_rows(longest: Lengths, run: Arguments) -> Rows:
     return Rows(rows, length, rows * length, (pairs or batch > 1) and _attention(run) == "sdpa")
 
 
-def packed_rows(longest: Lengths, run: Arguments) -> Rows:
-    """The rows of `longpo train` for a batch of examples of these lengths."""
-    batch, responses = run.training.per_device_train_batch_size, sum(longest.responses)
+def packed_rows(longest: Lengths, batch: int) -> Rows:
+    """The rows of `longpo train` for a batch of prompts of this length, each with responses of these lengths."""
+    responses = sum(longest.responses)
     return Rows(batch, longest.prompt + responses, batch * responses, masked=False)
 
 
+def longest_step(steps: Iterable[Rows]) -> Rows:
+    """The step with the most tokens."""
+    return max(steps, key=lambda rows: rows.count * rows.length)
+
+
 def estimate(
-    model: Model, run: Arguments, zero: Zero | None, machine: Machine, rows: Rows, packed: bool = False
+    model: Model,
+    run: Arguments,
+    zero: Zero | None,
+    machine: Machine,
+    rows: Rows,
+    packed: bool = False,
+    parallel: int = 1,
 ) -> Estimate:
     """Estimates the peak of a step.
 
     Args:
         model: sizes.
         run: the recipe.
-        zero: DeepSpeed's splitting; None without DeepSpeed.
-        machine: its GPUs share what is split; `longpo train` limits a feed-forward block to a share of one's memory.
+        zero: DeepSpeed's or FSDP's splitting; None without them.
+        machine: its GPUs share what is split; `longpo train` limits a layer to a share of one's memory.
         rows: the longest step.
         packed: whether `longpo train` runs it.
+        parallel: number of processes over which `longpo train` splits each row.
     """
-    c = model.compute
-    every = rows.count * rows.length
-    stage = zero.stage if zero else 0
-
-    def split(size: float, least_stage: int) -> float:
-        return size / machine.gpus if stage >= least_stage else size
-
-    stored = {4: 0.5, 8: 1.0}.get(run.model.quantization_bit, float(c if zero else model.stored))
-    frozen = model.parameters - (0 if run.finetuning.finetuning_type == "lora" else model.trained)
-    weights = stored * frozen + (c if zero else 4) * model.trained
-    kept = every * (1 if run.model.use_unsloth_gc else model.layers) * model.hidden * c
-    if run.model.disable_gradient_checkpointing:
-        kept = (10 * c + 8) * model.hidden + 3 * c * model.key_value + 4 * c * model.feed_forward
-        kept *= every * model.layers
+    c, on_cpu = model.compute, run.training.use_cpu
+    every = -(-rows.count * rows.length // parallel)
+    states = _States(model, run, zero, machine.gpus)
     lasting = {
-        "weights": 0 if zero and zero.weights_on_cpu else split(weights, 3),
-        "optimizer": 0 if zero and zero.optimizer_on_cpu else split((12 if zero else 8) * model.trained, 1),
-        "reference model": split(stored * model.parameters, 3) if _has_reference_model(run) and not packed else 0,
-        "activations": kept,
+        "weights": states.weights(),
+        "optimizer": states.optimizer(),
+        "reference model": states.reference() if _has_reference_model(run) and not packed else 0,
+        "activations": every * _kept(model, run, packed),
         "attention mask": rows.count * rows.length**2 * (1 + c) if rows.masked else 0,
-        "CUDA context": 0 if run.training.use_cpu else _CONTEXT,
+        "CUDA context": 0 if on_cpu else _CONTEXT,
     }
-    gradients = split((c if zero else 4) * model.trained, 2)
-    logits = _packed_logits(model, rows, c) if packed else _logits(model, run, every, c)
-    inside = float(every * 7 * c * model.feed_forward)
-    if packed and not run.training.use_cpu:
-        inside = min(inside, SHARE * machine.memory)
-    layer = every * ((14 * c + 8) * model.hidden + 4 * c * model.key_value) + inside
+    # The responses may all be in the part of one process.
+    kept = min(rows.kept, every)
+    logits = _packed_logits(model, kept, c) if packed else _logits(model, run, every, c)
+    at_work = bytes_at_work(model.hidden, model.key_value, model.feed_forward, c)
+    tiles = WHOLE if on_cpu else tiles_for(at_work, machine.memory)
+    layer = float(every * at_work)
+    if packed and every > tiles.longest:
+        layer = float(every * _untiled(model, on_cpu) + tiles.size * at_work)
+    exchange = float(every * _exchanged(model, parallel))
+    gradients = states.gradients()
     accumulates = zero is not None or run.training.gradient_accumulation_steps > 1
-    peak = max(logits + accumulates * gradients, layer + gradients)
-    parts = lasting | {"gradients": gradients, "logits": logits, "layer at work": layer}
+    peak = max(logits + accumulates * gradients, layer + exchange + gradients)
+    parts = lasting | {"gradients": gradients, "logits": logits, "layer at work": layer, "exchange": exchange}
     return Estimate(parts, sum(lasting.values()) + peak)
+
+
+class _States(NamedTuple):
+    """Bytes on one GPU of what does not grow with the rows."""
+
+    model: Model
+    run: Arguments
+    zero: Zero | None
+    gpus: int
+
+    def weights(self) -> float:
+        model, zero = self.model, self.zero
+        frozen = model.parameters - (0 if self.run.finetuning.finetuning_type == "lora" else model.trained)
+        trained = model.compute if zero and not zero.fsdp else 4
+        size = self._split(self._stored(frozen) + trained * model.trained, 3)
+        if zero and zero.weights_on_cpu:
+            size = 0
+        # Two layers are gathered at a time, the next one while one computes; the embeddings stay gathered.
+        gathered = 2 * model.parameters / model.layers + 2 * model.vocabulary * model.hidden
+        return size + (model.compute * gathered if zero and zero.fsdp else 0)
+
+    def optimizer(self) -> float:
+        zero = self.zero
+        if zero and zero.optimizer_on_cpu:
+            return 0
+        return self._split((12 if zero and not zero.fsdp else 8) * self.model.trained, 1)
+
+    def gradients(self) -> float:
+        zero = self.zero
+        return self._split((self.model.compute if zero and not zero.fsdp else 4) * self.model.trained, 2)
+
+    def reference(self) -> float:
+        return self._split(self._stored(self.model.parameters), 3)
+
+    def _stored(self, parameters: int) -> float:
+        """Bytes of frozen weights; embeddings are not quantised."""
+        model, zero = self.model, self.zero
+        width = float(model.compute if zero else model.stored)
+        bits = self.run.model.quantization_bit
+        if bits in (4, 8):
+            embeddings = min(parameters, 2 * model.vocabulary * model.hidden)
+            return width * embeddings + bits / 8 * (parameters - embeddings)
+        return (4.0 if zero and zero.fsdp else width) * parameters
+
+    def _split(self, size: float, least_stage: int) -> float:
+        stage = self.zero.stage if self.zero else 0
+        return size / self.gpus if stage >= least_stage else size
+
+
+def _kept(model: Model, run: Arguments, packed: bool) -> int:
+    """Bytes of a token that are kept for the backward pass."""
+    c = model.compute
+    if run.model.disable_gradient_checkpointing:
+        inside = (10 * c + 8) * model.hidden + 3 * c * model.key_value + 4 * c * model.feed_forward
+        return model.layers * inside
+    offloaded = run.model.use_unsloth_gc and not run.training.use_cpu
+    layers = (3 if packed else 1) if offloaded else model.layers
+    return min(layers, model.layers) * model.hidden * c
+
+
+def _untiled(model: Model, on_cpu: bool) -> int:
+    """Bytes of a token in a layer that are kept for the whole row where the rest is tiled."""
+    c, width = model.compute, model.attention
+    size = c * (4 * model.hidden + 7 * width + 10 * model.key_value)
+    if on_cpu:
+        return size
+    return size + 4 * width + (2 * c * width if model.key_value < width else 0)
+
+
+def _exchanged(model: Model, parallel: int) -> int:
+    """Bytes of a token for the exchange around attention, where each row is split over `parallel` processes."""
+    if parallel == 1:
+        return 0
+    if model.heads % parallel:
+        return 8 * model.compute * model.key_value * parallel
+    shared = model.attention // model.key_value
+    repeats = shared // gcd(model.heads // parallel, shared)
+    return model.compute * (3 * model.attention + 4 * model.key_value * repeats)
 
 
 def _has_reference_model(run: Arguments) -> bool:
@@ -245,6 +342,6 @@ def _logits(model: Model, run: Arguments, every: int, c: int) -> float:
     return (12 if c == 4 else 12 + c) * every * model.vocabulary
 
 
-def _packed_logits(model: Model, rows: Rows, c: int) -> float:
-    numbers = rows.kept * model.vocabulary
+def _packed_logits(model: Model, kept: int, c: int) -> float:
+    numbers = kept * model.vocabulary
     return (8 if c == 4 else 8 + c) * numbers + 2 * 4 * min(numbers, TILE)

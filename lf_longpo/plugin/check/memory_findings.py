@@ -10,15 +10,17 @@ from lf_longpo.models.number_format import replacement
 from lf_longpo.plugin.check.deepspeed import Zero
 from lf_longpo.plugin.check.examples import Lengths
 from lf_longpo.plugin.check.findings import Findings
+from lf_longpo.plugin.check.memory_changes import PackedRun, cheapest_changes, least_parallel
 from lf_longpo.plugin.check.memory_estimate import (
     GIB,
     Machine,
     Model,
     estimate,
+    longest_step,
     measure_model,
-    packed_rows,
     stock_rows,
 )
+from lf_longpo.plugin.check.prompt_groups import Group, batch_of
 from lf_longpo.plugin.check.template import Encoding
 from lf_longpo.plugin.check.trainer_check import reason_for_plain
 from lf_longpo.plugin.recipe import Arguments
@@ -63,21 +65,26 @@ def report_memory(
     zero: Zero | None,
     machine: Machine,
     kept: Sequence[Lengths],
+    groups: Sequence[Group],
     emulating: str | None,
+    parallel: int,
     findings: Findings,
-) -> None:
-    """Reports which trainer the recipe gets and the memory of a step on one GPU.
+) -> Model | None:
+    """Reports which trainer the recipe gets and the memory of a step on one GPU; returns the model's sizes if known.
 
     Args:
         config: of the model.
         run: the recipe.
         encoding: the recipe's tokenizer and template, if they can be loaded.
-        zero: DeepSpeed's splitting; None without DeepSpeed.
+        zero: DeepSpeed's or FSDP's splitting; None without them.
         machine: its GPUs share the run.
         kept: lengths of all examples after truncation; an example of cutoff_len is assumed if there are none.
+        groups: the rows of `longpo train`, if pairs are trained.
         emulating: type of the device if it lacks bfloat16, else None.
+        parallel: number of processes over which `longpo train` splits each row; 0: the least that fits.
         findings: gets the results.
     """
+    model = None
     try:
         reason = reason_for_plain(config, run, encoding)
         findings.facts["longpo train"] = {"accelerated": reason is None, "reason": reason}
@@ -88,9 +95,10 @@ def report_memory(
             if emulating:
                 width = replacement(emulating).itemsize
                 models[PACKED] = replace(model, stored=width, compute=width)
-        findings.facts["memory"] = _memory(models, run, zero, machine, kept, findings)
+        findings.facts["memory"] = _memory(models, run, zero, machine, kept, groups, parallel, findings)
     except (ValueError, AttributeError, OSError) as error:  # not a causal language model, or sizes of other names
         findings.warn("memory", f"is not estimated for this model: {first_line(error)}")
+    return model
 
 
 def _memory(
@@ -99,52 +107,61 @@ def _memory(
     zero: Zero | None,
     machine: Machine,
     kept: Sequence[Lengths],
+    groups: Sequence[Group],
+    parallel: int,
     findings: Findings,
 ) -> dict[str, Any]:
-    # Without data: a prompt and responses of cutoff_len in total, a tenth of it for the response.
-    response = run.data.cutoff_len // 10
-    assumed = Lengths(run.data.cutoff_len - response, (response,) * (2 if run.data_stage == "rm" else 1))
-    if run.data.packing:
-        kept, assumed = [], Lengths(0, (run.data.cutoff_len + 1,))
-    ways = {}
-    for name, model in models.items():
-        rows_of = packed_rows if name == PACKED else stock_rows
-        # The longest example differs: two rows with a prompt each, or one row with both responses.
-        rows = max(
-            (rows_of(lengths, run) for lengths in (kept or [assumed])), key=lambda rows: rows.count * rows.length
-        )
-        parts, total = estimate(model, run, zero, machine, rows, packed=name == PACKED)
-        ways[name] = {
-            "parts": {part: int(size) for part, size in parts.items() if size},
-            "total": int(total),
-            "fits": total <= machine.memory,
+    lengths = _lengths(run, kept)
+    # The longest example differs: two rows with a prompt each, or one row with all responses.
+    stock = longest_step(stock_rows(example, run) for example in lengths)
+    estimates = {STOCK: estimate(models[STOCK], run, zero, machine, stock)}
+    packed = None
+    if PACKED in models:
+        rows = [group.lengths for group in groups] or lengths
+        packed = PackedRun(models[PACKED], run, zero, machine, rows, batch_of(groups, run))
+        packed = replace(packed, parallel=parallel or least_parallel(packed) or machine.gpus)
+        estimates[PACKED] = packed.estimate()
+    ways: dict[str, dict[str, Any]] = {
+        name: {
+            "parts": {part: int(size) for part, size in found.parts.items() if size},
+            "total": int(found.total),
+            "fits": found.total <= machine.memory,
         }
-    stock: dict[str, Any] = ways[STOCK]
-    if not stock["fits"]:
-        needed = f"a step of {STOCK} needs about {stock['total'] / GIB:.0f} GiB on each of {machine.gpus} GPUs"
+        for name, found in estimates.items()
+    }
+    if not ways[STOCK]["fits"]:
+        needed = f"a step of {STOCK} needs about {ways[STOCK]['total'] / GIB:.0f} GiB on each of {machine.gpus} GPUs"
         available = f"of {machine.memory / GIB:.0f} GiB ({machine.source})"
-        findings.warn("memory", f"{needed} {available}; {_advice(ways, stock['parts'], run, zero)}")
+        findings.warn("memory", f"{needed} {available}; {_advice(ways, packed)}")
     return {
-        "longest row": max((lengths.total for lengths in kept), default=run.data.cutoff_len),
+        "longest row": max((example.total for example in lengths), default=run.data.cutoff_len),
         "gpus": machine.gpus,
         "gpu memory": machine.memory,
         "told": machine.source,
+        "sequence parallel": packed.parallel if packed else 1,
         "ways": ways,
     }
 
 
-def _advice(ways: dict[str, Any], parts: dict[str, float], run: Arguments, zero: Zero | None) -> str:
-    """The command that fits, or else what lowers the largest part most."""
-    if PACKED in ways and ways[PACKED]["fits"]:
-        return f"use {PACKED}, which needs {ways[PACKED]['total'] / GIB:.0f} GiB for the same loss"
-    largest = max(parts, key=lambda part: parts[part])
-    stage = zero.stage if zero else 0
-    if largest in ("logits", "attention mask"):
-        return f"lower cutoff_len: {largest} is the largest part and grows with the length of rows"
-    if largest in ("activations", "layer at work"):
-        if run.model.disable_gradient_checkpointing:
-            return "remove disable_gradient_checkpointing: activations are the largest part"
-        return "lower cutoff_len or per_device_train_batch_size: activations are the largest part"
-    if stage < 3:
-        return f"set deepspeed=yaml/deepspeed/ds_z3.json, which splits the largest part ({largest}) over the GPUs"
-    return f"use more GPUs, or deepspeed=yaml/deepspeed/ds_z3_offload.json: {largest} is the largest part"
+def _lengths(run: Arguments, kept: Sequence[Lengths]) -> Sequence[Lengths]:
+    """Lengths of the examples; without data, a prompt and responses of cutoff_len, a tenth of it for a response."""
+    if run.data.packing:
+        return [Lengths(0, (run.data.cutoff_len + 1,))]
+    response = run.data.cutoff_len // 10
+    assumed = Lengths(run.data.cutoff_len - response, (response,) * (2 if run.data_stage == "rm" else 1))
+    return kept or [assumed]
+
+
+def _advice(ways: dict[str, Any], packed: PackedRun | None) -> str:
+    """The command that fits, or else the cheapest changes after which a step fits."""
+    if packed is None:
+        return "lower cutoff_len, or change what keeps longpo train from accelerating the run"
+    total = ways[PACKED]["total"] / GIB
+    if ways[PACKED]["fits"]:
+        return f"use {PACKED}, which needs {total:.0f} GiB for the same loss"
+    changes = cheapest_changes(packed)
+    if not changes:
+        return f"{PACKED} needs {total:.0f} GiB; lower cutoff_len or use more GPUs: no other change is enough"
+    listed = " and ".join(f"{change.what} ({change.cost})" for change in changes)
+    least = changes[-1].run.estimate().total / GIB
+    return f"{PACKED} needs {total:.0f} GiB; {listed}, and it needs {least:.0f} GiB"

@@ -33,7 +33,7 @@ def print_report(console: Console, recipe: str, findings: Findings) -> None:
     if trainer := facts.get("longpo train"):
         how = "accelerated" if trainer["accelerated"] else f"plain LLaMA-Factory, since {trainer['reason']}"
         console.print(f"longpo train: {how}", markup=False)
-    for name in ("steps", "resumes from"):
+    for name in ("rows of one prompt", "steps", "resumes from"):
         if fact := facts.get(name):
             line = ", ".join(f"{key}: {value:,}" for key, value in fact.items()) if isinstance(fact, dict) else fact
             console.print(f"{name}: {line}", markup=False)
@@ -80,6 +80,8 @@ def _memory_table(memory: dict[str, Any]) -> Table:
     table.add_section()
     table.add_row("at the peak", *(_gib(way["total"]) for way in ways))
     gpus = f"{memory['gpus']} of {_gib(memory['gpu memory'])}, {escape(memory['told'])}"
+    if memory["sequence parallel"] > 1:
+        gpus += f"; longpo train: {memory['sequence parallel']} share each row"
     table.add_row(f"GPUs: {gpus}", *("fits" if way["fits"] else "does not fit" for way in ways))
     return table
 

@@ -1,5 +1,6 @@
 """`longpo check RECIPE`: everything that can be checked before training, in one report."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,17 +9,18 @@ from lf_longpo.config.shipped import resolve
 from lf_longpo.errors import UserError
 from lf_longpo.models.number_format import missing_bfloat16
 from lf_longpo.plugin.check.datasets import RawDataset, load_datasets
-from lf_longpo.plugin.check.deepspeed import check_deepspeed, read_deepspeed, zero_of
+from lf_longpo.plugin.check.deepspeed import check_deepspeed, fsdp_of, read_deepspeed, zero_of
 from lf_longpo.plugin.check.example_findings import report_examples
 from lf_longpo.plugin.check.examples import MEASURED, Measured, measure
 from lf_longpo.plugin.check.findings import Findings
-from lf_longpo.plugin.check.memory_estimate import Machine
 from lf_longpo.plugin.check.memory_findings import PACKED, STOCK, machine_of, report_memory
 from lf_longpo.plugin.check.prerequisites import check_prerequisites
+from lf_longpo.plugin.check.prompt_groups import Group, groups_of, pairs_per_group, report_groups
 from lf_longpo.plugin.check.settings_check import check_ignored, check_values
 from lf_longpo.plugin.check.template import Encoding, check_template_name, load_encoding, load_model_config
 from lf_longpo.plugin.recipe import Arguments, parse_recipe, read_recipe
 from lf_longpo.plugin.train.compute_format import emulates
+from lf_longpo.plugin.train.groups import step_size
 
 # Settings that LLaMA-Factory accepts only on a machine with a GPU; the checks do not depend on them.
 _GPU_ONLY = ("pure_bf16", "tf32", "fp8")
@@ -40,7 +42,14 @@ class Checked(NamedTuple):
     datasets: Sequence[tuple[RawDataset, Measured]] = ()
 
 
-def check(path: str | Path, overrides: Sequence[str] = (), gpus: int = 0, gpu_memory: float = 0) -> Checked:
+def check(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    gpus: int = 0,
+    gpu_memory: float = 0,
+    parallel: int = 1,
+    max_row_tokens: int | None = None,
+) -> Checked:
     """Checks a training recipe without training, on any machine.
 
     Args:
@@ -48,9 +57,11 @@ def check(path: str | Path, overrides: Sequence[str] = (), gpus: int = 0, gpu_me
         overrides: key=value; they replace settings of the recipe.
         gpus: number of GPUs that share the run; 0: this machine's, or 8 if it has none.
         gpu_memory: memory of one GPU in GiB; 0: this machine's, or 80.
+        parallel: number of processes over which `longpo train` splits each row; 0: the least that fits.
+        max_row_tokens: the option of `longpo train`.
 
     Raises:
-        UserError: the recipe is missing or not YAML.
+        UserError: the recipe is missing or not YAML, or `parallel` does not divide the number of GPUs.
     """
     findings = Findings()
     path = resolve(path)
@@ -74,17 +85,28 @@ def check(path: str | Path, overrides: Sequence[str] = (), gpus: int = 0, gpu_me
         findings.facts["resumes from"] = str(run.training.resume_from_checkpoint)
     measured = _measured(Path(path), run, encoding, findings)
     machine = machine_of(run, gpus, gpu_memory)
+    _check_divides(parallel, machine.gpus)
     emulating = emulates(settings) if machine.here else None
     if emulating:
         _warn_of_emulation(emulating, findings)
-    steps = _report_steps(measured, run, machine, findings)
+    names = set(run.data.dataset or [])
+    trained = [examples for dataset, examples in measured if dataset.name in names]
+    groups = groups_of(trained, max_row_tokens) if run.data_stage == "rm" else []
+    steps = _report_steps(trained, groups, run, machine.gpus // (parallel or 1), findings)
     if deepspeed is not None:
         check_deepspeed(deepspeed, run, machine.gpus, steps, findings)
     if config:
-        zero = zero_of(deepspeed) if deepspeed is not None else None
+        zero = zero_of(deepspeed) if deepspeed is not None else fsdp_of(os.environ)
         kept = [lengths for _, examples in measured for lengths in examples.kept]
-        report_memory(config, run, encoding, zero, machine, kept, emulating, findings)
+        model = report_memory(config, run, encoding, zero, machine, kept, groups, emulating, parallel, findings)
+        if findings.facts.get("longpo train", {}).get("accelerated"):
+            report_groups(groups, model, max_row_tokens, findings)
     return Checked(findings, run, encoding, measured)
+
+
+def _check_divides(parallel: int, gpus: int) -> None:
+    if parallel and gpus % parallel:
+        raise UserError(f"--sequence-parallel {parallel}: set it to a divisor of the {gpus} GPUs")
 
 
 def _parsed(path: str | Path, settings: dict[str, Any], findings: Findings) -> Arguments | None:
@@ -129,16 +151,29 @@ def _warn_of_emulation(device: str, findings: Findings) -> None:
 
 
 def _report_steps(
-    measured: Sequence[tuple[RawDataset, Measured]], run: Arguments, machine: Machine, findings: Findings
+    trained: Sequence[Measured], groups: Sequence[Group], run: Arguments, processes: int, findings: Findings
 ) -> int:
-    """Reports the steps of the run; returns their number."""
-    names = set(run.data.dataset or [])
-    examples = sum(len(lengths.kept) for dataset, lengths in measured if dataset.name in names)
+    """Reports the steps of the run; returns their number.
+
+    Args:
+        trained: the training data.
+        groups: the rows of `longpo train`, if pairs are trained.
+        run: the recipe.
+        processes: number of processes with different examples.
+        findings: gets the results.
+    """
+    examples = sum(len(lengths.kept) for lengths in trained)
     if not examples:
         return max(run.training.max_steps, 1)
+    training, mean = run.training, pairs_per_group(groups)
     held_out = run.data.val_size if run.data.val_size >= 1 else run.data.val_size * examples
-    batch = run.training.per_device_train_batch_size * run.training.gradient_accumulation_steps * machine.gpus
-    epoch = -(-int(examples - held_out) // batch)
-    steps = run.training.max_steps if run.training.max_steps > 0 else int(epoch * run.training.num_train_epochs)
-    findings.facts["steps"] = {"examples a step": batch, "steps an epoch": epoch, "steps in all": steps}
+    size = step_size(training.per_device_train_batch_size, training.gradient_accumulation_steps, mean)
+    batch = size.batch * size.accumulation * processes
+    epoch = -(-int((examples - held_out) / mean) // batch)
+    steps = training.max_steps if training.max_steps > 0 else int(epoch * training.num_train_epochs)
+    findings.facts["steps"] = {
+        "examples a step": round(batch * mean),
+        "steps an epoch": epoch,
+        "steps in all": steps,
+    }
     return max(steps, 1)

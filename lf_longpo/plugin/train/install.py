@@ -4,8 +4,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lf_longpo.plugin.compat import replace_trainers
+from lf_longpo.plugin.compat import replace_dpo_workflow, replace_offloading, replace_trainers
+from lf_longpo.plugin.train.option_checks import check_packed
 from lf_longpo.plugin.train.options import TrainOptions
+from lf_longpo.plugin.train.pair_data import reading_pairs
+from lf_longpo.plugin.train.parallel_choice import check_processes, reason_for_whole_rows
 from lf_longpo.plugin.train.reference_logps import model_identity
 from lf_longpo.plugin.train.trainer_choice import reason_for_other_workflow, reason_for_stock
 from lf_longpo.plugin.train.trainer_guard import TrainerGuard
@@ -35,12 +38,17 @@ def prepare(settings: Mapping[str, Any], options: TrainOptions, note: Note) -> P
         settings: of the recipe.
         options: what the trainers do beyond the recipe.
         note: prints a sentence for the user on how the run trains.
+
+    Raises:
+        UserError: the processes cannot be divided into groups of `options.sequence_parallel`.
     """
     from lf_longpo.plugin.train.compute_format import adapt
 
+    check_processes(options.sequence_parallel)
     guard = install(options, note)
     if reason := reason_for_other_workflow(settings):
-        note(_plain(reason))
+        check_packed(options, reason)
+        note(_plain(reason, options))
         guard.decided = True
     adapted, changed = adapt(settings)
     if changed:
@@ -62,6 +70,7 @@ def install(options: TrainOptions, note: Note = print) -> TrainerGuard:
     """
     # These modules derive from LLaMA-Factory's trainers, so they are imported before the trainers are replaced.
     from lf_longpo.plugin.train.dpo_trainer import PackedDPOTrainer
+    from lf_longpo.plugin.train.offload import OffloadedCheckpoint
     from lf_longpo.plugin.train.sft_trainer import PackedSFTTrainer
 
     guard, reference = TrainerGuard(), _DeferredReference()
@@ -70,10 +79,15 @@ def install(options: TrainOptions, note: Note = print) -> TrainerGuard:
         def build(model: "PreTrainedModel", ref_model: Any, **others: Any) -> "Trainer":
             guard.decided = True
             if reason := reason_for_stock(model, **others):
-                note(_plain(reason))
+                check_packed(options, reason)
+                note(_plain(reason, options))
                 # Without training, LLaMA-Factory passes the model itself and does not create a reference model.
                 return stock(model=model, ref_model=ref_model or reference.create(), **others)
-            return _packed_dpo_trainer(PackedDPOTrainer, model, reference, note, others)
+            others |= {"options": options, "parallel": _parallel(model, options, note)}
+            trainer: Any = _packed_dpo_trainer(PackedDPOTrainer, model, reference, note, others)
+            if trainer.train_dataset.shared:
+                note(_grouped(trainer))
+            return trainer
 
         return build
 
@@ -81,19 +95,44 @@ def install(options: TrainOptions, note: Note = print) -> TrainerGuard:
         def build(model: "PreTrainedModel", **others: Any) -> "Trainer":
             guard.decided = True
             if reason := reason_for_stock(model, **others):
-                note(_plain(reason))
+                note(_plain(reason, options))
                 return stock(model=model, **others)
+            others["parallel"] = _parallel(model, options, note)
             note("no padding, logits of responses only")
             return PackedSFTTrainer(model=model, **others)
 
         return build
 
     replace_trainers(dpo_builder, sft_builder, reference.replacing)
+    replace_dpo_workflow(reading_pairs(options))
+    replace_offloading(lambda _: OffloadedCheckpoint)
     return guard
 
 
-def _plain(reason: str) -> str:
-    return f"plain LLaMA-Factory, since {reason}"
+def _plain(reason: str, options: TrainOptions) -> str:
+    whole = "; --sequence-parallel has no effect" if options.sequence_parallel > 1 else ""
+    return f"plain LLaMA-Factory, since {reason}{whole}"
+
+
+def _parallel(model: "PreTrainedModel", options: TrainOptions, note: Note) -> int:
+    """Over how many processes each row is split; reports it."""
+    parallel = options.sequence_parallel
+    if parallel > 1:
+        if reason := reason_for_whole_rows(model):
+            note(f"each process computes whole rows, since {reason}; --sequence-parallel has no effect")
+            return 1
+        note(f"each row split over {parallel} processes")
+    return parallel
+
+
+def _grouped(trainer: Any) -> str:
+    groups, args = trainer.train_dataset, trainer.args
+    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * trainer.groups
+    divided = f" in {len(groups):,} rows" if len(groups) > groups.prompts else ""
+    return (
+        f"{len(groups.pairs):,} pairs of {groups.prompts:,} prompts{divided}: a step has {rows:,} rows with one prompt "
+        f"each and about {rows * groups.pairs_per_group:,.0f} pairs"
+    )
 
 
 def _packed_dpo_trainer(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from lf_longpo.plugin.check.settings_check import check_values
 from lf_longpo.plugin.encoding import check_template
 from lf_longpo.plugin.recipe import read_recipe
 from lf_longpo.plugin.train.console_output import diverted
-from lf_longpo.plugin.train.options import TrainOptions
+from lf_longpo.plugin.train.option_checks import check_options, check_packed
+from lf_longpo.plugin.train.options import AUTO, TrainOptions
+from lf_longpo.plugin.train.parallel_choice import least_parallel
 from lf_longpo.plugin.train.worker import FAILURE_FILE, Failure, log_of, run
 
 
@@ -35,16 +38,24 @@ def train(recipe: str, overrides: Sequence[str], options: TrainOptions, stock: b
         verbose: whether LLaMA-Factory's output goes to the screen as well as to the log.
 
     Raises:
-        UserError: the recipe cannot be read, or LLaMA-Factory would refuse its settings.
+        UserError: the recipe cannot be read, LLaMA-Factory would refuse its settings, or the options do not fit.
     """
+    if stock and options.sequence_parallel != 1:
+        raise UserError("plain LLaMA-Factory does not split rows. Remove --stock or --sequence-parallel")
     recipe = str(resolve(recipe))
     settings = read_recipe(recipe, overrides)
+    check_options(options, settings)
+    if stock:
+        check_packed(options, "--stock is given")
     if isinstance(settings.get("template"), str):
         check_template(settings["template"], "template")
     with diverted() as output:
         if not stock:
             output.screen.note("loading LLaMA-Factory")
         many = _check(recipe, settings)
+        if options.sequence_parallel == AUTO:
+            least = least_parallel(recipe, overrides, _processes(settings), options.max_row_tokens)
+            options = replace(options, sequence_parallel=least)
         if not (stock or many):
             # Ray prints the actors' steps to this process's stdout.
             output.keep(log_of(settings), verbose or _on_ray())
@@ -58,6 +69,16 @@ def train(recipe: str, overrides: Sequence[str], options: TrainOptions, stock: b
         return 0
     print(f"error: {failure.message}\nThe whole log: {log_of(settings)}", file=sys.stderr)
     return failure.exit_code
+
+
+def _processes(settings: Mapping[str, Any]) -> int:
+    """Number of processes of the run, on all nodes."""
+    from llamafactory.extras.misc import get_device_count
+
+    if _on_ray():
+        return int(settings.get("ray_num_workers", 1))  # LLaMA-Factory's default
+    here = int(os.environ.get("NPROC_PER_NODE", max(1, get_device_count())))
+    return here * int(os.environ.get("NNODES", "1"))
 
 
 def _on_ray() -> bool:

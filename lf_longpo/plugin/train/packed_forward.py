@@ -8,6 +8,7 @@ import torch
 
 from lf_longpo.plugin.train.attention import no_mask
 from lf_longpo.plugin.train.logps import token_logps, token_means
+from lf_longpo.plugin.train.sequence_parallel import RowSplitter
 
 
 class TokenValues(NamedTuple):
@@ -22,18 +23,32 @@ class TokenValues(NamedTuple):
     means: torch.Tensor
 
 
-def token_values(model: torch.nn.Module, batch: Mapping[str, Any]) -> TokenValues:
-    """One forward pass over a batch of `packing.pack`, by a model after `attention.use_packed_attention`."""
-    logits = model(
-        input_ids=batch["input_ids"],
-        position_ids=batch["position_ids"],
-        attention_mask=no_mask(batch["input_ids"].device),
-        segments=batch["segments"],
-        logits_to_keep=batch["keep"],
-        use_cache=False,
-        return_dict=True,
-    ).logits[0]
-    return TokenValues(token_logps(logits, batch["targets"]), token_means(logits))
+def token_values(model: torch.nn.Module, batch: Mapping[str, Any], splitter: RowSplitter | None = None) -> TokenValues:
+    """One forward pass over a batch of `packing.pack`, by a model after `attention.use_packed_attention`.
+
+    Args:
+        model: the model, or what wraps it for several processes.
+        batch: the packed batch; the same one in every process of a group.
+        splitter: splits the row over the processes of a group; None: this process computes the whole row.
+
+    Returns:
+        The values of all K tokens, in every process of a group.
+    """
+    if splitter is None:
+        inputs = {name: batch[name] for name in ("input_ids", "position_ids")} | {"logits_to_keep": batch["keep"]}
+        logits = _logits(model, inputs, segments=batch["segments"])
+        return TokenValues(token_logps(logits, batch["targets"]), token_means(logits))
+    part = splitter.split(batch)
+    logits = _logits(model, part.inputs, segments=batch["segments"], part=part)
+    logps = token_logps(logits, part.targets)
+    logps, means = part.merged(torch.stack((logps, token_means(logits).to(logps.dtype))))
+    return TokenValues(logps, means.detach().float())
+
+
+def _logits(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], **others: Any) -> torch.Tensor:
+    """The logits of the rows `logits_to_keep`, (k, V)."""
+    mask = no_mask(inputs["input_ids"].device)
+    return model(**inputs, **others, attention_mask=mask, use_cache=False, return_dict=True).logits[0]
 
 
 @contextmanager

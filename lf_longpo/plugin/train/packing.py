@@ -1,11 +1,9 @@
-"""Batches with one copy of each prompt: prompt, chosen and rejected response of every pair, one after the other.
+"""Batches with one copy of each prompt: the prompt and its distinct responses, one after the other.
 
 A batch is one row without padding. Its segments, not a mask, define which tokens attend to which. The positions of each
 response continue from the end of its prompt.
 """
 
-import hashlib
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -80,13 +78,12 @@ def pack(examples: Sequence[Sequence[tuple[list[int], list[int]]]]) -> dict[str,
     """One packed batch.
 
     Args:
-        examples: for each example its branches (two for a pair, else one), each with token ids and labels.
+        examples: for each example its branches (one for each distinct response), each with token ids and labels.
 
     Returns:
         With N responses, S tokens and K of them in the loss:
 
-        - response_lengths: (N,) tokens in the loss of each response: the first branches of all examples, then the
-          second ones. This is LLaMA-Factory's order of a pairwise batch.
+        - response_lengths: (N,) tokens in the loss of each response, in the order of `response_order`.
         - input_ids, position_ids: (1, S).
         - keep: (K,) rows whose logits are needed; targets: (K,) the tokens that they predict.
         - owner: (K,) number of the response of each target; rank: (K,) its index in the loss of that response.
@@ -94,7 +91,7 @@ def pack(examples: Sequence[Sequence[tuple[list[int], list[int]]]]) -> dict[str,
     """
     row = _Row([], [], [], [], [])
     numbers = [row.add(branches) for branches in examples]
-    order = [of[branch] for branch in range(len(numbers[0])) for of in numbers]
+    order = [numbers[example][branch] for example, branch in response_order([len(of) for of in numbers])]
     keep, targets = [row.keep[number] for number in order], [row.targets[number] for number in order]
     lengths = [len(rows) for rows in keep]
     return {
@@ -109,23 +106,23 @@ def pack(examples: Sequence[Sequence[tuple[list[int], list[int]]]]) -> dict[str,
     }
 
 
-class PairCollator:
-    """Packs LLaMA-Factory's pairwise features. `digests` identifies each pair by its token ids and labels."""
+def response_order(branches: Sequence[int]) -> list[tuple[int, int]]:
+    """The order of the responses in a packed batch: the first branches of all examples, then the second ones, ...
 
-    def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """A packed batch of pairs, see `pack`."""
-        branches = [
-            [(feature[f"{side}_input_ids"], feature[f"{side}_labels"]) for side in ("chosen", "rejected")]
-            for feature in features
-        ]
-        return pack(branches) | {"digests": [_digest(pair) for pair in branches]}
+    With one pair for each example, this is LLaMA-Factory's order of a pairwise batch.
 
+    Args:
+        branches: number of branches of each example.
 
-def _digest(branches: Sequence[tuple[list[int], list[int]]]) -> str:
-    digest = hashlib.sha256()
-    for ids, labels in branches:
-        digest.update(array("q", [len(ids), *ids, *labels]).tobytes())
-    return digest.hexdigest()[:32]
+    Returns:
+        The number of the example and of its branch, for each response.
+    """
+    return [
+        (example, branch)
+        for branch in range(max(branches))
+        for example, number in enumerate(branches)
+        if branch < number
+    ]
 
 
 class AnswerCollator:
@@ -134,4 +131,5 @@ class AnswerCollator:
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """A packed batch of examples with one response each, see `pack`."""
         batch = pack([[(feature["input_ids"], feature["labels"])] for feature in features])
-        return batch | {"labels": torch.tensor([label for feature in features for label in feature["labels"]])}
+        # (1, S): an evaluation gathers the labels of all processes, and pads the second dimension for it.
+        return batch | {"labels": torch.tensor([[label for feature in features for label in feature["labels"]]])}

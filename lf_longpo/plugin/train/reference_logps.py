@@ -1,4 +1,4 @@
-"""The reference model's log-probabilities of each pair, computed once and kept over epochs and resumed runs."""
+"""The reference model's log-probability of each response, computed once and kept over epochs and resumed runs."""
 
 import hashlib
 import json
@@ -10,43 +10,44 @@ import torch
 
 from lf_longpo.files.journal import Journal, read_rows
 
-_FIELDS = ("id", "chosen", "rejected")
+_FIELDS = ("id", "logp")
 
 
 class ReferenceLogps:
-    """Stores log-probabilities by the digest of a pair's tokens.
+    """Stores log-probabilities by the digest of the tokens of prompt and response.
 
-    Every process writes its own file in `folder`. At the start all files are read; `share` exchanges new values between
-    the processes of a run.
+    Every process that writes has its own file in `folder`. At the start all files are read; `share` exchanges new
+    values between the processes of a run. Rows with other fields, which earlier releases wrote for pairs, are ignored.
 
     Args:
         folder: in the run's output folder; created if it is missing.
         identity: of the reference model and its number format; values of another identity are not used.
         process: number of this process.
+        writes: whether this process writes; of processes that get the same pairs, one does.
     """
 
-    def __init__(self, folder: Path, identity: Sequence[Any], process: int) -> None:
+    def __init__(self, folder: Path, identity: Sequence[Any], process: int, writes: bool = True) -> None:
         name = hashlib.sha256(json.dumps(identity, default=str).encode()).hexdigest()[:16]
         folder.mkdir(parents=True, exist_ok=True)
-        self._known: dict[str, tuple[float, float]] = {}
+        self._known: dict[str, float] = {}
         for path in sorted(folder.glob(f"{name}.*.jsonl")):
-            self._known |= {row["id"]: (row["chosen"], row["rejected"]) for row in read_rows(path, _FIELDS)}
-        self._new: dict[str, tuple[float, float]] = {}
-        self._journal = Journal(folder / f"{name}.{process}.jsonl", _FIELDS)
+            self._known |= {row["id"]: row["logp"] for row in read_rows(path, _FIELDS)}
+        self._new: dict[str, float] = {}
+        self._journal = Journal(folder / f"{name}.{process}.jsonl", _FIELDS) if writes else None
 
-    def find(self, digests: Sequence[str], device: torch.device) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Chosen and rejected log-probabilities, (B,) each, or None where any pair is unknown."""
+    def find(self, digests: Sequence[str], device: torch.device) -> torch.Tensor | None:
+        """The log-probabilities of responses, (R,), or None where any is unknown."""
         if not all(digest in self._known for digest in digests):
             return None
-        known = torch.tensor([self._known[digest] for digest in digests], dtype=torch.float32, device=device)
-        return known[:, 0], known[:, 1]
+        return torch.tensor([self._known[digest] for digest in digests], dtype=torch.float32, device=device)
 
-    def keep(self, digests: Sequence[str], chosen: torch.Tensor, rejected: torch.Tensor) -> None:
-        """Stores the log-probabilities of a batch, (B,) each."""
-        for digest, *logps in zip(digests, chosen.tolist(), rejected.tolist(), strict=True):
+    def keep(self, digests: Sequence[str], logps: torch.Tensor) -> None:
+        """Stores the log-probabilities of responses, (R,); those that are known already stay as they are."""
+        for digest, logp in zip(digests, logps.tolist(), strict=True):
             if digest not in self._known:
-                self._known[digest] = self._new[digest] = tuple(logps)
-                self._journal.append({"id": digest, "chosen": logps[0], "rejected": logps[1]})
+                self._known[digest] = self._new[digest] = logp
+                if self._journal is not None:
+                    self._journal.append({"id": digest, "logp": logp})
 
     def share(self) -> None:
         """Sends the new values of each process to all others; every process must call it."""

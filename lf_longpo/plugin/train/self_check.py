@@ -1,7 +1,7 @@
 """A check before the first step: log-probabilities of short pieces of the first two examples, computed in both ways.
 
-Some models do not pass `segments` to their attention, or compute attention in another way. The check stops such a run
-before it trains with a wrong loss.
+The packed rows are computed whole and in tiles. Some models do not pass `segments` to their attention, or compute
+attention in another way. The check stops such a run before it trains with a wrong loss.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,15 @@ from lf_longpo.errors import UserError
 from lf_longpo.plugin.compat import prepared_inputs
 from lf_longpo.plugin.train.logps import token_logps
 from lf_longpo.plugin.train.packed_forward import token_values, without_gradients
-from lf_longpo.plugin.train.packing import IGNORE, pack
+from lf_longpo.plugin.train.packing import IGNORE, pack, response_order
+from lf_longpo.plugin.train.pair_collator import branches_of
+from lf_longpo.plugin.train.tiling import in_small_tiles
 
 if TYPE_CHECKING:
     from transformers import Trainer
 
 _PROMPT, _RESPONSE = 192, 32
+_BRANCHES = 3  # prompt and first response are one causal attention, and further responses are others
 # Mean difference of a token's log-probability that rounding explains; with wrong attention it is some tenths.
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
 _HALF_TOLERANCE = 5e-2
@@ -48,12 +51,13 @@ class SelfCheck(TrainerCallback):
         model = trainer.model_wrapped
         with without_gradients(model):
             device = trainer.args.device
-            # The order of a packed batch: the first branches of all examples, then the second ones.
-            branches = [branch for side in zip(*pieces, strict=True) for branch in side]
-            expected = torch.cat([_alone(model, branch, device) for branch in branches])
+            order = response_order([len(piece) for piece in pieces])
+            expected = torch.cat([_alone(model, pieces[example][branch], device) for example, branch in order])
             batch = prepared_inputs(trainer, pack(pieces))
-            found = token_values(model, batch).logps
-        difference = (found - expected).abs().mean().item()
+            found = [token_values(model, batch, trainer.splitter).logps]
+            with in_small_tiles(_PROMPT // 2):
+                found.append(token_values(model, batch, trainer.splitter).logps)
+        difference = max((logps - expected).abs().mean().item() for logps in found)
         tolerance = _TOLERANCE.get(next(trainer.model.parameters()).dtype, _HALF_TOLERANCE)
         if trainer.args.bf16 or trainer.args.fp16:
             tolerance = _HALF_TOLERANCE
@@ -65,8 +69,10 @@ class SelfCheck(TrainerCallback):
 
 
 def _piece(feature: dict[str, Any]) -> list[Branch]:
-    sides = ("chosen_", "rejected_") if "chosen_input_ids" in feature else ("",)
-    return [_shortened(feature[f"{side}input_ids"], feature[f"{side}labels"]) for side in sides]
+    branches = (
+        branches_of(feature["pairs"]).branches if "pairs" in feature else [(feature["input_ids"], feature["labels"])]
+    )
+    return [_shortened(*branch) for branch in branches[:_BRANCHES]]
 
 
 def _shortened(ids: list[int], labels: list[int]) -> Branch:

@@ -33,12 +33,15 @@ class StepProgress(TrainerCallback):
         self._bar: Progress | None = None
         self._figures: list[str] = []
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **_: Any) -> None:
         self._began = self._shown = time.monotonic()
         self._first = state.global_step  # not 0 in a resumed run
-        batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        # Processes that share rows get the same batches; only the loader counts them once.
+        alone = args.train_batch_size * args.world_size
+        batch = getattr(train_dataloader, "total_batch_size", alone) * args.gradient_accumulation_steps
         resumed = f", resumed at step {state.global_step}" if state.global_step else ""
-        self._screen.note(f"training: {state.max_steps} steps of {batch} examples{resumed}")
+        unit = "prompts" if getattr(getattr(train_dataloader, "dataset", None), "shared", False) else "examples"
+        self._screen.note(f"training: {state.max_steps} steps of {batch} {unit}{resumed}")
         if self._screen.out is not None and self._screen.out.isatty():
             columns = (
                 TextColumn("step {task.completed:.0f}/{task.total}"),

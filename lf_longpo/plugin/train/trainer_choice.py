@@ -122,7 +122,7 @@ def reason_of(run: RunFacts) -> str | None:
             "logits_to_keep" not in inspect.signature(run.model.forward).parameters,
             "the model computes the logits of every position (its forward has no logits_to_keep)",
         ),
-        (args.fsdp, "FSDP is not tested with packed rows"),
+        (args.fsdp, "fsdp is a setting of the recipe (start FSDP with accelerate launch)"),
         (supervised and args.label_smoothing_factor, "label_smoothing_factor needs every logit"),
         (run.padding_counts, "padding is in the loss (ignore_pad_token_for_loss: false)"),
         (supervised and args.predict_with_generate, "predict_with_generate evaluates by generating text"),

@@ -42,9 +42,11 @@ def work(settings: Mapping[str, Any], options: TrainOptions, screen: Screen) -> 
     from llamafactory.train import tuner
 
     if use_ray():
-        from lf_longpo.plugin.train.ray_worker import RayWorker
+        from lf_longpo.plugin.train.ray_worker import OPTIONS, RayWorker
 
+        os.environ[OPTIONS] = options.to_json()  # LLaMA-Factory gives the actors this process's environment
         use_ray_worker(RayWorker)
+        os.environ[OPTIONS] = options.to_json()
         tuner.run_exp(dict(settings))
         return
     from lf_longpo.plugin.train.install import prepare

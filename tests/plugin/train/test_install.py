@@ -113,20 +113,22 @@ def model():
 
 
 def test_packed_attention_and_tiles_can_be_used_twice(model):
-    from lf_longpo.plugin.train.attention import stock_kernel, use_packed_attention
-    from lf_longpo.plugin.train.tiling import tile_feed_forward
+    from lf_longpo.plugin.train.attention import no_mask, stock_kernel, use_packed_attention
+    from lf_longpo.plugin.train.tiling import Tiles, tile_layers
 
     ids = torch.arange(12)[None]
     with torch.no_grad():
         expected = model(input_ids=ids).logits
-    block = model.model.layers[0].mlp
+    layer = model.model.layers[0]
     sizes = []
-    block.down_proj.register_forward_hook(lambda *passed: sizes.append(passed[2].shape[1]))
-    for rows in (6, 4):
+    layer.mlp.down_proj.register_forward_hook(lambda *passed: sizes.append(passed[2].shape[1]))
+    for size in (6, 4):
         use_packed_attention(model)
-        tile_feed_forward(model, budget=7 * 16 * 4 * rows)
+        tile_layers(model, Tiles(size, size))
         assert (model.config._attn_implementation, stock_kernel(model)) == ("packed_sdpa", "sdpa")
     with torch.no_grad():
-        torch.testing.assert_close(model(input_ids=ids).logits, expected)
+        row = {"input_ids": ids, "attention_mask": no_mask(ids.device), "segments": [[8, 4]]}
+        found = model(**row, use_cache=False).logits
+    torch.testing.assert_close(found, expected)
     assert sizes == [4, 4, 4]
-    assert not hasattr(block.forward.untiled, "untiled")
+    assert not hasattr(layer.forward.untiled, "untiled")

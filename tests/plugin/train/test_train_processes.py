@@ -123,12 +123,14 @@ def test_a_recipe_that_llamafactory_would_not_take_is_refused_at_once(recipe, tm
 
 
 @pytest.mark.slow
-def test_two_ray_actors_are_the_same_as_one_process(recipe, tmp_path, monkeypatch):  # noqa: F811
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_two_ray_actors_are_the_same_as_one_process(recipe, tmp_path, monkeypatch, parallel):  # noqa: F811
     import ray
     from llamafactory.train import tuner
 
     settings = recipe("llama3", per_device_train_batch_size=1, max_steps=6)
-    one = history(settings | {"gradient_accumulation_steps": 2}, tmp_path / "one", packed=True)
+    # Actors that share a row are one reader of the data.
+    one = history(settings | {"gradient_accumulation_steps": 2 // parallel}, tmp_path / "one", packed=True)
 
     def small_group(devices):
         return ray.util.placement_group([{"CPU": 1}] * 2), {"CPU": 1}
@@ -146,7 +148,8 @@ def test_two_ray_actors_are_the_same_as_one_process(recipe, tmp_path, monkeypatc
     try:
         path = tmp_path / "recipe.yaml"
         path.write_text(yaml.safe_dump(settings | {"output_dir": str(tmp_path / "out"), "master_addr": node}))
-        work(read_recipe(path, ["ray_num_workers=2"]), TrainOptions(), Screen(None))
+        options = TrainOptions(sequence_parallel=parallel)
+        work(read_recipe(path, ["ray_num_workers=2"]), options, Screen(None))
     finally:
         ray.shutdown()
     assert len(list((tmp_path / "out/reference_logps").iterdir())) > 0  # LLaMA-Factory's own trainer keeps none
