@@ -2,6 +2,7 @@
 
     python scripts/bench_rollout.py                                     # 500 questions, 30 rounds, 64 slots
     python scripts/bench_rollout.py --questions 100 --seconds-a-token 0.0006
+    python scripts/bench_rollout.py --lean --seconds-a-token 0.004      # questions end early (longmab.preset: lean)
 
 Both use the same server, a process with the OpenAI API and a number of slots. A reply takes a time proportional to its
 new tokens; their number is log-normal like that of real replies (median 300, cut at 1,024) and depends only on the
@@ -18,6 +19,7 @@ import math
 import multiprocessing
 import os
 import random
+import re
 import resource
 import tempfile
 import time
@@ -25,6 +27,8 @@ from pathlib import Path
 
 MEDIAN, SIGMA, CUT = 300, 0.7, 1024
 BATCH = 50
+# The chance of a right answer in each round, of a question and of those that follow it; the first is never answered.
+CHANCES = (0.0, 0.5, 0.2, 0.8, 0.05)
 
 
 def serve(port: multiprocessing.Queue, slots: int, seconds_a_token: float) -> None:
@@ -48,7 +52,8 @@ def serve(port: multiprocessing.Queue, slots: int, seconds_a_token: float) -> No
         prompt = body["messages"][0]["content"]
         code = prompt.split("The code is ", 1)[-1].split(".", 1)[0]
         text = f"The text tells it. The answer is {code}." if "Correct answer" in prompt else "Answer: it is unknown."
-        if draw.random() < 0.5:
+        lamp = re.search("Lamp ([0-9]+) hangs", prompt)
+        if lamp and draw.random() < CHANCES[int(lamp[1]) % len(CHANCES)]:
             text = f"The text tells it. The answer is {code}.\nAnswer: {code}"
         message = {"role": "assistant", "content": text}
         usage = {"prompt_tokens": 100, "completion_tokens": tokens, "total_tokens": 100 + tokens}
@@ -81,7 +86,7 @@ def serve(port: multiprocessing.Queue, slots: int, seconds_a_token: float) -> No
     asyncio.run(run())
 
 
-def ours(url: str, folder: Path, questions: int, rounds: int, slots: int) -> None:
+def ours(url: str, folder: Path, questions: int, rounds: int, slots: int, preset: str = "paper") -> None:
     """`longpo generate` from its beginning to the registered data set."""
     from lf_longpo.config import LongMabGenerateConfig
     from lf_longpo.generation.generate import generate
@@ -101,11 +106,11 @@ def ours(url: str, folder: Path, questions: int, rounds: int, slots: int) -> Non
         # More calls than slots are in flight, so that no slot is empty while its reply is on the way.
         policy={"base_url": url, "model": "m", "max_concurrency": slots + slots // 8},
         tokenizer="smollm2-135m",
-        longmab={"rounds": rounds, "chunk_size": 128, "init": "random"},
+        longmab={"preset": preset, "rounds": rounds, "chunk_size": 128, "init": "random"},
         pairs={"template": "llama3"},
     )
     result = asyncio.run(generate(config))
-    assert result.summary["rollouts"] == questions * rounds, result
+    assert result.summary["rollouts"] + result.summary["rounds_saved"] == questions * rounds, result
 
 
 def lock_step(url: str, questions: int, rounds: int) -> None:
@@ -134,6 +139,7 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--seconds-a-token", type=float, default=0.001, help="(%(default)s)")
     parser.add_argument("--ours-only", action="store_true")
+    parser.add_argument("--lean", action="store_true", help="questions end early; without the lock-step driver")
     options = parser.parse_args()
     os.environ["OPENAI_API_KEY"] = "none"
     import urllib.request
@@ -164,8 +170,9 @@ def main() -> None:
         ours(f"{root}/v1", Path(name), questions=8, rounds=4, slots=options.slots)
     urllib.request.urlopen(f"{root}/stats").close()
     with tempfile.TemporaryDirectory() as name:
-        took = measure("ours", lambda: ours(f"{root}/v1", Path(name), options.questions, options.rounds, options.slots))
-    if not options.ours_only:
+        sizes = options.questions, options.rounds, options.slots, "lean" if options.lean else "paper"
+        took = measure("ours", lambda: ours(f"{root}/v1", Path(name), *sizes))
+    if not (options.ours_only or options.lean):
         theirs = measure("lock-step", lambda: lock_step(f"{root}/v1", options.questions, options.rounds))
         print(f"{theirs / took:.2f}x as fast as lock-step")
     server.terminate()

@@ -84,15 +84,22 @@ def _longmab_rows(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
         f"{summary['all_equal']} no reward difference, {summary['cut_off']} too few complete responses, "
         f"{summary['failed']} failed{_unfinished(summary)})",
     )
-    yield "rollouts", str(summary["rollouts"])
+    saved = summary["rounds_saved"]
+    yield "rollouts", f"{summary['rollouts']}" + (f" ({saved} rounds saved by longmab.stop)" if saved else "")
     if summary["rollouts"]:
-        # A run that was stopped may have no rollouts in the last third.
-        means = (summary[f"mean_reward_{third}_third"] for third in ("first", "last"))
-        first, last = ("none" if mean is None else f"{mean:.3f}" for mean in means)
-        yield "reward", f"mean {summary['mean_reward']:.3f} (first third of the rounds {first}, last third {last})"
+        yield "reward", f"mean {summary['mean_reward']:.3f}{_thirds(summary)}"
         yield "answers", f"{summary['unread_answers']} outputs have an answer only in Markdown (longmab.answer_form)"
         yield "rewards", histogram(summary["reward_histogram"], ("0-0.2", "0.2-0.4", "0.4-0.6", "0.6-0.8", "0.8-1"))
         yield "arms", f"{summary['mean_arms']:.1f} chunks per question, {summary['mean_arms_tried']:.1f} of them tried"
+
+
+def _thirds(summary: dict[str, Any]) -> str:
+    """The rewards of early and late rounds; empty with `longmab.stop`. An interrupted run may have no late rounds."""
+    means = [summary[f"mean_reward_{third}_third"] for third in ("first", "last")]
+    if means == [None, None]:
+        return ""
+    first, last = ("none" if mean is None else f"{mean:.3f}" for mean in means)
+    return f" (first third of the rounds {first}, last third {last})"
 
 
 def _unfinished(summary: dict[str, Any]) -> str:

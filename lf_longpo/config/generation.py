@@ -1,7 +1,8 @@
 """`longpo generate`: the two methods, and how their pairs are made."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, ModelWrapValidatorHandler, TypeAdapter, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -15,19 +16,29 @@ from lf_longpo.config.sampling import ResponseSampling, SamplingConfig
 class LongMabConfig(Config):
     """The bandit (LongMab-PO, arXiv 2508.13993); the defaults are the paper's."""
 
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"lean": {"selection": "linear", "stop": 1.0}}
+
+    preset: Literal["paper", "lean"] = "paper"
+    """Values of `selection` and `stop` if you do not set them. `paper`: as published. `lean`: `linear` and 1, for fewer
+    calls; see docs/fewer-calls.md."""
     chunk_size: Positive = 1500
     """The most tokens of a chunk (an arm). Smaller: more arms, finer credit, more rounds needed."""
     chunk_overlap: Annotated[int, Field(ge=0)] = 2
     """Sentences that a chunk repeats from the chunk before it."""
     rounds: Positive = 30
-    """Rollouts per question. Calls and time grow with it."""
+    """Rollouts per question, at most. Calls and time grow with it."""
+    stop: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Ends a question as soon as it has `pairs.per_question` pairs and its best and its worst response differ by this
+    reward. 1: no further round could improve its first pair. Smaller: fewer calls, smaller differences. Default: all
+    rounds."""
     top_k: Positive = 4
     """Chunks that make up the context of one rollout."""
     init: Literal["probe_similarity", "query_similarity", "random"] = "probe_similarity"
     """An arm's first value: similarity of its chunk to the probe, to the question, or drawn from [0, 1)."""
-    selection: Literal["ucb", "random"] = "ucb"
-    """How the chunks of a round are selected: by the bandit (`ucb`), or at random as its baseline. With a `top_k` of
-    at least the number of chunks, `random` samples over the whole context."""
+    selection: Literal["ucb", "linear", "random"] = "ucb"
+    """How the chunks of a round are selected. `ucb`: by the published bandit. `linear`: by a linear model that gives
+    credit to each chunk, and that looks for a wrong answer once there is a right one. `random`: at random, the
+    baseline; with a `top_k` of at least the number of chunks, it samples over the whole context."""
     prompt: str = "reasoning"
     """Rollout and training prompt: `reasoning` (the paper's form), `brief` (small models), or a text file's path."""
     probe_prompt: str = "probe"

@@ -22,6 +22,8 @@ class Outcome(StrEnum):
     GOLD_IN_EVERY_TEXT = "gold_in_every_text"
     UNFINISHED_THOUGHT = "unfinished_thoughts"
     """A reply, not a question: a thought without an answer."""
+    ROUND_SAVED = "rounds_saved"
+    """A round, not a question: its question ended early."""
 
 
 _SHOWN = {
@@ -46,7 +48,8 @@ class Outcomes:
     def count(self, outcome: Outcome, number: int = 1) -> None:
         """Counts one or more of an outcome."""
         self._counts[outcome] += number
-        self._progress.count(_SHOWN.get(outcome, outcome.replace("_", " ")), number)
+        if outcome is not Outcome.ROUND_SAVED:  # the progress shows questions and responses
+            self._progress.count(_SHOWN.get(outcome, outcome.replace("_", " ")), number)
 
     def summary(self, *outcomes: Outcome) -> dict[str, int]:
         """The counts of some outcomes, by their keys in summary.json."""

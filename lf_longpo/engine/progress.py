@@ -49,6 +49,8 @@ class Progress:
         self._failed = 0
         self._steps = 0
         self._total = steps
+        self._skipped = 0
+        self._spared = 0
         self._ledger = ledger
         self._began = time.monotonic()
         self._ended_all = threading.Event()
@@ -85,6 +87,12 @@ class Progress:
 
     def skip(self, steps: int) -> None:
         """Removes steps that an earlier start did or that are not needed; they do not count for the time left."""
+        self._skipped += steps
+        self._total -= steps
+
+    def spare(self, steps: int) -> None:
+        """Removes steps of a question that needed fewer; from then on, the other questions may need fewer, too."""
+        self._spared += steps
         self._total -= steps
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -92,12 +100,13 @@ class Progress:
         # A character in the last column would move the cursor to another line in some terminals.
         width = options.max_width - 1
         left = self._seconds_left()
-        steps, clocks = f"{self._steps:,}/{self._total:,}", f"{_clock(self._seconds())} left {_clock(left)}"
+        total = self._expected_total()
+        steps, clocks = f"{self._steps:,}/{total:,}", f"{_clock(self._seconds())} left {_clock(left)}"
         head, tail = f"{self._title} ", f" {steps} steps {clocks}"
         bar = min(_BAR, width - cell_len(head + tail))
         if bar >= _LEAST_BAR:
             yield Text(head, end="")
-            yield ProgressBar(max(self._total, 1), self._steps if self._total else 1, width=bar)
+            yield ProgressBar(max(total, 1), self._steps if total else 1, width=bar)
             yield Text(tail)
         else:
             yield Text(_shortened(f"{steps} {clocks}", width))
@@ -130,7 +139,8 @@ class Progress:
             "failed": self._failed,
             "outcomes": dict(self._counts),
             "steps": self._steps,
-            "total": self._total,
+            "total": self._expected_total(),
+            "spared": self._spared,
             "seconds": round(seconds, 1),
             "seconds_left": self._seconds_left(),
             "new_tokens": new,
@@ -148,8 +158,9 @@ class Progress:
     def _print_line(self) -> None:
         left, (failure, times) = self._seconds_left(), self._failure()
         print(
-            f"{self._title}: {self._steps}/{self._total} steps, {', '.join([*self._kinds(), *self._pace()])}, "
-            f"{self._seconds():.0f} s" + ("" if left is None else f", about {left:.0f} s left"),
+            f"{self._title}: {self._steps}/{self._expected_total()} steps, "
+            f"{', '.join([*self._kinds(), *self._pace()])}, {self._seconds():.0f} s"
+            + ("" if left is None else f", about {left:.0f} s left"),
             *self._stages(),
             *([f"most frequent failure, {times:,} times: {failure}"] if times else []),
             sep="\n    ",
@@ -204,9 +215,20 @@ class Progress:
         """Since the start, never 0."""
         return max(time.monotonic() - self._began, 1e-9)
 
+    def _expected_total(self) -> int:
+        """The steps of all questions together, without skipped and spared ones.
+
+        Where questions end early, each is expected to need the steps of all questions so far, divided by the questions
+        that have ended: the questions that end first are the short ones.
+        """
+        if not self._spared:
+            return self._total
+        done, waiting = self._steps + self._skipped, self._questions - self._ended
+        return min(self._total, self._steps + waiting * done // max(self._ended, 1))
+
     def _seconds_left(self) -> float | None:
         """None before the first step, unless no step is left."""
-        left = self._total - self._steps
+        left = self._expected_total() - self._steps
         return self._seconds() / self._steps * left if self._steps else None if left else 0.0
 
     def _tokens(self) -> tuple[int, int]:

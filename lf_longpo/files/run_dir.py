@@ -34,6 +34,7 @@ _CHANGEABLE = {
     "dataset_name",
     "responses",
     "licence",
+    "preset",
     "contexts",
     "max_failure_rate",
     "max_cost",

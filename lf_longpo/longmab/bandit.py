@@ -11,6 +11,11 @@ import numpy as np
 
 # Keeps the bonus of an arm that was never pulled finite, and far above the bonus of every other arm.
 _COUNT_EPSILON = 1e-6
+# The prior of `LinearChunkSampler`, on the scale of rewards: the effect of an arm, the reward without effects, and the
+# noise of a reward. scripts/bandit_study.py compares them with other values.
+_EFFECT_DEVIATION = 0.3
+_INTERCEPT_MEAN, _INTERCEPT_DEVIATION = 0.1, 0.5
+_REWARD_DEVIATION = 0.5
 
 
 class UCBChunkSampler:
@@ -44,10 +49,65 @@ class UCBChunkSampler:
         self.values[arms] += (reward - self.values[arms]) / (self.counts[arms] + 1)
 
 
-def random_arms(number: int, top_k: int, rounds: int, seed: str) -> list[list[int]]:
-    """The baseline of the bandit: for each round, `top_k` of `number` arms drawn at random.
+class LinearChunkSampler:
+    """Credit by chunk: a Bayesian linear model of the reward over the arms of a round (LinUCB, arXiv 1003.0146).
 
-    The arms of a round are in arm order; they are all arms where there are no more than `top_k`.
+    A pair needs a right and a wrong answer. So the arms with the highest bound are selected, except while there is a
+    right answer (reward 1) and no wrong one (reward 0): then those with the lowest bound.
+
+    Args:
+        initial_values: one value per arm; their differences are the means of the arms' prior effects.
     """
-    draw = random.Random(f"{seed}/chunks")
-    return [sorted(draw.sample(range(number), min(top_k, number))) for _ in range(rounds)]
+
+    def __init__(self, initial_values: Sequence[float]) -> None:
+        values = np.array(initial_values, dtype=np.float64)
+        # The last coefficient is the reward that does not depend on the arms.
+        self._means = np.append(values - values.mean(), _INTERCEPT_MEAN)
+        self._covariance = np.diag(np.append(np.full(len(values), _EFFECT_DEVIATION**2), _INTERCEPT_DEVIATION**2))
+        self._rewards: list[float] = []
+
+    @property
+    def values(self) -> np.ndarray:
+        """The expected effect of each arm on the reward."""
+        return self._means[:-1]
+
+    def select(self, top_k: int) -> list[int]:
+        """The `top_k` arms of the next round, in arm order; all of them where there are fewer.
+
+        In round t (from 1) the bound of arm i is mean_i ± deviation_i * sqrt(ln(t + 1)), of its effect.
+        """
+        width = np.sqrt(np.diag(self._covariance)[:-1] * np.log(len(self._rewards) + 2))
+        lacks_wrong = bool(self._rewards) and max(self._rewards) >= 1.0 and min(self._rewards) > 0.0
+        best_first = np.argsort(self.values - width if lacks_wrong else -(self.values + width), kind="stable")
+        return sorted(best_first[:top_k].tolist())
+
+    def update(self, selected: Sequence[int], reward: float) -> None:
+        """Updates the model with the reward of a round."""
+        shown = np.zeros(len(self._means))
+        shown[[*selected, -1]] = 1.0
+        spread = self._covariance @ shown
+        gain = spread / (shown @ spread + _REWARD_DEVIATION**2)
+        self._means = self._means + gain * (reward - shown @ self._means)
+        self._covariance = self._covariance - np.outer(gain, spread)
+        self._rewards.append(reward)
+
+
+class RandomChunkSampler:
+    """The baseline of the bandit: `top_k` arms drawn at random, whatever the rewards.
+
+    Args:
+        initial_values: one value per arm; they do not change.
+        seed: determines the arms of all rounds.
+    """
+
+    def __init__(self, initial_values: Sequence[float], seed: str) -> None:
+        self.values = np.array(initial_values, dtype=np.float64)
+        self._draw = random.Random(f"{seed}/chunks")
+
+    def select(self, top_k: int) -> list[int]:
+        """The arms of the next round, in arm order; all of them where there are fewer than `top_k`."""
+        number = len(self.values)
+        return sorted(self._draw.sample(range(number), min(top_k, number)))
+
+    def update(self, selected: Sequence[int], reward: float) -> None:
+        """Learns nothing."""

@@ -4,25 +4,27 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from lf_longpo.config import LongMabConfig
 from lf_longpo.longmab.rollout_files import Journals
 from lf_longpo.text.answers import has_unread_answer
 
 _BINS = 5
 
 
-def bandit_summary(journals: Journals, question_ids: Collection[str], rounds: int) -> dict[str, Any]:
+def bandit_summary(journals: Journals, question_ids: Collection[str], settings: LongMabConfig) -> dict[str, Any]:
     """Summarises rewards and arms.
 
     Args:
         journals: the run's.
         question_ids: the questions that count.
-        rounds: rounds per question.
+        settings: the run's.
 
     Returns:
         `rollouts`, `mean_reward`, its mean in the first and last third of the rounds (of questions with all rounds),
         `reward_histogram` (counts in five equal bins of [0, 1]), `unread_answers` (outputs for which
         `has_unread_answer` holds), `mean_arms` per question and `mean_arms_tried`. Means are None without such
-        rollouts.
+        rollouts. Those of the thirds are None with `longmab.stop`, too: which questions have all rounds then depends on
+        their rewards.
     """
     histogram: Counter[int] = Counter()
     all_rewards: list[float] = []
@@ -31,6 +33,7 @@ def bandit_summary(journals: Journals, question_ids: Collection[str], rounds: in
     arms: list[int] = []
     tried: list[int] = []
     unread = 0
+    rounds = settings.rounds
     third = max(rounds // 3, 1)
     for question_id in question_ids:
         rollouts = journals.finished_rounds(question_id, rounds).values()
@@ -41,9 +44,10 @@ def bandit_summary(journals: Journals, question_ids: Collection[str], rounds: in
             unread += has_unread_answer(rollout.output)
             histogram[min(int(rollout.reward * _BINS), _BINS - 1)] += 1
             # An interrupted run has other questions in its last rounds; their means would differ for that reason.
-            if len(rollouts) == rounds and rollout.round < third:
+            complete = len(rollouts) == rounds and settings.stop is None
+            if complete and rollout.round < third:
                 first.append(rollout.reward)
-            if len(rollouts) == rounds and rollout.round >= rounds - third:
+            if complete and rollout.round >= rounds - third:
                 last.append(rollout.reward)
         arms.append(len(next(iter(rollouts)).values))
         tried.append(len({arm for rollout in rollouts for arm in rollout.arms}))

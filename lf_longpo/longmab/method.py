@@ -13,19 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from lf_longpo.aio import all_settled
 from lf_longpo.config import LongMabConfig, LongMabGenerateConfig
-from lf_longpo.data.pair_choice import choose_pairs
-from lf_longpo.data.pairs import may_train
-from lf_longpo.data.records import Probe, Question, Rollout, ScoredResponse, row_of
+from lf_longpo.data.records import Probe, Question, Rollout, row_of
 from lf_longpo.engine.outcomes import Outcome
 from lf_longpo.engine.protocol import Sinks
-from lf_longpo.longmab.bandit import UCBChunkSampler, random_arms
+from lf_longpo.longmab.bandit import LinearChunkSampler, RandomChunkSampler, UCBChunkSampler
 from lf_longpo.longmab.bandit_summary import bandit_summary
-from lf_longpo.longmab.pairing import best_and_worst
 from lf_longpo.longmab.probe import FIELDS, arm_values, arrives_at
 from lf_longpo.longmab.rollout_files import PROBES, ROLLOUTS, Journals
+from lf_longpo.longmab.rounds import Rounds
 from lf_longpo.models.calls import Call, Calls
 from lf_longpo.models.embedders import Embedder
-from lf_longpo.text.answers import is_in_every_text, pair_reward, rollout_reward
+from lf_longpo.text.answers import is_in_every_text, rollout_reward
 from lf_longpo.text.chunking import chunk_sentences
 from lf_longpo.text.prompts import QA_FIELDS, QA_PROMPTS, around_context, load_prompt
 
@@ -92,9 +90,9 @@ class LongMab:
         journals: Journals,
         sinks: Sinks,
     ) -> None:
+        self._run_config = config
         self._config = config.longmab
         self._seed = config.seed
-        self._pair_settings = config.pairs
         self._until = until
         self._prompts = prompts
         self._question_ids = question_ids
@@ -104,11 +102,12 @@ class LongMab:
         self._progress = sinks.progress
         self._outcomes = sinks.outcomes
         skipped = journals.skipped
+        rounds = config.longmab.rounds if config.longmab.stop is None else f"at most {config.longmab.rounds}"
         self.announcement = [
             *([f"{skipped} lines of the journals cannot be read; their work is done again"] if skipped else []),
             f"policy {config.policy.model} ({config.policy.backend})",
             f"  probe    -> {config.output_dir / PROBES}",
-            f"  rollout  -> {config.output_dir / ROLLOUTS} ({config.longmab.rounds} rounds per question)",
+            f"  rollout  -> {config.output_dir / ROLLOUTS} ({rounds} rounds per question)",
         ]
 
     async def work(self, question: Question) -> None:
@@ -118,7 +117,7 @@ class LongMab:
         probe = self._journals.probe(question.id)
         finished = self._journals.finished_rounds(question.id, self._config.rounds)
         chunks: list[str] = []
-        if probe is None or (probe.kept and len(finished) < self._config.rounds):
+        if probe is None or (probe.kept and not Rounds(question, self._run_config).replay(finished).ended):
             sizes = self._config.chunk_size, self._config.chunk_overlap
             chunks = await asyncio.to_thread(chunk_sentences, question.context, self._models.tokenizer, *sizes)
         if probe:
@@ -133,11 +132,14 @@ class LongMab:
             self._progress.skip(0 if self._until == "probe" else self._config.rounds)
         if not probe.kept or self._until == "probe":
             return
-        rollouts = await self._roll_out(question, probe, chunks, finished)
-        for rollout in rollouts:
+        rounds = await self._roll_out(question, probe, chunks, finished)
+        for rollout in rounds.rollouts:
             self._count_unfinished(rollout.output, rollout.thought)
+        if saved := self._config.rounds - len(rounds.rollouts):
+            self._outcomes.count(Outcome.ROUND_SAVED, saved)
+            self._progress.spare(saved)
         if self._until == "pairs":
-            await self._pair(question, rollouts)
+            await self._pair(question, rounds)
 
     def finished(self) -> set[str]:
         """See `Run`."""
@@ -157,8 +159,9 @@ class LongMab:
             Outcome.TRUNCATED,
             Outcome.GOLD_IN_EVERY_TEXT,
             Outcome.UNFINISHED_THOUGHT,
+            Outcome.ROUND_SAVED,
         )
-        bandit = bandit_summary(self._journals, self._question_ids, self._config.rounds)
+        bandit = bandit_summary(self._journals, self._question_ids, self._config)
         return self._outcomes.summary(*outcomes) | bandit
 
     def _count_unfinished(self, text: str, thought: str) -> None:
@@ -191,36 +194,45 @@ class LongMab:
 
     async def _roll_out(
         self, question: Question, probe: Probe, chunks: list[str], finished: dict[int, Rollout]
-    ) -> list[Rollout]:
+    ) -> Rounds:
         config = self._config
-        self._progress.skip(len(finished))
-        if config.selection == "random":
+        sampler = self._sampler(question, probe.initial_values)
+        rounds = Rounds(question, self._run_config)
+        if config.selection == "random" and config.stop is None:
             # No round waits for another.
-            drawn = random_arms(len(probe.initial_values), config.top_k, config.rounds, f"{self._seed}/{question.id}")
-            rounds = [
+            drawn = [sampler.select(config.top_k) for _ in range(config.rounds)]
+            self._progress.skip(len(finished))
+            missing = [
                 self._round(question, chunks, round, arms, 0, lambda reward: probe.initial_values)
                 for round, arms in enumerate(drawn)
                 if round not in finished
             ]
-            made = {rollout.round: rollout for rollout in await all_settled(*rounds)}
-            return [(finished | made)[round] for round in range(config.rounds)]
-
-        sampler = UCBChunkSampler(probe.initial_values)
+            made = {rollout.round: rollout for rollout in await all_settled(*missing)}
+            return rounds.replay(finished | made)
 
         def learn(arms: list[int], reward: float) -> list[float]:
             sampler.update(arms, reward)
             return [float(value) for value in sampler.values]
 
-        rollouts: list[Rollout] = []
-        for round in range(config.rounds):
+        while not rounds.ended:
+            round = len(rounds.rollouts)
             arms = sampler.select(config.top_k)
             if rollout := finished.get(round):
                 learn(rollout.arms, rollout.reward)
+                self._progress.skip(1)
             else:
+                # With `stop`, these are the most that follow.
                 following = config.rounds - 1 - round
                 rollout = await self._round(question, chunks, round, arms, following, partial(learn, arms))
-            rollouts.append(rollout)
-        return rollouts
+            rounds.add(rollout)
+        return rounds
+
+    def _sampler(
+        self, question: Question, initial_values: list[float]
+    ) -> UCBChunkSampler | LinearChunkSampler | RandomChunkSampler:
+        if self._config.selection == "random":
+            return RandomChunkSampler(initial_values, f"{self._seed}/{question.id}")
+        return {"ucb": UCBChunkSampler, "linear": LinearChunkSampler}[self._config.selection](initial_values)
 
     async def _round(
         self,
@@ -259,21 +271,12 @@ class LongMab:
         self._progress.step()
         return rollout
 
-    async def _pair(self, question: Question, rollouts: list[Rollout]) -> None:
-        form, settings = self._config.answer_form, self._pair_settings
-        responses = [
-            ScoredResponse(
-                rollout.output, pair_reward(rollout.output, question.answers, form), rollout.round, rollout.thought
-            )
-            for rollout in rollouts
-            if may_train(rollout.output, rollout.truncated, settings.allow_truncated)
-        ]
-        rewards = [response.reward for response in responses]
-        picked = best_and_worst(question.id, rewards, self._seed) if responses else None
-        pairs = choose_pairs(responses, *picked, settings) if picked else []
+    async def _pair(self, question: Question, rounds: Rounds) -> None:
+        pairs = rounds.pairs()
         if not pairs:
             self._pairs.drop(question.id)
-            self._outcomes.count(Outcome.NO_REWARD_DIFFERENCE if len(responses) >= _SIDES else Outcome.TRUNCATED)
+            complete = len(rounds.responses) >= _SIDES
+            self._outcomes.count(Outcome.NO_REWARD_DIFFERENCE if complete else Outcome.TRUNCATED)
             return
         made = await self._pairs.add(question, self._prompts.rollout(question), pairs)
         self._outcomes.count(Outcome.PAIR, made)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
 from lf_longpo.config import ChatConfig, EmbedderConfig, LongMabGenerateConfig
-from lf_longpo.data.questions import Source, check_questions
+from lf_longpo.data.questions import Source, check_questions, read_questions
 from lf_longpo.engine.protocol import Sinks
 from lf_longpo.engine.session import Session
 from lf_longpo.files.run_dir import refuse_changed_questions
@@ -41,8 +41,8 @@ class LongMabPlan:
         refuse_changed_questions(self.digests, config.output_dir / PROBES)
         self.steps = len(self.digests) * (1 if until == "probe" else config.longmab.rounds + 1)
         # More questions than calls at once: no slot is idle while a question is cut into chunks, and at the end of the
-        # run enough chains are left to fill all slots.
-        self.in_flight = 2 * config.policy.calls_at_once
+        # run enough chains are left to fill all slots. Chains that end early need more (bench_rollout.py --lean).
+        self.in_flight = (2 if config.longmab.stop is None else 8) * config.policy.calls_at_once
 
     def estimate(self, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Usage]:
         """The usage of a run in which every probe is kept."""
@@ -56,7 +56,7 @@ class LongMabPlan:
     def needed(self) -> Sequence[ChatConfig | EmbedderConfig]:
         """None where all rollouts are there."""
         config = self._config
-        if all_rolled_out(config.output_dir, self.digests, config.longmab.rounds):
+        if all_rolled_out(config, read_questions(self.source)):
             return []
         return [config.policy] if config.longmab.init == "random" else [config.policy, config.embedder]
 

@@ -1,11 +1,13 @@
 """The journals of a LongMab-PO run: probes and rollouts."""
 
-from collections.abc import Collection
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
-from lf_longpo.data.records import Probe, Rollout, names, record_of
-from lf_longpo.files.journal import Journal, read_rows
+from lf_longpo.config import LongMabGenerateConfig
+from lf_longpo.data.records import Probe, Question, Rollout, names, record_of
+from lf_longpo.files.journal import Journal, RowsById, read_rows
+from lf_longpo.longmab.rounds import Rounds
 
 PROBES, ROLLOUTS = "probes.jsonl", "rollouts.jsonl"
 
@@ -46,13 +48,16 @@ class Journals:
         self.rollouts.close()
 
 
-def all_rolled_out(output_dir: Path, question_ids: Collection[str], rounds: int) -> bool:
-    """Whether a run needs no model any more. Reads the journals only."""
-    kept = {row["id"]: row["kept"] for row in read_rows(output_dir / PROBES, names(Probe))}
-    if any(question_id not in kept for question_id in question_ids):
-        return False
-    done: dict[str, set[int]] = {}
-    for row in read_rows(output_dir / ROLLOUTS, names(Rollout)):
-        done.setdefault(row["id"], set()).add(row["round"])
-    wanted = set(range(rounds))
-    return all(not kept[question_id] or wanted <= done.get(question_id, set()) for question_id in question_ids)
+def all_rolled_out(config: LongMabGenerateConfig, questions: Iterable[Question]) -> bool:
+    """Whether a run over these questions needs no model any more. Reads the journals only."""
+    folder = config.output_dir
+    kept = {row["id"]: row["kept"] for row in read_rows(folder / PROBES, names(Probe))}
+    rollouts = RowsById(folder / ROLLOUTS, names(Rollout))
+
+    def is_done(question: Question) -> bool:
+        if not kept.get(question.id, True):
+            return True
+        finished = {row["round"]: record_of(Rollout, row) for row in rollouts.rows(question.id)}
+        return question.id in kept and Rounds(question, config).replay(finished).ended
+
+    return all(map(is_done, questions))

@@ -40,14 +40,17 @@ def longmab_sections(run: RunFolder) -> list[Section]:
         first.notes.append("There are no rollouts yet.")
         return [first]
     first.facts["mean reward"] = f"{rewards.mean():.3f}"
-    first.rewards = _rewards(rollouts.rewards, rewards)
+    stops = run.config.longmab.stop is not None
+    first.rewards = _rewards(rollouts.rewards, rewards, stops)
     first.facts["rollouts with reward 0"] = f"{first.rewards.lowest:.0%}"
     first.facts["answers in Markdown that the published rule does not read"] = f"{rollouts.unread:,}"
     first.warnings += answer_advice(run.config.longmab.answer_form, len(rewards), rollouts.unread)
     first.warnings += gold_advice((run.summary() or {}).get("gold_in_every_text", 0))
     caption = "The reward is the mean of F1 and SubEM against the gold answer: 0 is wrong, 1 is correct."
     first.plots.append(Plot(histogram({"rollouts": rewards}, "reward", "rollouts", (0.0, 1.0)), caption))
-    return [first, _learning(rollouts.rewards, first.rewards), _arms(rollouts)]
+    if stops:
+        first.facts["rounds per question, mean"] = f"{len(rewards) / len(rollouts.rewards):.1f}"
+    return [first, _learning(rollouts.rewards, first.rewards, stops), _arms(rollouts)]
 
 
 class Rollouts(NamedTuple):
@@ -134,19 +137,27 @@ _CAPTIONS: dict[Trend, str] = {
     "unclear": "The change of the rewards over the rounds is within chance.",
     "flat": "The rewards of no question change between the first and the last third of the rounds.",
 }
+_STOPS = (
+    "Questions end early (longmab.stop), so late rounds belong to questions without the full reward difference. The "
+    "line does not show whether the bandit learns."
+)
 
 
-def _rewards(by_question: np.ndarray, rewards: np.ndarray) -> Rewards:
+def _rewards(by_question: np.ndarray, rewards: np.ndarray, stops: bool) -> Rewards:
     """Rewards, and their change over the rounds for each question with rollouts in both thirds.
+
+    Where questions stop early, the change is unknown: which questions have late rounds depends on their rewards.
 
     Args:
         by_question: [questions, rounds], see `Rollouts`.
         rewards: those that are there.
+        stops: whether questions stop early.
     """
     rounds = by_question[:, ~np.isnan(by_question).all(axis=0)]
     third = max(rounds.shape[1] // 3, 1)
     first, last = (_mean_of_each(part) for part in (rounds[:, :third], rounds[:, -third:]))
-    shared = ~np.isnan(first) & ~np.isnan(last) if rounds.shape[1] > 1 else np.zeros(len(first), bool)
+    known = rounds.shape[1] > 1 and not stops
+    shared = ~np.isnan(first) & ~np.isnan(last) if known else np.zeros(len(first), bool)
     return Rewards(
         float(np.mean(rewards == 0)),
         float(np.mean(rewards == 1)),
@@ -164,19 +175,21 @@ def _mean_of_each(rewards: np.ndarray) -> np.ndarray:
     return means
 
 
-def _learning(by_question: np.ndarray, change: Rewards) -> Section:
+def _learning(by_question: np.ndarray, change: Rewards, stops: bool) -> Section:
     section = Section("Does the bandit learn?")
     made = ~np.isnan(by_question)
     # The rounds of a run that goes on have different questions: their means would differ for that reason.
     complete = made.all(axis=1)
-    shown = by_question[complete] if complete.any() else by_question[:, made.any(axis=0)]
+    whole = complete.any() and not stops
+    shown = by_question[complete] if whole else by_question[:, made.any(axis=0)]
     numbers = (~np.isnan(shown)).sum(axis=0)
     means = np.nanmean(shown, axis=0)
     # The sum of squares over n - 1; 0 for a single question.
     deviations = np.sqrt(np.nansum((shown - means) ** 2, axis=0) / np.maximum(numbers - 1, 1))
     errors = _HALF_INTERVAL * deviations / numbers**0.5
-    caption = f"{_CAPTIONS[trend_of(change.differences)]} The band is the 95% confidence interval of the mean."
-    if 0 < complete.sum() < len(complete):
+    meaning = _STOPS if stops else _CAPTIONS[trend_of(change.differences)]
+    caption = f"{meaning} The band is the 95% confidence interval of the mean."
+    if whole and complete.sum() < len(complete):
         caption += f" The line shows the {complete.sum():,} questions with all rounds."
     section.plots.append(Plot(line(means.tolist(), errors.tolist(), "round", "mean reward"), caption))
     if change.differences:

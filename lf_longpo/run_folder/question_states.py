@@ -69,6 +69,8 @@ class StateRules(NamedTuple):
     min_gap: float
     """The least reward difference of a pair."""
     has_probes: bool
+    stop: float | None
+    """`longmab.stop`: a question with a pair of this reward difference may have fewer responses."""
     until: str
     """The stage after which the last start ended; `pairs` while it is unknown."""
 
@@ -81,10 +83,10 @@ class StateRules(NamedTuple):
             until: see `StateRules.until`.
         """
         if isinstance(config, LongMabGenerateConfig):
-            return cls(config.longmab.rounds, _SIDES, config.pairs.min_gap, True, until)
+            return cls(config.longmab.rounds, _SIDES, config.pairs.min_gap, True, config.longmab.stop, until)
         assert isinstance(config, LongRewardGenerateConfig)
         samples = None if config.responses else config.longreward.num_samples
-        return cls(samples, config.longreward.min_responses, config.pairs.min_gap, False, until)
+        return cls(samples, config.longreward.min_responses, config.pairs.min_gap, False, None, until)
 
 
 def state_of(facts: QuestionFacts, failure: str | None, rules: StateRules) -> tuple[QuestionState, str]:
@@ -107,7 +109,8 @@ def state_of(facts: QuestionFacts, failure: str | None, rules: StateRules) -> tu
         return QuestionState.FAILED, failure
     if rules.has_probes and facts.probe_kept is False:
         return QuestionState.PROBE_FAILED, "the probe does not give the gold answer, although the prompt has it"
-    if unfinished := _unfinished(facts, rules):
+    stopped = rules.stop is not None and differs and gap >= rules.stop
+    if not stopped and (unfinished := _unfinished(facts, rules)):
         return QuestionState.UNFINISHED, unfinished
     if differs:
         later = "a later stage makes the pair" if rules.until != "pairs" else "the pair is not made yet"

@@ -76,6 +76,8 @@ class Status:
     pairs: int | None = None
     questions_with_pairs: int | None = None
     """Known after the end."""
+    rounds_saved: int = 0
+    """Rounds of LongMab-PO that `longmab.stop` made unnecessary."""
     steps: int | None = None
     """Steps of the last start."""
     steps_left: int | None = None
@@ -146,7 +148,7 @@ def _on_ray(folder: Path, kind: RunKind) -> Status:
     working = bool(running) or is_locked(folder / SHARDS)
     status = Status(str(folder), kind.command, kind.method, "running" if working else "stopped")
     status.questions = _questions_on_ray(folder / SHARDS)
-    for name in ("done", "failed", "pairs", "steps"):
+    for name in ("done", "failed", "pairs", "rounds_saved", "steps"):
         known = [value for part in parts if (value := getattr(part, name)) is not None]
         setattr(status, name, sum(known))
     for number, stage in enumerate(kind.stages):
@@ -171,9 +173,7 @@ def _finish(status: Status, folders: list[Path], kind: RunKind) -> None:
     if kind.method == "longmab":
         skipped = sum(not row["kept"] for path in folders for row in read_rows(path / PROBES, ["kept"]))
     rows = {count.stage: count.done for count in status.stages}
-    status.stages = [
-        Count(stage.name, rows[stage.name], _total(stage, rows, status.questions, skipped)) for stage in kind.stages
-    ]
+    status.stages = [Count(stage.name, rows[stage.name], _total(stage, rows, status, skipped)) for stage in kind.stages]
     lacking = (count.stage for count in status.stages if count.total is None or count.done < count.total)
     status.stage = next(lacking, "pairs" if kind.makes_pairs else kind.stages[-1].name)
     status.failure = _most_frequent(path / FAILURES for path in folders)
@@ -182,13 +182,15 @@ def _finish(status: Status, folders: list[Path], kind: RunKind) -> None:
         status.last_activity = datetime.fromtimestamp(max(times), UTC).isoformat(timespec="seconds")
 
 
-def _total(stage: Stage, rows: dict[str, int], questions: int | None, skipped: int) -> int | None:
+def _total(stage: Stage, rows: dict[str, int], status: Status, skipped: int) -> int | None:
     """The rows that a stage will have, at most; `skipped` questions have no rollouts."""
     if stage.rows is None:
         return next(iter(rows.values()))
-    if questions is None:
+    if status.questions is None:
         return None
-    return stage.rows * (questions - (skipped if stage.name == "rollout" else 0))
+    if stage.name == "rollout":
+        return stage.rows * (status.questions - skipped) - status.rounds_saved
+    return stage.rows * status.questions
 
 
 def _state(working: bool, summary: dict[str, Any] | None) -> State:
@@ -207,6 +209,7 @@ def _add_progress(status: Status, progress: dict[str, Any]) -> None:
     status.done = progress["ended"] - progress["failed"]
     if Outcome.PAIR in progress["outcomes"]:
         status.pairs = progress["outcomes"][Outcome.PAIR]
+    status.rounds_saved = progress.get("spared", 0)
     status.steps, status.steps_left = progress["steps"], max(progress["total"] - progress["steps"], 0)
     status.new_tokens_per_second = progress["speed"]["new_tokens_per_second"]
     status.seconds_left = progress["seconds_left"]
@@ -227,6 +230,7 @@ def _add_summary(status: Status, summary: dict[str, Any]) -> None:
         status.done = status.questions - failed - unfinished
     status.pairs = summary.get("pairs")
     status.questions_with_pairs = summary.get("questions_with_pairs")
+    status.rounds_saved = summary.get("rounds_saved", 0)
     status.calls, status.cost = summary.get("calls", {}), summary.get("cost", 0.0)
     if status.state == "ended":
         status.steps_left, status.seconds_left = 0, 0.0

@@ -8,6 +8,7 @@ from lf_longpo.engine.progress import Progress
 from lf_longpo.engine.session import Session
 from lf_longpo.errors import CallFailed
 from lf_longpo.models.cache import StageTotals
+from lf_longpo.models.ledger import Ledger
 from lf_longpo.run_folder.status import status_of
 
 
@@ -50,3 +51,19 @@ async def test_a_session_keeps_its_progress(tmp_path):
     stopped = status_of(folder)
     assert (stopped.state, stopped.done, stopped.failed, stopped.steps_left) == ("stopped", 10, 2, 0)
     assert stopped.calls["probe"]["calls"] == 12
+
+
+def test_questions_to_come_are_expected_to_need_as_few_steps_as_those_that_ended():
+    progress = Progress("longmab", 4, 40, Ledger(None))
+    assert progress.snapshot()["total"] == 40
+    for ended in (1, 2):
+        for _ in range(3):
+            progress.step()
+        progress.spare(7)
+        progress.questions_ended(ended, 0)
+    assert (progress.snapshot()["steps"], progress.snapshot()["total"]) == (6, 12)
+    for ended in (3, 4):  # these need all of their steps
+        for _ in range(10):
+            progress.step()
+        progress.questions_ended(ended, 0)
+    assert (progress.snapshot()["total"], progress.snapshot()["seconds_left"]) == (26, 0.0)

@@ -25,6 +25,12 @@ def longmab_settings(stub, folder):
     return data
 
 
+def lean_settings(stub, folder):
+    data = longmab_settings(stub, folder)
+    data["longmab"] |= {"preset": "lean", "rounds": 12}
+    return data
+
+
 def longreward_settings(stub, folder):
     stub.answer = judged
     data = run_settings(stub, folder, write_jsonl(folder / "q.jsonl", code_questions(3)))
@@ -57,19 +63,27 @@ def finished_calls(folder):
 
 
 @pytest.mark.slow
-def test_three_kills_change_nothing(tmp_path, key):
-    """LongReward; test_soak.py does it to LongMab."""
+@pytest.mark.parametrize(
+    ("settings", "journal", "rows"),
+    [
+        (longreward_settings, "scored_responses.jsonl", lambda calls: 3 * 5),
+        (lean_settings, "rollouts.jsonl", lambda calls: calls - QUESTIONS),
+    ],
+    ids=["longreward", "longmab that ends early"],
+)
+def test_three_kills_change_nothing(tmp_path, key, settings, journal, rows):
+    """test_soak.py does it to LongMab with all rounds."""
     with Stub() as stub:
         # What is not to be killed needs no process of its own.
-        assert main(["generate", str(write_config(stub, tmp_path / "whole", longreward_settings))]) == 0
+        assert main(["generate", str(write_config(stub, tmp_path / "whole", settings))]) == 0
         calls_needed = len(stub.requests)
-        assert stub.chats == calls_needed > 50
+        assert stub.chats == calls_needed > 30
 
     draw = random.Random(20)
     kill_at = sorted(draw.sample(range(3, calls_needed - 5), 3))
     repeats_allowed = 0
     with Stub(delay=0.05) as stub:
-        config = write_config(stub, tmp_path / "killed", longreward_settings)
+        config = write_config(stub, tmp_path / "killed", settings)
         for calls in kill_at:
             run = start(config)
             # From the server's thread, so that the kill falls wherever the client happens to be.
@@ -88,8 +102,8 @@ def test_three_kills_change_nothing(tmp_path, key):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert (tmp_path / "killed/data/codes.jsonl").read_bytes()
     for folder in ("whole", "killed"):  # no journal holds a step twice
-        lines = (tmp_path / folder / "run/scored_responses.jsonl").read_text().splitlines()
-        assert len(lines) == len(set(lines)) == 3 * 5
+        lines = (tmp_path / folder / "run" / journal).read_text().splitlines()
+        assert len(lines) == len(set(lines)) == rows(calls_needed)
 
 
 def judged_answer(prompt, seed):

@@ -3,7 +3,7 @@
 import pytest
 from reference_vectors import needs_vectors, vectors
 
-from lf_longpo.longmab.bandit import UCBChunkSampler
+from lf_longpo.longmab.bandit import LinearChunkSampler, UCBChunkSampler
 
 
 @needs_vectors
@@ -30,3 +30,20 @@ def test_bandit_returns_to_the_arm_with_rewards():
         arms = sampler.select(1)
         sampler.update(arms, 1.0 if arms == [1] else 0.0)
     assert sampler.counts.argmax() == 1
+
+
+def test_the_linear_model_gives_credit_to_the_chunk_that_earns_it():
+    sampler = LinearChunkSampler([0.5] * 6)
+    for arms, reward in (([0, 1], 1.0), ([1, 2], 0.0), ([0, 3], 1.0), ([3, 4], 0.0)):
+        sampler.update(arms, reward)
+    assert sampler.values.argmax() == 0 and sampler.values[3] < sampler.values[0] / 2
+    assert 0 in sampler.select(2)
+
+
+def test_the_linear_model_begins_with_the_first_values_and_looks_for_a_wrong_answer_after_a_right_one():
+    sampler = LinearChunkSampler([0.1, 0.9, 0.2, 0.8])
+    assert sampler.select(2) == [1, 3] and sampler.select(9) == [0, 1, 2, 3]
+    sampler.update([1, 3], 1.0)
+    assert sampler.select(2) == [0, 2]
+    sampler.update([0, 2], 0.0)
+    assert sampler.select(2) == [1, 3]
