@@ -41,7 +41,7 @@ class ListPages:
     def list_page(self, request: Request) -> Response:
         """The list of the pairs that pass the request's filter."""
         index, run = self._site.index, self._site.pairs.run
-        index.refresh()
+        index.reader.refresh()
         pair_filter = PairFilter.of(request.query_params)
         numbers = index.numbers(pair_filter)
         last = max(1, -(-len(numbers) // PAGE))
@@ -57,8 +57,8 @@ class ListPages:
             kinds=kinds,
             heads=_heads(pair_filter, kinds),
             found=len(numbers),
-            whole=index.whole,
-            unread=index.fault,
+            whole=index.reader.whole,
+            unread=index.reader.fault,
             run_goes_on=bool(run and run.summary() is None),
             states=STATES,
             prompts=PROMPTS,

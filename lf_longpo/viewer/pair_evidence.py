@@ -22,6 +22,7 @@ from lf_longpo.longreward.response_files import SCORES
 from lf_longpo.longreward.scorer import DIMENSIONS
 from lf_longpo.models.tokenizer_file import load_tokenizer_file
 from lf_longpo.run_folder.contents import RunFolder
+from lf_longpo.run_folder.question_records import rollout_note
 from lf_longpo.text.chunking import chunk_spans, chunk_tokens
 
 if TYPE_CHECKING:
@@ -166,8 +167,7 @@ class _LongMab:
         rollouts = {row["round"]: row for row in self._rollouts.rows(_question(pair))}
         rollout_of = {side: rollouts[pair[f"{side}_index"]] for side in SIDES if pair[f"{side}_index"] in rollouts}
         for side, rollout in rollout_of.items():
-            chunks = ", ".join(str(arm + 1) for arm in rollout["arms"])
-            evidence.notes[side] = f"round {rollout['round'] + 1}, prompt with chunks {chunks}"
+            evidence.notes[side] = rollout_note(rollout["round"], rollout["arms"])
         if evidence.context is None or not rollout_of:
             return evidence
         try:

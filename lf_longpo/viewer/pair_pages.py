@@ -10,12 +10,12 @@ from starlette.responses import Response
 from lf_longpo.data.pairs import QUESTION_ID, question_of_pair
 from lf_longpo.data.review import SIDES, Decision, response_of
 from lf_longpo.files.journal import Row
-from lf_longpo.run_folder.pair_sets import prompt_parts
+from lf_longpo.run_folder.pair_sets import prompt_parts, question_text
 from lf_longpo.text.differences import differences, unmarked_note, visible, whole_letters
 from lf_longpo.text.thinking import split_thought
 from lf_longpo.viewer.context_pieces import context_pieces
 from lf_longpo.viewer.display import display_of
-from lf_longpo.viewer.index import PairLine, question_text
+from lf_longpo.viewer.index import PairLine
 from lf_longpo.viewer.pair_evidence import EvidenceReader, PairEvidence
 from lf_longpo.viewer.pair_filter import PairFilter
 from lf_longpo.viewer.place import Place
@@ -53,7 +53,7 @@ class PairPages:
         """
         site = self._site
         line, row = site.line(request)
-        site.index.refresh()
+        site.index.reader.refresh()
         pair_filter, columns = PairFilter.of(request.query_params), site.pairs.columns
         decision = site.reviews.of(line.digest)
         row = row | dict((decision and decision.origin) or {})

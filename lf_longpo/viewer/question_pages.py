@@ -95,7 +95,7 @@ class QuestionPages:
     def _choose(self, request: Request, form: dict[str, str]) -> Response:
         line = self._line(request)
         side = form.get("side", "")
-        number = self._site.index.number_of_id(line.id)
+        number = next(iter(self._site.index.numbers_of_question(line.id)), None)
         if form.get("pair", "") != str(number or ""):
             raise HTTPException(409, "The page shows an older version of this question. Open it again.")
         anchor = "decision"
@@ -141,7 +141,8 @@ class QuestionPages:
         question, unread = self._full(line.id)
         answers = question.answers if question else ()
         responses = self._records.responses(line.id)
-        decision, pair, sides = self._decision(line)
+        numbers = self._site.index.numbers_of_question(line.id)
+        decision, pair, sides = self._decision(line, numbers)
         round_shown = request.query_params.get("chunks", "")
         chunks, unmarked = self._chunks(question, responses)
         context = question.context if question else ""
@@ -168,9 +169,7 @@ class QuestionPages:
             decision=decision,
             verdict=VERDICTS.get(decision.verdict, "") if decision else "",
             pair=pair,
-            further=[
-                number for number in self._site.index.numbers_of_question(line.id) if pair and number != pair.number
-            ],
+            further=numbers[1:],
             sides=sides,
             fault=fault,
             query=question_filter.query,
@@ -181,14 +180,16 @@ class QuestionPages:
             found=len(found),
         )
 
-    def _decision(self, line: QuestionLine) -> tuple[Decision | None, PairLine | None, dict[str, dict[str, Any]]]:
-        """The decision, the pair of the run, and the index and reward of each side of the present pair."""
-        reviews, number = self._site.reviews, self._site.index.number_of_id(line.id)
-        if number is None:
+    def _decision(
+        self, line: QuestionLine, numbers: list[int]
+    ) -> tuple[Decision | None, PairLine | None, dict[str, dict[str, Any]]]:
+        """The decision, the first pair of the run, and the index and reward of each side of the present pair."""
+        reviews = self._site.reviews
+        if not numbers:
             choice = reviews.of(choice_key(line.id))
             chosen = responses_of(choice) if choice else {}
             return choice, None, {side: {"index": r.index, "reward": r.reward} for side, r in chosen.items()}
-        pair_line, row = self._pair(number)
+        pair_line, row = self._pair(numbers[0])
         decision = reviews.of(pair_line.digest)
         row = row | dict((decision and decision.origin) or {})
         return (
@@ -234,7 +235,7 @@ class QuestionPages:
 
     def _line(self, request: Request) -> QuestionLine:
         whole = self._read_on()
-        self._site.index.refresh()
+        self._site.index.reader.refresh()
         line = self._records.line(request.query_params.get("id", ""))
         if line is None:
             late = "" if whole else ", or it is not read yet. Try again later"

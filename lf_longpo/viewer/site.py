@@ -74,8 +74,8 @@ class Site:
     def banner(self, request: Request) -> Banner | None:
         """What the request's address says was changed or undone; None if a later decision replaced it."""
         if (undone := request.query_params.get("undone", "")).isdecimal():
-            pairs = "1 pair was" if undone == "1" else f"{int(undone):,} pairs were"
-            return Banner(f"The last decision about {pairs} undone.", "")
+            pairs = "1 pair" if undone == "1" else f"{int(undone):,} pairs"
+            return Banner(f"The last decision about {pairs} was undone.", "")
         change = request.query_params.get("changed", "")
         digests = self.reviews.changed(change)
         number = self.index.number_of(min(digests)) if digests else None
