@@ -110,16 +110,8 @@ class PairPages:
                 "thought": visible(reply.thought, _RESPONSE),
                 "pieces": own_pieces,
                 "note": evidence.notes.get(side, ""),
-                "scores": [
-                    score._replace(analysis=visible(score.analysis, _RESPONSE))
-                    for score in evidence.scores.get(side, [])
-                ],
-                "statements": [
-                    statement._replace(
-                        text=visible(statement.text, _RESPONSE), analysis=visible(statement.analysis, _RESPONSE)
-                    )
-                    for statement in evidence.statements.get(side, [])
-                ],
+                "scores": evidence.scores.get(side, []),
+                "statements": evidence.statements.get(side, []),
             }
             for side, text, reply, own_pieces in zip(SIDES, texts, replies, pieces, strict=True)
         ]

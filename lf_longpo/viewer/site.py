@@ -86,12 +86,15 @@ class Site:
         return Banner(f"{what} {VERDICTS[decision.verdict] if decision else 'made undecided'}.", change)
 
     def line(self, request: Request) -> tuple[PairLine, Row]:
-        """The pair that a request's path names: its line of the index, and its row of the file.
+        """The pair that a request's path names, see `pair`."""
+        return self.pair(request.path_params["number"])
+
+    def pair(self, number: int) -> tuple[PairLine, Row]:
+        """A pair: its line of the index, and its row of the file.
 
         Raises:
             HTTPException: there is no such pair, or the file has changed.
         """
-        number = request.path_params["number"]
         lines = self.index.lines([number]) if number < 2**63 else []  # SQLite has no larger numbers
         if not lines:
             raise HTTPException(404, "There is no pair with this number, or it is not read yet. Try again later.")
