@@ -84,7 +84,7 @@ class PairPages:
             comment=visible(decision.comment if decision else "", _QUESTION),
             reviewer=visible(decision.reviewer if decision else "", 80),
             fault=fault,
-            question_query=urlencode({"id": question_of_pair(row) or line.id}),
+            question_query=urlencode({"id": whole_letters(question_of_pair(row) or line.id)}),
             of_question=site.index.numbers_of_question(question_of_pair(row) or "") if QUESTION_ID in row else [],
             refused=refused,
             edit="chosen" if typed else request.query_params.get("edit", ""),

@@ -14,7 +14,7 @@ from lf_longpo.data.review import SIDES, Decision
 from lf_longpo.errors import UserError, first_line
 from lf_longpo.run_folder.question_records import QuestionLine, QuestionRecords, QuestionResponse
 from lf_longpo.run_folder.shards import SHARDS
-from lf_longpo.text.differences import visible
+from lf_longpo.text.differences import visible, whole_letters
 from lf_longpo.text.thinking import split_thought
 from lf_longpo.viewer.decision_pages import form_of
 from lf_longpo.viewer.gold_marks import context_parts, marked
@@ -242,7 +242,7 @@ class QuestionPages:
 
 
 def _address(id: str, question_filter: QuestionFilter) -> str:
-    return address("/question", urlencode({"id": id}), question_filter.query)
+    return address("/question", urlencode({"id": whole_letters(id)}), question_filter.query)
 
 
 def _written(response: QuestionResponse, texts: list[str]) -> str:
