@@ -51,7 +51,7 @@ def viewed(name: Path, what: str, figures: Figures) -> None:
             figures.add("first page", time.monotonic() - began, "s", _FIRST)
             used = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
             figures.add("its CPU time", sum(map(int, used)) / os.sysconf("SC_CLK_TCK"), "s")
-            last = page.count("/pair/")
+            last = page.count('<tr id="pair-')
             figures.add("a pair, while the file is read", _seconds(lambda: _get(f"{address}pair/{last}")), "s")
             while "so far" in _get(address):
                 time.sleep(0.2)

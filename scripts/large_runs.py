@@ -19,6 +19,7 @@ Row = dict[str, Any]
 _WORDS = "a in the and sun map road king stone was old sea of it water red".split()
 _DIMENSIONS = ("helpfulness", "logicality", "faithfulness", "completeness")
 _ROUNDS, _TOP_K, _SAMPLES = 30, 4, 10  # the defaults of the two methods
+_VARIANTS = 1000  # of texts, of values and of judgements
 
 
 def context_of(number: int, body: str) -> str:
@@ -111,58 +112,49 @@ def _question(pair: Row) -> Row:
 
 def _write_longmab(run: Path, questions: int, chunks: int) -> None:
     draw = random.Random(2)
-    text = [" ".join(draw.choices(_WORDS, k=60)) for _ in range(1000)]
-    values = [[draw.random() for _ in range(chunks)] for _ in range(1000)]
-    probes = (
-        {
-            "id": f"q{i}",
-            "digest": f"{i:016x}",
-            "kept": True,
-            "probe": text[i % 1000],
-            "initial_values": values[i % 1000],
-        }
-        for i in range(questions)
-    )
-    write_lines(run / "probes.jsonl", probes)
-    rollouts = (
-        {
-            "id": f"q{i}",
-            "round": round,
-            "arms": sorted(draw.sample(range(chunks), _TOP_K)),
-            "output": f"Reasoning: {draw.choice(text)}\nAnswer: it",
-            "reward": draw.choice((0.0, 0.0, 0.4, 1.0)),
-            "values": draw.choice(values),
-            "truncated": False,
-        }
-        for i in range(questions)
-        for round in range(_ROUNDS)
-    )
-    write_lines(run / "rollouts.jsonl", rollouts)
-    numbers = ((i, round) for i in range(questions) for round in range(_ROUNDS))
+    text = [" ".join(draw.choices(_WORDS, k=60)) for _ in range(_VARIANTS)]
+    # Parts of lines as JSON: writing 1.5 million different rollouts would take longer than what is measured.
+    values = [json.dumps([draw.random() for _ in range(chunks)]) for _ in range(_VARIANTS)]
+    arms = [json.dumps(sorted(draw.sample(range(chunks), _TOP_K))) for _ in range(_VARIANTS)]
+    outputs = [json.dumps(f"Reasoning: {words}\nAnswer: it") for words in text]
+    numbers = [(i, round) for i in range(questions) for round in range(_ROUNDS)]
+    with (run / "probes.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(
+            f'{{"id": "q{i}", "digest": "{i:016x}", "kept": true, "probe": "{text[i % _VARIANTS]}", '
+            f'"initial_values": {values[i % _VARIANTS]}}}\n'
+            for i in range(questions)
+        )
+    with (run / "rollouts.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(
+            f'{{"id": "q{i}", "round": {round}, "arms": {draw.choice(arms)}, "output": {draw.choice(outputs)}, '
+            f'"reward": {draw.choice((0.0, 0.0, 0.4, 1.0))}, "values": {draw.choice(values)}, "truncated": false}}\n'
+            for i, round in numbers
+        )
     _write_calls(run, (("rollout", f"q{i}", round, draw.choice(text)) for i, round in numbers))
 
 
 def _write_longreward(run: Path, questions: int) -> None:
     draw = random.Random(2)
-    text = [" ".join(draw.choices(_WORDS, k=100)) for _ in range(1000)]
+    text = [" ".join(draw.choices(_WORDS, k=100)) for _ in range(_VARIANTS)]
 
-    def score(i: int, number: int) -> Row:
+    def judged() -> str:
+        """The fields of a scored response after its answer, as JSON."""
         scores = {name: float(draw.randrange(11)) for name in _DIMENSIONS}
         details: Row = {name: {"score": scores[name], "analysis": draw.choice(text)} for name in _DIMENSIONS}
         statement = {"fact": draw.choice(text), "score": 0.5, "analysis": draw.choice(text)}
         passages = [{"c_idx": n, "content": draw.choice(text)} for n in range(3)]
         details["faithfulness"]["details"] = [statement | {"evidences": passages}] * 2
-        return {
-            "idx": f"q{i}-{number}",
-            "query": f"What is number {i}?",
-            "answer": draw.choice(text),
-            "scores": scores | {"total": sum(scores.values())},
-            "reward": sum(scores.values()) / 4,
-            "details": details,
-        }
+        total = sum(scores.values())
+        return json.dumps({"scores": scores | {"total": total}, "reward": total / 4, "details": details})[1:]
 
+    variants = [judged() for _ in range(_VARIANTS)]
     numbers = [(i, number) for i in range(questions) for number in range(_SAMPLES)]
-    write_lines(run / "scored_responses.jsonl", (score(*each) for each in numbers))
+    with (run / "scored_responses.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(
+            f'{{"idx": "q{i}-{number}", "query": "What is number {i}?", "answer": "{draw.choice(text)}", '
+            f"{draw.choice(variants)}\n"
+            for i, number in numbers
+        )
     _write_calls(run, (("sample", f"q{i}", number, draw.choice(text)) for i, number in numbers))
 
 

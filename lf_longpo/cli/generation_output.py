@@ -21,10 +21,10 @@ from lf_longpo.report.next_step import training_recipe
 from lf_longpo.report.page import REPORT
 from lf_longpo.run_folder.data_set import data_set_of
 
+_KEPT = "The registered data set {} was not changed: it has pairs that this run has not recreated."
 _NOT_WRITTEN = {
     "none": "No pairs: nothing was registered.",
-    "kept": "The registered data set {} was not changed: it has pairs that this run has not recreated. Run the same "
-    "command again.",
+    "kept": f"{_KEPT} Run the same command again.",
     "removed": "No pairs: the registered data set {} was out of date and was removed.",
 }
 _METHODS = {"longmab": "LongMab-PO", "longreward": "LongReward"}
@@ -55,7 +55,9 @@ def print_generation(config: GenerateConfig, summary: dict[str, Any], command: s
         are, decisions = "pair is" if gone == 1 else "pairs are", decisions_of(data_set_of(config))
         kept = f"The decisions stay in {decisions} and apply again if the same pairs come back."
         console.print(f"{gone} reviewed {are} no longer in the data set. {kept}", markup=False)
-    if summary["unfinished"]:
+    if summary["unfinished"]:  # the command that resumes it is printed elsewhere
+        if summary["data_set"] == "kept":
+            console.print(_KEPT.format(data_set_of(config)), markup=False)
         return
     if summary["stage"] != "pairs":
         console.print(f"Stopped after the stage {summary['stage']}. Run the command with a later --stage to continue.")

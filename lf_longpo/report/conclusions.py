@@ -58,7 +58,7 @@ def outcome(state: State, stage: str, questions: int, with_pair: int, pairs: int
         return f"This run was stopped with {_count(unfinished, 'unfinished question')}; {made}."
     if stage != "pairs":
         return f"This run is finished, up to the stage {stage}: pairs are made in a later stage."
-    return f"This run is finished, up to the stage pairs: {made}."
+    return f"This run is finished: {made}."
 
 
 def failures(failed: int, questions: int, causes: Mapping[str, int]) -> str | None:

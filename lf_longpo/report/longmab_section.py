@@ -1,7 +1,7 @@
 """The report's sections about the rollouts of a LongMab-PO run: rewards, learning, and the chosen arms."""
 
 from array import array
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import cache
 from math import isnan
 from statistics import fmean
@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from lf_longpo.config import LongMabGenerateConfig
-from lf_longpo.data.records import Probe, Rollout, names
-from lf_longpo.longmab.rollout_files import PROBES, ROLLOUTS
+from lf_longpo.data.records import Probe, names
+from lf_longpo.files.journal import Row
+from lf_longpo.longmab.rollout_files import PROBES
 from lf_longpo.report.advice import answer_advice, gold_advice
 from lf_longpo.report.conclusions import Trend, trend_of
 from lf_longpo.report.figures import Plot, bars, histogram, line
@@ -27,34 +28,8 @@ _SIMULATED, _REPEATED = 200, 10
 _PARTS = 10
 
 
-def longmab_sections(run: RunFolder) -> list[Section]:
-    """The sections about probes and rewards, learning, and arms."""
-    probes = {row["id"]: row["kept"] for row in run.rows(PROBES, tuple(names(Probe)))}
-    assert isinstance(run.config, LongMabGenerateConfig)
-    rollouts = read_rollouts(run, run.config.longmab.rounds)
-    rewards = rollouts.rewards[~np.isnan(rollouts.rewards)]
-    first = Section("Rollouts")
-    first.facts["questions with a successful probe"] = f"{sum(probes.values()):,} of {len(probes):,}"
-    first.facts["rollouts"] = f"{len(rewards):,}"
-    if not len(rewards):
-        first.notes.append("There are no rollouts yet.")
-        return [first]
-    first.facts["mean reward"] = f"{rewards.mean():.3f}"
-    stops = run.config.longmab.stop is not None
-    first.rewards = _rewards(rollouts.rewards, rewards, stops)
-    first.facts["rollouts with reward 0"] = f"{first.rewards.lowest:.0%}"
-    first.facts["answers in Markdown that the published rule does not read"] = f"{rollouts.unread:,}"
-    first.warnings += answer_advice(run.config.longmab.answer_form, len(rewards), rollouts.unread)
-    first.warnings += gold_advice((run.summary() or {}).get("gold_in_every_text", 0))
-    caption = "The reward is the mean of F1 and SubEM against the gold answer: 0 is wrong, 1 is correct."
-    first.plots.append(Plot(histogram({"rollouts": rewards}, "reward", "rollouts", (0.0, 1.0)), caption))
-    if stops:
-        first.facts["rounds per question, mean"] = f"{len(rewards) / len(rollouts.rewards):.1f}"
-    return [first, _learning(rollouts.rewards, first.rewards, stops), _arms(rollouts)]
-
-
 class Rollouts(NamedTuple):
-    """What the report needs of all rollouts: about 350 bytes per question."""
+    """What the report needs of all rollouts."""
 
     rewards: np.ndarray
     """[questions, rounds]; NaN where there is no rollout."""
@@ -64,36 +39,66 @@ class Rollouts(NamedTuple):
     """Outputs for which `has_unread_answer` holds."""
 
 
-def read_rollouts(run: RunFolder, rounds: int) -> Rollouts:
-    """Reads the rollouts of a run. If a round of a question was written twice, the first row counts."""
-    numbers: dict[str, int] = {}
-    rewards: list[array[float]] = []
-    choices: list[array[int]] = []
-    empty, unread = [float("nan")] * rounds, 0
-    for row in run.rows(ROLLOUTS, tuple(names(Rollout))):
-        number, round = numbers.setdefault(row["id"], len(numbers)), row["round"]
-        if number == len(rewards):
-            rewards.append(array("d", empty))
-            choices.append(array("I", [0] * len(row["values"])))
-        if round >= rounds or not isnan(rewards[number][round]):
-            continue
-        rewards[number][round] = row["reward"]
+class LongMabFigures:
+    """Collects the rollouts of a run: about 350 bytes per question. Makes the sections about them.
+
+    If a round of a question was written twice, the first row counts.
+
+    Args:
+        run: the run.
+    """
+
+    def __init__(self, run: RunFolder) -> None:
+        assert isinstance(run.config, LongMabGenerateConfig)
+        self._run = run
+        self._settings = run.config.longmab
+        self._numbers: dict[str, int] = {}
+        self._rewards: list[array[float]] = []
+        self._choices: list[array[int]] = []
+        self._unread = 0
+
+    def add(self, row: Row) -> None:
+        """Takes a rollout."""
+        number, round = self._numbers.setdefault(row["id"], len(self._numbers)), row["round"]
+        if number == len(self._rewards):
+            self._rewards.append(array("d", [float("nan")]) * self._settings.rounds)
+            self._choices.append(array("I", [0]) * len(row["values"]))
+        if round >= self._settings.rounds or not isnan(self._rewards[number][round]):
+            return
+        self._rewards[number][round] = row["reward"]
         for arm in row["arms"]:
-            choices[number][arm] += 1
-        unread += has_unread_answer(row["output"])
-    order = [numbers[id] for id in sorted(numbers)]  # so that a resumed run gives the same page
-    rewards_in_order = np.array(rewards).reshape(-1, rounds)[order]
-    return Rollouts(rewards_in_order, [np.asarray(choices[number]) for number in order], unread)
+            self._choices[number][arm] += 1
+        self._unread += has_unread_answer(row["output"])
 
+    def rollouts(self) -> Rollouts:
+        """All rollouts, ordered by the questions' ids, so that a resumed run gives the same page."""
+        order = [self._numbers[id] for id in sorted(self._numbers)]
+        rewards = np.array(self._rewards).reshape(-1, self._settings.rounds)[order]
+        return Rollouts(rewards, [np.asarray(self._choices[number]) for number in order], self._unread)
 
-def rollout_notes(run: RunFolder, wanted: Collection[tuple[str, int]]) -> dict[tuple[str, int], str]:
-    """A note about each wanted rollout, by question and round: the chunks in its prompt."""
-    rows = ((row["id"], row["round"], row["arms"]) for row in run.rows(ROLLOUTS, tuple(names(Rollout))))
-    return {
-        (id, round): f"round {round + 1}, prompt with chunks {', '.join(str(arm + 1) for arm in arms)}"
-        for id, round, arms in rows
-        if (id, round) in wanted
-    }
+    def sections(self) -> list[Section]:
+        """The sections about probes and rewards, learning, and arms."""
+        probes = {row["id"]: row["kept"] for row in self._run.rows(PROBES, tuple(names(Probe)))}
+        rollouts = self.rollouts()
+        rewards = rollouts.rewards[~np.isnan(rollouts.rewards)]
+        first = Section("Rollouts")
+        first.facts["questions with a successful probe"] = f"{sum(probes.values()):,} of {len(probes):,}"
+        first.facts["rollouts"] = f"{len(rewards):,}"
+        if not len(rewards):
+            first.notes.append("There are no rollouts yet.")
+            return [first]
+        first.facts["mean reward"] = f"{rewards.mean():.3f}"
+        stops = self._settings.stop is not None
+        first.rewards = _rewards(rollouts.rewards, rewards, stops)
+        first.facts["rollouts with reward 0"] = f"{first.rewards.lowest:.0%}"
+        first.facts["answers in Markdown that the published rule does not read"] = f"{rollouts.unread:,}"
+        first.warnings += answer_advice(self._settings.answer_form, len(rewards), rollouts.unread)
+        first.warnings += gold_advice((self._run.summary() or {}).get("gold_in_every_text", 0))
+        caption = "The reward is the mean of F1 and SubEM against the gold answer: 0 is wrong, 1 is correct."
+        first.plots.append(Plot(histogram({"rollouts": rewards}, "reward", "rollouts", (0.0, 1.0)), caption))
+        if stops:
+            first.facts["rounds per question, mean"] = f"{len(rewards) / len(rollouts.rewards):.1f}"
+        return [first, _learning(rollouts.rewards, first.rewards, stops), _arms(rollouts)]
 
 
 def _mean_shares(ordered: Sequence[np.ndarray], ranks: int) -> list[float]:

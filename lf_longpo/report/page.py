@@ -18,12 +18,12 @@ from lf_longpo.files.journal import write_whole
 from lf_longpo.files.starts import Start, read_starts
 from lf_longpo.report import conclusions
 from lf_longpo.report.advice import thought_advice, truncation_advice
-from lf_longpo.report.longmab_section import longmab_sections, rollout_notes
-from lf_longpo.report.longreward_section import longreward_sections, score_notes
+from lf_longpo.report.longmab_section import LongMabFigures
+from lf_longpo.report.longreward_section import LongRewardFigures
 from lf_longpo.report.next_step import next_step
-from lf_longpo.report.pair_section import PairSize, ResponseNotes, extremes, length_counts, pair_section, pair_sizes
+from lf_longpo.report.pair_section import PairSize, extremes, length_counts, pair_section, pair_sizes
 from lf_longpo.report.question_section import question_sections
-from lf_longpo.report.section import Rewards, Section
+from lf_longpo.report.section import MethodFigures, Rewards, Section
 from lf_longpo.report.training_section import score_section, training_sections
 from lf_longpo.run_folder.contents import RunFolder, StageCalls, read_stages
 from lf_longpo.run_folder.question_records import QuestionRecords
@@ -39,8 +39,7 @@ REPORT = "report.html"
 class _Method(NamedTuple):
     name: str
     idea: str
-    sections: Callable[[RunFolder], list[Section]]
-    notes: ResponseNotes
+    figures: Callable[[RunFolder], MethodFigures]
 
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -53,15 +52,13 @@ _METHODS = {
         "The chunks of each long context are the arms of a bandit. In each round, the policy answers from a few "
         "chunks; the reward compares its answer with the gold answer. The best and the worst answer of a question are "
         "its first pair.",
-        longmab_sections,
-        rollout_notes,
+        LongMabFigures,
     ),
     "longreward": _Method(
         "LongReward",
         "A judge scores several responses to each question on four dimensions, each from 0 to 10; the reward is the "
         "mean of the four scores. The best and the worst response of a question are its first pair.",
-        longreward_sections,
-        score_notes,
+        lambda run: LongRewardFigures(),
     ),
 }
 # The names of a summary's counts of questions without a pair, and of what was not used.
@@ -100,12 +97,15 @@ def write_report(run_dir: Path, training: Path | None = None, scores: tuple[Path
 def _page_of(run: RunFolder, results: list[Section]) -> str:
     method = _METHODS[run.config.method]
     pairs = pair_sizes(run)
-    largest, smallest = extremes(run, pairs, method.notes)
+    figures = method.figures(run)
+    records = QuestionRecords(run, figures.add)
+    records.read_on()
+    largest, smallest = extremes(run, pairs, records)
     summary = run.summary()
-    found = method.sections(run)
+    found = figures.sections()
     causes = _causes(run)
     rewards = next((section.rewards for section in found if section.rewards), Rewards())
-    questions = question_sections(QuestionRecords(run))
+    questions = question_sections(records)
     stages = read_stages(run.path)
     sections = [*found, pair_section(run, pairs), *questions, *results, _calls(run, stages), _failures(causes)]
     return (

@@ -1,7 +1,7 @@
 """The report's section about pairs: differences in reward and length, and the pairs with extreme differences."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -13,6 +13,7 @@ from lf_longpo.models.tokenizer_file import load_tokenizer_file
 from lf_longpo.report.figures import Plot, histogram
 from lf_longpo.report.section import Section
 from lf_longpo.run_folder.contents import RunFolder
+from lf_longpo.run_folder.question_records import QuestionRecords
 from lf_longpo.text.chunking import count_each
 from lf_longpo.text.differences import Piece, differences, unmarked_note, visible
 from lf_longpo.text.fitting import CUT_MARK
@@ -62,7 +63,7 @@ class ShownResponse:
     """The answer."""
     characters: int
     note: str
-    """See `ResponseNotes`."""
+    """See `QuestionResponse.note`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,20 +168,22 @@ def _tokens(row: Row, tokenizer: "PreTrainedTokenizerBase") -> int:
     return prompt + max(responses)
 
 
-ResponseNotes = Callable[[RunFolder, Collection[tuple[str, int]]], dict[tuple[str, int], str]]
-"""Returns a method's notes about responses, by question id and index of the response."""
-
-
 def extremes(
-    run: RunFolder, pairs: Sequence[PairSize], notes_on: ResponseNotes
+    run: RunFolder, pairs: Sequence[PairSize], records: QuestionRecords
 ) -> tuple[list[ShownPair], list[ShownPair]]:
-    """The pairs with the largest gaps and those with the smallest gaps; no pair is in both lists."""
+    """The pairs with the largest gaps and those with the smallest gaps; no pair is in both lists.
+
+    Args:
+        run: the run.
+        pairs: its pairs.
+        records: of its questions, read.
+    """
     ordered = sorted(pairs, key=lambda pair: (-pair.gap, pair.id))
     largest = ordered[: min(_SHOWN, -(-len(ordered) // 2))]
     smallest = ordered[len(largest) :][-_SHOWN:][::-1]
     rows = {pair.id: run.pair_at(pair.offset) for pair in (*largest, *smallest)}
-    wanted = {(pair.question, rows[pair.id][f"{name}_index"]) for pair in (*largest, *smallest) for name in SIDES}
-    notes = notes_on(run, wanted)
+    questions = {pair.question for pair in (*largest, *smallest)}
+    notes = {(id, response.index): response.note for id in questions for response in records.responses(id)}
     return [_shown(rows[pair.id], pair, notes) for pair in largest], [
         _shown(rows[pair.id], pair, notes) for pair in smallest
     ]

@@ -19,9 +19,8 @@ def question_sections(records: QuestionRecords) -> list[Section]:
     """The two sections.
 
     Args:
-        records: the run's; they are read here.
+        records: the run's, read.
     """
-    records.read_on()
     counts: Counter[QuestionState] = Counter()
     reasons: dict[QuestionState, Counter[str]] = {}
     examples: dict[str, str] = {}  # by cause

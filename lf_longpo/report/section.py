@@ -1,7 +1,9 @@
-"""A part of a report, without its layout."""
+"""Parts of a report, without their layout."""
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
+from lf_longpo.files.journal import Row
 from lf_longpo.report.figures import Plot
 
 
@@ -35,3 +37,15 @@ class Section:
     """Shown at the top of the page."""
     rewards: Rewards | None = None
     """In a method's first section: the rewards of its responses."""
+
+
+class MethodFigures(Protocol):
+    """Collects the figures of a method's responses, and makes the sections about them."""
+
+    def add(self, row: Row) -> None:
+        """Takes a rollout, or a scored response."""
+        ...
+
+    def sections(self) -> list[Section]:
+        """The sections about all responses."""
+        ...

@@ -17,9 +17,12 @@ from lf_longpo.plugin.registry import DATASET_INFO, RANKING_COLUMNS, load_datase
 from lf_longpo.plugin.row_shape import shape_of
 from lf_longpo.run_folder.contents import RunFolder
 from lf_longpo.run_folder.data_set import entry_of
+from lf_longpo.text.graphemes import whole_end
 
 _COLUMNS = ("prompt", "query", "system", "history", "tools", "chosen", "rejected")
 _MESSAGE_TAGS = ("role_tag", "content_tag")
+# The number of characters at the end of a prompt that stand for its question.
+_END = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,3 +139,14 @@ def _plain(value: Any) -> str:
     if isinstance(value, str) or not value:
         return value or ""
     return json.dumps(value, ensure_ascii=False, indent=2)
+
+
+def question_text(row: Row, columns: dict[str, str]) -> str:
+    """The question of a pair; if its row has none, the end of its prompt."""
+    for name in ("input", "question", columns.get("query", "query")):
+        if name not in columns.values() or name == columns.get("query"):
+            text = text_of(row.get(name))
+            if text.strip():
+                return text
+    prompt = text_of(row[columns["prompt"]], columns.get("content_tag"))
+    return prompt[whole_end(prompt, max(0, len(prompt) - _END)) :]

@@ -7,7 +7,7 @@ reading is read alone.
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from lf_longpo.errors import UserError, first_line
 from lf_longpo.files.journal import Row, RowsById, row_of_line
 from lf_longpo.longmab.rollout_files import PROBES, ROLLOUTS
 from lf_longpo.longreward.response_files import FIELDS, SAMPLES, SCORES, Keys, Response, reward_of
+from lf_longpo.longreward.scorer import DIMENSIONS
 from lf_longpo.run_folder.contents import RunFolder
 from lf_longpo.run_folder.question_states import QuestionFacts, QuestionState, StateRules, state_of
 from lf_longpo.text.answers import pair_reward
@@ -69,8 +70,23 @@ class QuestionResponse:
     """LongMab-PO: the chunks in its prompt."""
     chunks: int = 0
     """LongMab-PO: the number of chunks of the context."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """LongReward: the judge's scores by dimension; empty if it is not scored."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """LongReward: the judge's details by dimension."""
+
+    @property
+    def note(self) -> str:
+        """Where it comes from: its round and the chunks in its prompt, or its number and its scores."""
+        if self.round_reward is not None:
+            return rollout_note(self.index, self.arms)
+        scores = (f"{name} {self.scores[name]:.1f}" for name in DIMENSIONS if name in self.scores)
+        return " · ".join((f"sample {self.index}", *scores))
+
+
+def rollout_note(round: int, arms: Iterable[int]) -> str:
+    """The round of a rollout and the chunks in its prompt, counted from 1."""
+    return f"round {round + 1}, prompt with chunks {', '.join(str(arm + 1) for arm in arms)}"
 
 
 class QuestionRecords:
@@ -78,10 +94,12 @@ class QuestionRecords:
 
     Args:
         run: the run.
+        seen: is called with each rollout (LongMab-PO) or scored response (LongReward) when it is read.
     """
 
-    def __init__(self, run: RunFolder) -> None:
+    def __init__(self, run: RunFolder, seen: Callable[[Row], None] = lambda row: None) -> None:
         self.run = run
+        self._seen = seen
         self.fault = ""
         """Why the run's input cannot be read; empty if it can."""
         self._facts: dict[str, QuestionFacts] = {}
@@ -214,6 +232,7 @@ class QuestionRecords:
 
     def _see_rollout(self, id: str, row: Row) -> None:
         assert isinstance(self.run.config, LongMabGenerateConfig)
+        self._seen(row)
         round, facts = row["round"], self._of(id)
         known = self._rounds.get(id, 0)
         if facts is None or round >= self.run.config.longmab.rounds or known >> round & 1:
@@ -236,6 +255,7 @@ class QuestionRecords:
             facts.without_answer += Response.of(row).unfinished_thought
 
     def _see_score(self, id: str, row: Row) -> None:
+        self._seen(row)
         if facts := self._of(id, str(row["query"])):
             response = Response.of(row)
             usable = may_train(response.answer, response.truncated, self._allow_truncated)
@@ -283,6 +303,6 @@ class QuestionRecords:
     def _response(self, response: Response, row: Row | None) -> QuestionResponse:
         usable = row is not None and may_train(response.answer, response.truncated, self._allow_truncated)
         reward = reward_of(row["scores"]) if row else None
-        details = (row.get("details") or {}) if row else {}
+        judged = {"scores": row["scores"], "details": row.get("details") or {}} if row else {}
         text, thought = response.answer, response.thought
-        return QuestionResponse(response.number, text, thought, reward, usable, response.truncated, details=details)
+        return QuestionResponse(response.number, text, thought, reward, usable, response.truncated, **judged)

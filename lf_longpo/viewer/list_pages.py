@@ -9,8 +9,8 @@ from lf_longpo.report.page import REPORT
 from lf_longpo.text.differences import visible
 from lf_longpo.viewer.index import Kinds, PairLine
 from lf_longpo.viewer.next_command import register_command
+from lf_longpo.viewer.paging import page_of
 from lf_longpo.viewer.pair_filter import PROMPTS, STATES, THINKING, PairFilter
-from lf_longpo.viewer.place import PAGE
 from lf_longpo.viewer.site import Site
 
 # Columns that a first click sorts in ascending order; the others begin with the largest value.
@@ -41,12 +41,11 @@ class ListPages:
     def list_page(self, request: Request) -> Response:
         """The list of the pairs that pass the request's filter."""
         index, run = self._site.index, self._site.pairs.run
-        index.refresh()
+        index.reader.refresh()
         pair_filter = PairFilter.of(request.query_params)
         numbers = index.numbers(pair_filter)
-        last = max(1, -(-len(numbers) // PAGE))
-        page = min(max(1, _number_of(request.query_params.get("page"), 1)), last)
-        shown = numbers[(page - 1) * PAGE : page * PAGE]
+        page = page_of(request, len(numbers))
+        shown = numbers[page.shown]
         kinds = index.kinds()
         return self._site.page(
             "list.html",
@@ -57,14 +56,14 @@ class ListPages:
             kinds=kinds,
             heads=_heads(pair_filter, kinds),
             found=len(numbers),
-            whole=index.whole,
-            unread=index.fault,
+            whole=index.reader.whole,
+            unread=index.reader.fault,
             run_goes_on=bool(run and run.summary() is None),
             states=STATES,
             prompts=PROMPTS,
             thinking=THINKING,
-            page=page,
-            last=last,
+            page=page.number,
+            last=page.last,
             chosen=len(self._site.reviews.choices()) if run else 0,
             report=bool(run and (run.path / REPORT).is_file()),
             banner=self._site.banner(request),
@@ -100,7 +99,7 @@ def _heads(pair_filter: PairFilter, kinds: Kinds) -> list[Head]:
     """The columns that the pairs of the index have values for."""
     labels = {"number": "#", "question": "question", "gap": "reward gap", "rewards": "rewards"}
     labels |= {dimension: dimension for dimension in kinds.dimensions}
-    labels |= {"characters": "characters", "ratio": "length ratio", "prompt": "prompt"}
+    labels |= {"characters": "characters", "ratio": "length ratio", "prompt": "prompt characters"}
     labels |= {"cut": "cut"} if kinds.cut else {}
     labels |= {"thinking": "thinking"} if kinds.thinking else {}
     labels |= {"language": "language"} if len(kinds.languages) > 1 else {}
@@ -127,7 +126,3 @@ def _shown(line: PairLine) -> PairLine:
         comment=visible(line.comment or "", 200),
         reviewer=visible(line.reviewer or "", 80),
     )
-
-
-def _number_of(text: str | None, default: int) -> int:
-    return int(text) if text and text.isdecimal() else default

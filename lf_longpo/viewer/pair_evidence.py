@@ -22,7 +22,9 @@ from lf_longpo.longreward.response_files import SCORES
 from lf_longpo.longreward.scorer import DIMENSIONS
 from lf_longpo.models.tokenizer_file import load_tokenizer_file
 from lf_longpo.run_folder.contents import RunFolder
+from lf_longpo.run_folder.question_records import rollout_note
 from lf_longpo.text.chunking import chunk_spans, chunk_tokens
+from lf_longpo.text.differences import visible
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 _PATIENCE, _LOOK = 0.5, 0.02
 # The number of characters by which a context is recognised in a prompt.
 _BEGINNING = 100
+# The number of characters of a statement and of an analysis that are shown.
+_ANALYSIS = 40_000
 
 
 class Span(NamedTuple):
@@ -166,8 +170,7 @@ class _LongMab:
         rollouts = {row["round"]: row for row in self._rollouts.rows(_question(pair))}
         rollout_of = {side: rollouts[pair[f"{side}_index"]] for side in SIDES if pair[f"{side}_index"] in rollouts}
         for side, rollout in rollout_of.items():
-            chunks = ", ".join(str(arm + 1) for arm in rollout["arms"])
-            evidence.notes[side] = f"round {rollout['round'] + 1}, prompt with chunks {chunks}"
+            evidence.notes[side] = rollout_note(rollout["round"], rollout["arms"])
         if evidence.context is None or not rollout_of:
             return evidence
         try:
@@ -209,7 +212,10 @@ def dimension_scores(details: Mapping[str, Any]) -> list[DimensionScore]:
         details: of a scored response, by dimension.
     """
     of_dimension = {name: details[name] for name in DIMENSIONS if isinstance(details.get(name), dict)}
-    return [DimensionScore(name, row["score"], row.get("analysis") or "") for name, row in of_dimension.items()]
+    return [
+        DimensionScore(name, row["score"], visible(row.get("analysis") or "", _ANALYSIS))
+        for name, row in of_dimension.items()
+    ]
 
 
 def statement_rows(details: Mapping[str, Any]) -> list[Row]:
@@ -256,7 +262,12 @@ class _LongReward:
         evidence.spans = [Span(*span, tuple(sides_of[span]), label) for span, label in labels.items()]
         evidence.statements = {
             side: [
-                Statement(row["fact"], row["score"], row.get("analysis") or "", [labels[span] for span in spans])
+                Statement(
+                    visible(row["fact"], _ANALYSIS),
+                    row["score"],
+                    visible(row.get("analysis") or "", _ANALYSIS),
+                    [labels[span] for span in spans],
+                )
                 for row, spans in statements
             ]
             for side, statements in checked.items()

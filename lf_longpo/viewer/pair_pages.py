@@ -10,12 +10,12 @@ from starlette.responses import Response
 from lf_longpo.data.pairs import QUESTION_ID, question_of_pair
 from lf_longpo.data.review import SIDES, Decision, response_of
 from lf_longpo.files.journal import Row
-from lf_longpo.run_folder.pair_sets import prompt_parts
+from lf_longpo.run_folder.pair_sets import prompt_parts, question_text
 from lf_longpo.text.differences import differences, unmarked_note, visible, whole_letters
 from lf_longpo.text.thinking import split_thought
 from lf_longpo.viewer.context_pieces import context_pieces
 from lf_longpo.viewer.display import display_of
-from lf_longpo.viewer.index import PairLine, question_text
+from lf_longpo.viewer.index import PairLine
 from lf_longpo.viewer.pair_evidence import EvidenceReader, PairEvidence
 from lf_longpo.viewer.pair_filter import PairFilter
 from lf_longpo.viewer.place import Place
@@ -53,7 +53,7 @@ class PairPages:
         """
         site = self._site
         line, row = site.line(request)
-        site.index.refresh()
+        site.index.reader.refresh()
         pair_filter, columns = PairFilter.of(request.query_params), site.pairs.columns
         decision = site.reviews.of(line.digest)
         row = row | dict((decision and decision.origin) or {})
@@ -84,7 +84,7 @@ class PairPages:
             comment=visible(decision.comment if decision else "", _QUESTION),
             reviewer=visible(decision.reviewer if decision else "", 80),
             fault=fault,
-            question_query=urlencode({"id": question_of_pair(row) or line.id}),
+            question_query=urlencode({"id": whole_letters(question_of_pair(row) or line.id)}),
             of_question=site.index.numbers_of_question(question_of_pair(row) or "") if QUESTION_ID in row else [],
             refused=refused,
             edit="chosen" if typed else request.query_params.get("edit", ""),
@@ -110,16 +110,8 @@ class PairPages:
                 "thought": visible(reply.thought, _RESPONSE),
                 "pieces": own_pieces,
                 "note": evidence.notes.get(side, ""),
-                "scores": [
-                    score._replace(analysis=visible(score.analysis, _RESPONSE))
-                    for score in evidence.scores.get(side, [])
-                ],
-                "statements": [
-                    statement._replace(
-                        text=visible(statement.text, _RESPONSE), analysis=visible(statement.analysis, _RESPONSE)
-                    )
-                    for statement in evidence.statements.get(side, [])
-                ],
+                "scores": evidence.scores.get(side, []),
+                "statements": evidence.statements.get(side, []),
             }
             for side, text, reply, own_pieces in zip(SIDES, texts, replies, pieces, strict=True)
         ]

@@ -1,10 +1,8 @@
 """A pair's place in a list: what comes before and after it, and the way back."""
 
 from lf_longpo.viewer.index import PairIndex
+from lf_longpo.viewer.paging import PAGE
 from lf_longpo.viewer.pair_filter import PairFilter
-
-PAGE = 50
-"""The number of pairs per page of the list."""
 
 
 class Place:

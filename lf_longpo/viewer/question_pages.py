@@ -12,22 +12,21 @@ from lf_longpo.data.choices import choice_key, chosen_side, replaced_side, respo
 from lf_longpo.data.records import Question, ScoredResponse
 from lf_longpo.data.review import SIDES, Decision
 from lf_longpo.errors import UserError, first_line
-from lf_longpo.files.journal import Row
 from lf_longpo.run_folder.question_records import QuestionLine, QuestionRecords, QuestionResponse
 from lf_longpo.run_folder.shards import SHARDS
-from lf_longpo.text.differences import visible
+from lf_longpo.text.differences import visible, whole_letters
 from lf_longpo.text.thinking import split_thought
 from lf_longpo.viewer.decision_pages import form_of
 from lf_longpo.viewer.gold_marks import context_parts, marked
 from lf_longpo.viewer.index import PairLine
+from lf_longpo.viewer.paging import page_of
 from lf_longpo.viewer.pair_evidence import chunks_of_run
 from lf_longpo.viewer.pair_pages import shown_texts
+from lf_longpo.viewer.place import address
 from lf_longpo.viewer.question_index import SORTS, STATES, QuestionFilter, QuestionIndex
 from lf_longpo.viewer.response_block import response_block
 from lf_longpo.viewer.site import VERDICTS, Site
 
-# The number of questions per page of the list.
-_PAGE = 50
 # Seconds that a page waits for the run's files to be read.
 _PATIENCE = 2.0
 # The number of characters of a question, of a reason and of a probe that are shown.
@@ -52,9 +51,7 @@ class QuestionPages:
         whole = self._read_on()
         question_filter = QuestionFilter.of(request.query_params)
         found, counts = self._index.found(question_filter)
-        last = max(1, -(-len(found) // _PAGE))
-        asked = request.query_params.get("page", "")
-        page = min(max(1, int(asked) if asked.isdecimal() else 1), last)
+        page = page_of(request, len(found))
         rows = [
             {
                 "line": line._replace(id=visible(line.id, 80), text=visible(line.text, 300)),
@@ -62,7 +59,7 @@ class QuestionPages:
                 "state": self._index.state(line),
                 "address": _address(line.id, question_filter),
             }
-            for line in found[(page - 1) * _PAGE : page * _PAGE]
+            for line in found[page.shown]
         ]
         run = self._records.run
         run_goes_on = run.summary() is None
@@ -80,8 +77,8 @@ class QuestionPages:
             on_ray=run_goes_on and (run.path / SHARDS).is_dir(),
             states=STATES,
             question_sorts=SORTS,
-            page=page,
-            last=last,
+            page=page.number,
+            last=page.last,
         )
 
     def question_page(self, request: Request) -> Response:
@@ -95,7 +92,7 @@ class QuestionPages:
     def _choose(self, request: Request, form: dict[str, str]) -> Response:
         line = self._line(request)
         side = form.get("side", "")
-        number = self._site.index.number_of_id(line.id)
+        number = next(iter(self._site.index.numbers_of_question(line.id)), None)
         if form.get("pair", "") != str(number or ""):
             raise HTTPException(409, "The page shows an older version of this question. Open it again.")
         anchor = "decision"
@@ -110,8 +107,8 @@ class QuestionPages:
                 raise HTTPException(400, "Unknown decision.")
         except UserError as error:
             return self._question(request, f"{first_line(error)}. Nothing was saved.")
-        address = _address(line.id, QuestionFilter.of(request.query_params))
-        return RedirectResponse(f"{address}#{anchor}", 303)
+        question = _address(line.id, QuestionFilter.of(request.query_params))
+        return RedirectResponse(f"{question}#{anchor}", 303)
 
     def _decide(self, line: QuestionLine, number: int | None, side: str, response: QuestionResponse) -> None:
         reviews = self._site.reviews
@@ -120,7 +117,7 @@ class QuestionPages:
             key = choice_key(line.id)
             reviews.decide(key, line.id, chosen_side(reviews.of(key), side, scored))
             return
-        pair_line, row = self._pair(number)
+        pair_line, row = self._site.pair(number)
         texts = list(shown_texts(row, self._site.pairs.columns, None).values())
         written = ScoredResponse(_written(response, texts), scored.reward, scored.index)
         decision = replaced_side(row, texts, reviews.of(pair_line.digest), side, written)
@@ -128,7 +125,7 @@ class QuestionPages:
         self._site.index.decide({pair_line.digest: reviews.of(pair_line.digest)})
 
     def _undo(self, line: QuestionLine, number: int | None) -> None:
-        digest = choice_key(line.id) if number is None else self._pair(number)[0].digest
+        digest = choice_key(line.id) if number is None else self._site.pair(number)[0].digest
         self._site.reviews.decide(digest, line.id, None)
         if number is not None:
             self._site.index.decide({digest: None})
@@ -141,7 +138,8 @@ class QuestionPages:
         question, unread = self._full(line.id)
         answers = question.answers if question else ()
         responses = self._records.responses(line.id)
-        decision, pair, sides = self._decision(line)
+        numbers = self._site.index.numbers_of_question(line.id)
+        decision, pair, sides = self._decision(line, numbers)
         round_shown = request.query_params.get("chunks", "")
         chunks, unmarked = self._chunks(question, responses)
         context = question.context if question else ""
@@ -168,9 +166,7 @@ class QuestionPages:
             decision=decision,
             verdict=VERDICTS.get(decision.verdict, "") if decision else "",
             pair=pair,
-            further=[
-                number for number in self._site.index.numbers_of_question(line.id) if pair and number != pair.number
-            ],
+            further=numbers[1:],
             sides=sides,
             fault=fault,
             query=question_filter.query,
@@ -181,14 +177,16 @@ class QuestionPages:
             found=len(found),
         )
 
-    def _decision(self, line: QuestionLine) -> tuple[Decision | None, PairLine | None, dict[str, dict[str, Any]]]:
-        """The decision, the pair of the run, and the index and reward of each side of the present pair."""
-        reviews, number = self._site.reviews, self._site.index.number_of_id(line.id)
-        if number is None:
+    def _decision(
+        self, line: QuestionLine, numbers: list[int]
+    ) -> tuple[Decision | None, PairLine | None, dict[str, dict[str, Any]]]:
+        """The decision, the first pair of the run, and the index and reward of each side of the present pair."""
+        reviews = self._site.reviews
+        if not numbers:
             choice = reviews.of(choice_key(line.id))
             chosen = responses_of(choice) if choice else {}
             return choice, None, {side: {"index": r.index, "reward": r.reward} for side, r in chosen.items()}
-        pair_line, row = self._pair(number)
+        pair_line, row = self._site.pair(numbers[0])
         decision = reviews.of(pair_line.digest)
         row = row | dict((decision and decision.origin) or {})
         return (
@@ -196,13 +194,6 @@ class QuestionPages:
             pair_line,
             {side: {"index": row.get(f"{side}_index"), "reward": row.get(f"{side}_reward")} for side in SIDES},
         )
-
-    def _pair(self, number: int) -> tuple[PairLine, Row]:
-        lines = self._site.index.lines([number])
-        row = self._site.index.row(lines[0]) if lines else None
-        if row is None:
-            raise HTTPException(409, "The file of pairs has changed. Open the list of pairs to read it again.")
-        return lines[0], row
 
     def _full(self, id: str) -> tuple[Question | None, str]:
         """The question with its context, or why there is none."""
@@ -234,7 +225,7 @@ class QuestionPages:
 
     def _line(self, request: Request) -> QuestionLine:
         whole = self._read_on()
-        self._site.index.refresh()
+        self._site.index.reader.refresh()
         line = self._records.line(request.query_params.get("id", ""))
         if line is None:
             late = "" if whole else ", or it is not read yet. Try again later"
@@ -251,8 +242,7 @@ class QuestionPages:
 
 
 def _address(id: str, question_filter: QuestionFilter) -> str:
-    query = question_filter.query
-    return f"/question?{urlencode({'id': id})}{'&' if query else ''}{query}"
+    return address("/question", urlencode({"id": whole_letters(id)}), question_filter.query)
 
 
 def _written(response: QuestionResponse, texts: list[str]) -> str:

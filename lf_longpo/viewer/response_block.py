@@ -46,9 +46,7 @@ def response_block(
         "chunk_texts": [
             (arm + 1, visible(context[slice(*shown[arm])], _PASSAGE)) for arm in response.arms if arm < len(shown)
         ],
-        "scores": [
-            score._replace(analysis=visible(score.analysis, _RESPONSE)) for score in dimension_scores(response.details)
-        ],
+        "scores": dimension_scores(response.details),
         "statements": [
             {
                 "text": visible(row["fact"], _RESPONSE),

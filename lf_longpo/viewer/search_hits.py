@@ -32,7 +32,7 @@ class Hits(NamedTuple):
     """A text in pieces, with its search hits."""
 
     pieces: list[HitPiece]
-    count: int
+    number: int
     """The number of hits; the first 1,000 are marked."""
 
 

@@ -29,11 +29,11 @@ def view(name: str, dataset_dir: Path, host: str, port: int, reviewer: str = "")
     listener = _listen(host, port)
     reviews = Reviews(pairs.decisions, reviewer)
     index = PairIndex(pairs, reviews.all())
-    index.start()
+    index.reader.start()
     try:
         _serve(listener, host, pairs, index, reviews)
     finally:
-        index.stop()
+        index.reader.stop()
         reviews.close()
 
 

@@ -74,8 +74,8 @@ class Site:
     def banner(self, request: Request) -> Banner | None:
         """What the request's address says was changed or undone; None if a later decision replaced it."""
         if (undone := request.query_params.get("undone", "")).isdecimal():
-            pairs = "1 pair was" if undone == "1" else f"{int(undone):,} pairs were"
-            return Banner(f"The last decision about {pairs} undone.", "")
+            pairs = "1 pair" if undone == "1" else f"{int(undone):,} pairs"
+            return Banner(f"The last decision about {pairs} was undone.", "")
         change = request.query_params.get("changed", "")
         digests = self.reviews.changed(change)
         number = self.index.number_of(min(digests)) if digests else None
@@ -86,12 +86,15 @@ class Site:
         return Banner(f"{what} {VERDICTS[decision.verdict] if decision else 'made undecided'}.", change)
 
     def line(self, request: Request) -> tuple[PairLine, Row]:
-        """The pair that a request's path names: its line of the index, and its row of the file.
+        """The pair that a request's path names, see `pair`."""
+        return self.pair(request.path_params["number"])
+
+    def pair(self, number: int) -> tuple[PairLine, Row]:
+        """A pair: its line of the index, and its row of the file.
 
         Raises:
             HTTPException: there is no such pair, or the file has changed.
         """
-        number = request.path_params["number"]
         lines = self.index.lines([number]) if number < 2**63 else []  # SQLite has no larger numbers
         if not lines:
             raise HTTPException(404, "There is no pair with this number, or it is not read yet. Try again later.")

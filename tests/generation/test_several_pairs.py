@@ -203,7 +203,7 @@ def test_report_status_viewer_and_export_count_questions_and_pairs(server, tmp_p
 
     pair_set = find_pair_set(str(run), Path("dataset_info"))
     index = PairIndex(pair_set, {})
-    index.refresh()
+    index.reader.refresh()
     client = TestClient(make_app(pair_set, index, Reviews(pair_set.decisions), ("testserver",)))
     number = next(i for i, row in enumerate(rows, 1) if "#" in row["id"])
     of_question = [i for i, row in enumerate(rows, 1) if row["question_id"] == rows[number - 1]["question_id"]]
@@ -211,7 +211,7 @@ def test_report_status_viewer_and_export_count_questions_and_pairs(server, tmp_p
     assert "Pairs of this question:" in text and f'<strong aria-current="page">{number}</strong>' in text
     assert all(f'<a href="/pair/{other}?">{other}</a>' in text for other in of_question if other != number)
     assert f"round {rows[number - 1]['chosen_index'] + 1}, prompt with chunks" in text  # the evidence of a further pair
-    index.stop()
+    index.reader.stop()
 
     target = tmp_path / "trl.jsonl"
     assert main(["export", str(run), str(target), "--to", "trl-dpo"]) == 0

@@ -108,12 +108,12 @@ def test_a_full_disk_under_the_viewers_index(tmp_path, monkeypatch):
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text('{"prompt": "Where?", "chosen": "Here.", "rejected": "There."}\n')
     columns = {name: name for name in ("prompt", "chosen", "rejected")}
-    index = PairIndex(SimpleNamespace(path=pairs, columns=columns), {})
-    with index._open() as db:
+    index = PairIndex(SimpleNamespace(path=pairs, columns=columns, run=None), {})
+    with index.reader.open() as db:
         pages = db.execute("PRAGMA page_count").fetchone()[0]
     with (
         pytest.raises(UserError, match="is full; free space there, or set XDG_CACHE_HOME to another folder"),
-        index._open() as db,
+        index.reader.open() as db,
     ):
         db.execute(f"PRAGMA max_page_count = {pages}")
-        db.executemany("INSERT INTO decisions VALUES (?, ?)", [(f"{n}" * 900, "keep") for n in range(2000)])
+        db.executemany("INSERT INTO decisions (digest) VALUES (?)", [(f"{n}" * 900,) for n in range(2000)])

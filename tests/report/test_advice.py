@@ -1,18 +1,16 @@
 """Advice about answers in Markdown and about gold answers that every output contains, from whole runs."""
 
 import json
-from contextlib import closing
 
 from conftest import code_questions, run_settings, write_jsonl
 from stub import deterministic_answer
 from test_evaluate import results_of, write_config
+from test_longmab_section import figures_of
 
 from lf_longpo.cli import main
 from lf_longpo.cli.generation_output import print_generation
 from lf_longpo.config import GenerateConfig
 from lf_longpo.generation.generate import generate
-from lf_longpo.report.longmab_section import longmab_sections
-from lf_longpo.run_folder.contents import RunFolder
 
 
 def in_markdown(prompt, seed):
@@ -35,8 +33,8 @@ async def test_answers_in_markdown_are_counted_and_make_pairs_on_request(stub, t
     print_generation(config, summary, "longpo generate c.yaml")
     advice = f"{unread} of 36 outputs give their answer in Markdown (such as **Answer**: X)"
     assert advice in capsys.readouterr().out
-    with closing(RunFolder(tmp_path / "run")) as run:
-        assert any(warning.startswith(advice) for warning in longmab_sections(run)[0].warnings)
+    first, *_ = figures_of(tmp_path / "run").sections()
+    assert any(warning.startswith(advice) for warning in first.warnings)
 
     (other := tmp_path / "other").mkdir()
     config = settings(stub, other, code_questions(6), answer_form="tolerant")

@@ -17,7 +17,7 @@ def test_chance_is_a_two_sided_sign_test(more, fewer, expected):
 
 def test_the_outcome_names_the_state():
     assert conclusions.outcome("finished", "pairs", 20, 5, 5, 0) == (
-        "This run is finished, up to the stage pairs: 5 of 20 questions gave a pair."
+        "This run is finished: 5 of 20 questions gave a pair."
     )
     assert conclusions.outcome("interrupted", "pairs", 20, 1, 1, 12) == (
         "This run was stopped with 12 unfinished questions; 1 of 20 questions gave a pair."

@@ -34,7 +34,7 @@ def test_a_good_run_names_its_pairs_and_the_next_command(stub, tmp_path):
     sentences = sentences_of(stub, tmp_path)
     made = len((tmp_path / "run/pairs.jsonl").read_text().splitlines())
     assert made >= 8
-    assert sentences[0] == f"This run is finished, up to the stage pairs: {made} of 12 questions gave a pair."
+    assert sentences[0] == f"This run is finished: {made} of 12 questions gave a pair."
     assert sentences[-1].startswith(f"Next: longpo view {tmp_path / 'run'}, then longpo train ")
     starts = [json.loads(line) for line in (tmp_path / "run/starts.jsonl").read_text().splitlines()]
     assert (

@@ -6,13 +6,24 @@ import pytest
 from conftest import write_jsonl
 from test_page import write_run
 
-from lf_longpo.report.longmab_section import longmab_sections, read_rollouts
+from lf_longpo.data.records import Rollout, names
+from lf_longpo.longmab.rollout_files import ROLLOUTS
+from lf_longpo.report.longmab_section import LongMabFigures
 from lf_longpo.run_folder.contents import RunFolder
 
 
 def rollout(id, round, reward, arms=(0,)):
     output = "**Answer**: x" if reward == 0.5 else "Answer: x"
     return {"id": id, "round": round, "arms": list(arms), "output": output, "reward": reward, "values": [0.0] * 3}
+
+
+def figures_of(path, **changes):
+    run = RunFolder(path)
+    run.config = run.config.model_copy(update={"longmab": run.config.longmab.model_copy(update=changes)})
+    figures = LongMabFigures(run)
+    for row in run.rows(ROLLOUTS, tuple(names(Rollout))):
+        figures.add(row)
+    return figures
 
 
 @pytest.fixture
@@ -26,17 +37,17 @@ def run(stub, tmp_path):
 
 
 def test_rollouts_are_read_by_question_and_the_first_of_a_round_counts(run):
-    rollouts = read_rollouts(RunFolder(run), 3)
+    rollouts = figures_of(run).rollouts()
     assert rollouts.rewards[:2].tolist() == [[0.0, 0.0, 0.0], [0.0, 0.5, 1.0]]
     assert rollouts.rewards[2, 0] == 1.0 and all(map(math.isnan, rollouts.rewards[2, 1:]))
     assert [counts.tolist() for counts in rollouts.choices] == [[0, 3, 0], [3, 0, 3], [1, 0, 0]]
     assert rollouts.unread == 1
-    assert read_rollouts(RunFolder(run), 1).rewards.tolist() == [[0.0], [0.0], [1.0]]
+    assert figures_of(run, rounds=1).rollouts().rewards.tolist() == [[0.0], [0.0], [1.0]]
 
 
 @pytest.mark.slow
 def test_a_question_gives_one_sign_and_the_line_shows_questions_with_all_rounds(run):
-    first, learning, arms = longmab_sections(RunFolder(run))
+    first, learning, arms = figures_of(run).sections()
     assert first.rewards.differences == [0.0, 1.0]
     assert (first.rewards.first, first.rewards.last) == (0.0, 0.5)
     assert (first.rewards.lowest, first.rewards.best) == (4 / 7, 2 / 7)

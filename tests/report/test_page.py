@@ -86,7 +86,7 @@ def test_a_longmab_run_is_reported_during_and_after_the_run(tmp_path, server, ca
 
     assert main(["generate", str(tmp_path / "c.yaml")]) == 0
     page = Page(run / "report.html")
-    assert "This run is finished, up to the stage pairs:" in page.text
+    assert "This run is finished:" in page.text
     summary = json.loads((run / "summary.json").read_text())
     assert f"pairs{summary['pairs']}questions8" in page.text.replace("\n", "")
     assert f"{summary['mean_reward']:.3f}" in page.text and "prompt with chunks" in page.text

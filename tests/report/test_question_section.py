@@ -9,7 +9,9 @@ from lf_longpo.run_folder.question_records import QuestionRecords
 
 
 def sections_of(run):
-    return question_sections(QuestionRecords(RunFolder(run)))
+    records = QuestionRecords(RunFolder(run))
+    records.read_on()
+    return question_sections(records)
 
 
 def test_states_have_counts_and_reasons(tmp_path):

@@ -5,6 +5,7 @@ import os
 import signal
 
 from aiohttp import web
+from conftest import write_jsonl
 from test_generate import rows, settings
 
 from lf_longpo.cli import main
@@ -35,33 +36,52 @@ async def test_an_interrupted_longer_run_keeps_the_registered_pairs(stub, tmp_pa
     assert len(before) > 1
     interrupt_at(stub, 18)  # a question has seven
     result = await generate(part(stub, tmp_path, 0, 12))
-    assert result.exit_code == 130 and 8 <= result.summary["unfinished"] < QUESTIONS  # those not begun, too
+    # Of the six new ones, those not begun, too; the six of the first run are finished.
+    assert result.exit_code == 130 and 3 <= result.summary["unfinished"] <= 5
     after = rows(tmp_path / "data/codes.jsonl")
     assert after == rows(tmp_path / "run/pairs.jsonl")
     assert len(after) > len(before) and after[-len(before) :] == before
     assert result.summary["pairs"] == len(after) and result.summary["data_set"] == "written"
 
 
+def interrupted_at_once(stub, tmp_path, **changes):
+    """Another start of the run of the first three questions, which now come last. Ctrl-C comes with its first call."""
+    signals = iter([signal.SIGINT])  # one: a second one would stop the run, or come after it
+    stub.on_chat = lambda seen: [os.kill(os.getpid(), number) for number in signals]
+    config = part(stub, tmp_path, 0, 12, **changes)
+    text = (tmp_path / "questions.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "questions.jsonl").write_text("".join([*text[3:], *text[:3]]))
+    return config
+
+
 async def test_a_recreation_that_is_interrupted_leaves_the_registered_pairs(stub, tmp_path, capsys):
     """Pairs for two cutoff lengths never stand in one data set, and none is lost."""
     await generate(part(stub, tmp_path, 0, 3))
     before = rows(tmp_path / "data/codes.jsonl")
-    shorter = part(stub, tmp_path, 0, 12, pairs={"cutoff_len": 300})
-    signals = iter([signal.SIGINT])  # one: a second one would stop the run, or come after it
-    stub.on_chat = lambda seen: [os.kill(os.getpid(), number) for number in signals]
-    # The new questions come first, so that none of the old ones has been gone through.
-    text = (tmp_path / "questions.jsonl").read_text().splitlines(keepends=True)
-    (tmp_path / "questions.jsonl").write_text("".join([*text[3:], *text[:3]]))
-    result = await generate(shorter)
+    # The last round is missing, as after a kill, so that no question is finished.
+    journal = tmp_path / "run/rollouts.jsonl"
+    write_jsonl(journal, [row for row in rows(journal) if row["round"] < 5])
+    other = interrupted_at_once(stub, tmp_path, pairs={"cutoff_len": 300})
+    result = await generate(other)
     assert result.summary["data_set"] == "kept"
     assert rows(tmp_path / "data/codes.jsonl") == before
-    print_generation(shorter, result.summary, "longpo generate c.yaml")
+    print_generation(other, result.summary, "longpo generate c.yaml")
     assert "was not changed" in " ".join(capsys.readouterr().out.split())
     stub.on_chat = lambda seen: None
-    result = await generate(shorter)
+    result = await generate(other)
     assert result.summary["data_set"] == "written"
     ids = [row["id"] for row in rows(tmp_path / "data/codes.jsonl")]
     assert ids[-len(before) :] == [row["id"] for row in before] and len(ids) > len(before)
+
+
+async def test_an_interrupted_run_recreates_the_pairs_of_finished_questions(stub, tmp_path):
+    await generate(part(stub, tmp_path, 0, 3))
+    before = rows(tmp_path / "data/codes.jsonl")
+    result = await generate(interrupted_at_once(stub, tmp_path, pairs={"cutoff_len": 300}))
+    assert result.exit_code == 130 and result.summary["data_set"] == "written"
+    after = rows(tmp_path / "data/codes.jsonl")
+    assert [row["id"] for row in after] == [row["id"] for row in before]
+    assert all(len(new["prompt"]) < len(old["prompt"]) for new, old in zip(after, before, strict=True))
 
 
 async def test_pairs_that_no_setting_allows_any_more_are_not_registered(stub, tmp_path, capsys):

@@ -174,6 +174,19 @@ def test_all_pairs_of_a_question_are_named_and_the_first_one_changes(tmp_path):
         assert decisions_of(run)[-1]["chosen_index"] == 2
 
 
+def table_rows(page):
+    return [row.replace("&nbsp;", " ") for row in page.text.split("<tr id=")[1:]]
+
+
+def test_further_pairs_have_the_scores_of_their_responses(tmp_path):
+    first, further = {"chosen_index": 2, "rejected_index": 0}, {"chosen_index": 1, "rejected_index": 0}
+    rows = [pair("pair", question_id="pair", **first)]
+    rows += [pair("pair#1-0", question_id="pair", rejected="It is the Rhine.", **further)]
+    with Open(longreward_run(tmp_path, pairs=rows)) as client:
+        assert ["4.0 / 0.0" in row for row in table_rows(client.get("/"))] == [True, False]
+        assert ["2.0 / 0.0" in row for row in table_rows(client.get("/"))] == [False, True]
+
+
 def reviewed(run, folder):
     assert main(["export", str(run), str(folder / "out.jsonl"), "--reviewed"]) == 0
     return rows_of(folder / "out.jsonl")

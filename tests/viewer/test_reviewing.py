@@ -90,7 +90,7 @@ def test_undo_restores_the_exact_earlier_decision(tmp_path):
         assert decided(path) == before and page.url.path == "/pair/1"
         assert banner(page) == "The last decision about 1 pair was undone." and "Undo" not in page.text
         # The earlier change can be undone now; the page of the later one does nothing again.
-        assert banner(undo(client, second)) == "The last decision about 0 pairs were undone."
+        assert banner(undo(client, second)) == "The last decision about 0 pairs was undone."
         undo(client, first)
         assert decided(path) == {}
         # "Make undecided" keeps nothing, and can be undone.
@@ -180,7 +180,7 @@ def test_all_pairs_of_a_filtered_list_are_decided_and_undone_together(tmp_path):
         assert decided(path) == {f"q{n}": rejected for n in range(5, 10)}
         post(client, "/pair/7", decision="accept")
         undone = undo(client, done)  # what was decided since stays
-        assert banner(undone) == "The last decision about 4 pairs were undone."
+        assert banner(undone) == "The last decision about 4 pairs was undone."
         assert decided(path) == before | {"q6": rejected | {"decision": "accept"}}
         # Without a comment, comments and the reviewers of equal decisions stay.
         post(client, "/pair/1", decision="accept", comment="own")

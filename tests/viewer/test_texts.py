@@ -52,7 +52,7 @@ def test_hits_are_found_across_pieces_and_keep_characters_whole():
     assert hits_of("ЁЛКА ёлка", "ёлка") == ["ЁЛКА", "ёлка"] and hits_of("桥建桥", "桥") == ["桥", "桥"]
     assert hits_of("a", "") == [] and hits_of("", "a") == [] and hits_of([], "a") == []
     many = find_hits("ab" * 3000, "a")
-    assert many.count == 3000 and max(piece.hit for piece in many.pieces) == 1000
+    assert many.number == 3000 and max(piece.hit for piece in many.pieces) == 1000
 
 
 def test_evidence_does_not_split_a_character():

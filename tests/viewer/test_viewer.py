@@ -64,15 +64,15 @@ class Open:
         self.client = TestClient(make_app(pairs, self.index, self.reviews, list(hosts)))
 
     def __enter__(self):
-        self.index.start()
+        self.index.reader.start()
         for _ in range(200):
-            if self.index.whole:
+            if self.index.reader.whole:
                 return self.client
             time.sleep(0.05)
         raise AssertionError("not read")
 
     def __exit__(self, *_):
-        self.index.stop()
+        self.index.reader.stop()
         self.reviews.close()
 
 
