@@ -232,7 +232,9 @@ class LongMab:
     ) -> UCBChunkSampler | LinearChunkSampler | RandomChunkSampler:
         if self._config.selection == "random":
             return RandomChunkSampler(initial_values, f"{self._seed}/{question.id}")
-        return {"ucb": UCBChunkSampler, "linear": LinearChunkSampler}[self._config.selection](initial_values)
+        if self._config.selection == "linear":
+            return LinearChunkSampler(initial_values)
+        return UCBChunkSampler(initial_values)
 
     async def _round(
         self,
