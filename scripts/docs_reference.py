@@ -31,6 +31,7 @@ CONFIGURATIONS: dict[str, type[configs.Config]] = {
     "longpo evaluate longbench": configs.LongBenchConfig,
     "longpo evaluate longbench-chat": configs.LongBenchChatConfig,
     "longpo evaluate winrate": configs.WinRateConfig,
+    "longpo evaluate judge": configs.EvaluateJudgeConfig,
     "longpo chat": configs.DocumentChatConfig,
     "longpo synthesize multihop": configs.MultiHopConfig,
     "longpo synthesize self-instruct": configs.SelfInstructConfig,

@@ -1,8 +1,8 @@
-"""`longpo evaluate`: benchmarks of a model, and the comparison of two evaluations."""
+"""`longpo evaluate`: benchmarks of a model or a judge, and the comparison of two evaluations."""
 
 import argparse
 
-from lf_longpo.cli import compare_command
+from lf_longpo.cli import compare_command, judge_command
 from lf_longpo.cli.arguments import Parser, Subparsers, add_command, add_estimate, add_run, add_settings, print_loading
 
 _BENCHMARKS = {
@@ -35,6 +35,7 @@ def add(subparsers: Subparsers) -> None:
         add_run(benchmark)
         add_settings(benchmark)
         add_estimate(benchmark)
+    judge_command.add(benchmarks)
     compare_command.add(benchmarks)
 
 

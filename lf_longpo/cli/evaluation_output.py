@@ -14,7 +14,7 @@ from lf_longpo.evaluation.compare import Comparison
 from lf_longpo.models.cache import StageTotals
 from lf_longpo.report.advice import gold_advice, thought_advice
 
-_METRICS = {
+METRICS = {
     "em": "EM",
     "f1": "F1",
     "sub_em": "SubEM",
@@ -27,7 +27,18 @@ _METRICS = {
     "tie": "ties",
     "loss": "losses",
     "agreed": "orders agreed",
+    "agreement": "agreement",
+    "prefers_longer": "prefers longer",
+    "wrongly_longer": "wrongly longer",
+    "first": "prefers first",
+    "helpfulness": "helpfulness",
+    "logicality": "logicality",
+    "faithfulness": "faithfulness",
+    "completeness": "completeness",
+    "stable": "stable",
 }
+"""Column headers."""
+INTERVAL_LINE = "Below each mean: its 95% confidence interval (bootstrap over questions)."
 
 
 def print_evaluation(results: Sequence[Mapping[str, Any]], config: EvaluateConfig, command: str) -> None:
@@ -38,8 +49,8 @@ def print_evaluation(results: Sequence[Mapping[str, Any]], config: EvaluateConfi
         command: as the user has typed it.
     """
     console = stdout_console()
-    console.print(_results_table(results))
-    console.print("Below each mean: its 95% confidence interval (bootstrap over questions).", markup=False)
+    console.print(results_table(results))
+    console.print(INTERVAL_LINE, markup=False)
     _print_remarks(console, results[-1], config)
     for stage, totals in results[-1]["calls"].items():
         console.print(f"{stage}: {totals_line(StageTotals(**totals))}", markup=False)
@@ -50,20 +61,20 @@ def print_evaluation(results: Sequence[Mapping[str, Any]], config: EvaluateConfi
     console.print(f"Predictions and results: {config.output_dir}", markup=False)
 
 
-def _results_table(results: Sequence[Mapping[str, Any]]) -> Table:
+def results_table(results: Sequence[Mapping[str, Any]]) -> Table:
     """A row for each set, each group of sets and the mean of all sets, for each of the results."""
     metrics = results[-1]["metrics"]
     several = any(len(row["sets"]) > 1 for row in results)
     table = Table(title=f"{results[-1]['benchmark']}, percent", title_justify="left")
-    for column in ("model", *(["set"] if several else []), "questions", *(_METRICS[metric] for metric in metrics)):
+    for column in ("model", *(["set"] if several else []), "questions", *(METRICS[metric] for metric in metrics)):
         table.add_column(column, justify="left" if column in ("model", "set") else "right")
     for row in results:
         name = _model_name(row)
         scopes = ("sets", "groups") if several else ()
         for label, scores in (item for scope in scopes for item in row[scope].items()):
-            table.add_row(name, label, str(scores["questions"]), *(_percent(scores, metric) for metric in metrics))
+            table.add_row(name, label, str(scores["questions"]), *(percent(scores, metric) for metric in metrics))
             name = ""
-        means = (_percent(row, metric) for metric in metrics)
+        means = (percent(row, metric) for metric in metrics)
         table.add_row(name, *(["mean of the sets"] if several else []), str(row["questions"]), *means, end_section=True)
     return table
 
@@ -91,7 +102,8 @@ def _model_name(results: Mapping[str, Any]) -> str:
     return escape(" against ".join(names))
 
 
-def _percent(scores: Mapping[str, Any], metric: str) -> str:
+def percent(scores: Mapping[str, Any], metric: str) -> str:
+    """A mean and below it its interval, in percent; `-` if it is unknown."""
     if scores.get(metric) is None:
         return "-"
     low, high = scores["intervals"][metric]
@@ -116,7 +128,7 @@ def print_comparison(comparison: Comparison) -> None:
         low, high = row.difference.low, row.difference.high
         sign = "higher" if low > 0 else "lower" if high < 0 else "not sure"
         interval = f"{100 * low:+.1f} to {100 * high:+.1f}"
-        values = (_METRICS[row.metric], str(row.questions), *means, f"{100 * row.difference.mean:+.1f}", interval, sign)
+        values = (METRICS[row.metric], str(row.questions), *means, f"{100 * row.difference.mean:+.1f}", interval, sign)
         table.add_row(*label, *values)
     console.print(table)
     if comparison.only_one:

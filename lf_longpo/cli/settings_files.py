@@ -19,6 +19,7 @@ _SETTINGS: dict[str, type[configs.Config]] = {
     "longpo evaluate longbench": configs.LongBenchConfig,
     "longpo evaluate longbench-chat": configs.LongBenchChatConfig,
     "longpo evaluate winrate": configs.WinRateConfig,
+    "longpo evaluate judge": configs.EvaluateJudgeConfig,
     "longpo synthesize multihop": configs.MultiHopConfig,
     "longpo synthesize needle": configs.NeedleConfig,
     "longpo synthesize self-instruct": configs.SelfInstructConfig,

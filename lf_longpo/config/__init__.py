@@ -9,6 +9,8 @@ from lf_longpo.config.document_chat import DocumentChatConfig
 from lf_longpo.config.evaluation import (
     GPT_4O,
     EvaluateConfig,
+    EvaluateJudgeConfig,
+    EvaluationConfig,
     LongBenchChatConfig,
     LongBenchConfig,
     LongQAConfig,
@@ -23,7 +25,15 @@ from lf_longpo.config.generation import (
     PairsConfig,
 )
 from lf_longpo.config.judging import JudgingConfig, VerdictConfig
-from lf_longpo.config.models import ChatConfig, EmbedderConfig, PriceConfig, ServedConfig, check_budget, check_engines
+from lf_longpo.config.models import (
+    ChatConfig,
+    EmbedderConfig,
+    JudgeModelConfig,
+    PriceConfig,
+    ServedConfig,
+    check_budget,
+    check_engines,
+)
 from lf_longpo.config.sampling import GreedySampling, ResponseSampling, SamplingConfig
 from lf_longpo.config.scoring import ScoreConfig
 from lf_longpo.config.synthesis import Kind, LengthConfig, MixConfig, MultiHopConfig, NeedleConfig, SelfInstructConfig
@@ -35,8 +45,11 @@ __all__ = [
     "DocumentChatConfig",
     "EmbedderConfig",
     "EvaluateConfig",
+    "EvaluateJudgeConfig",
+    "EvaluationConfig",
     "GenerateConfig",
     "GreedySampling",
+    "JudgeModelConfig",
     "JudgingConfig",
     "Kind",
     "LengthConfig",

@@ -1,7 +1,7 @@
 """Settings of chat models and embedders: where they run, their limits and their prices."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -15,6 +15,8 @@ _BATCHED = 20_000
 _BATCHED_LEAST = 1000
 # Providers without a Batch API in OpenAI's form.
 _UNBATCHED = ("anthropic", "deepseek", "local", "openrouter")
+# The backend of models that give a number and no text.
+_REWARD_MODEL = "reward_model"
 # Keys that say where a model runs.
 _LOCATION = ("backend", "provider", "base_url")
 # Keys that describe the model named by `model`.
@@ -158,6 +160,18 @@ class ChatConfig(ServedConfig):
 
     @model_validator(mode="before")
     @classmethod
+    def _needs_a_chat_model(cls, data: Any) -> Any:
+        backends = get_args(cls.model_fields["backend"].annotation)
+        if isinstance(data, dict) and data.get("backend") == _REWARD_MODEL and _REWARD_MODEL not in backends:
+            raise ValueError(
+                "backend: reward_model gives one number for a response, and a chat model is needed here (LongReward's "
+                "four dimensions, verdicts and answers are text); set backend: openai, vllm or transformers. "
+                "`longpo evaluate judge` measures reward models"
+            )
+        return data
+
+    @model_validator(mode="before")
+    @classmethod
     def _fill_batches(cls, data: Any) -> Any:
         return {"max_concurrency": _BATCHED, **data} if isinstance(data, dict) and data.get("batch") is True else data
 
@@ -168,7 +182,7 @@ class ChatConfig(ServedConfig):
         copies = [name for name in ("tensor_parallel_size", "data_parallel_size") if getattr(self, name) > 1]
         if copies and self.backend != "vllm":
             raise ValueError(f"{copies[0]} needs backend: vllm; remove it or change the backend")
-        check_in_process(self, "transformers")
+        check_in_process(self, "transformers", _REWARD_MODEL)
         quotas = [name for name in ("requests_per_minute", "tokens_per_minute") if getattr(self, name)]
         if self.backend != "openai" and (quotas or self.max_concurrency == "auto"):
             raise ValueError(f"{quotas[0] if quotas else 'max_concurrency: auto'} needs backend: openai; remove it")
@@ -239,6 +253,24 @@ class ChatConfig(ServedConfig):
         return max(1, self.calls_at_once // calls) if self.batch else self.calls_at_once
 
 
+class JudgeModelConfig(ChatConfig):
+    """A judge to measure: a chat model or a reward model, and where it runs."""
+
+    # A judge may be more than a chat model.
+    backend: Literal["openai", "vllm", "transformers", "reward_model"] = "openai"  # type: ignore[assignment]
+    """`openai`: any server with the OpenAI API (vLLM, SGLang, a paid service). `vllm`: a vLLM engine that the run
+    starts and stops. `transformers`: a chat model in this process. `reward_model`: a model for sequence
+    classification with one output, in this process, in batches of `max_concurrency` rows."""
+
+    @model_validator(mode="after")
+    def _reward_model_fields(self) -> "JudgeModelConfig":
+        if self.backend == _REWARD_MODEL and self.adapter:
+            raise ValueError("adapter: a reward model takes none; merge the adapter into the model and remove it")
+        if self.backend == _REWARD_MODEL and self.thinking_tokens:
+            raise ValueError("thinking_tokens: a reward model writes no text; remove it")
+        return self
+
+
 class EmbedderConfig(ServedConfig):
     """The model that computes vectors of probes, statements and chunks."""
 
@@ -274,16 +306,16 @@ class EmbedderConfig(ServedConfig):
         return self
 
 
-def check_in_process(model: "ChatConfig | EmbedderConfig", backend: str) -> None:
-    """Refuses `device` and `dtype` for a model that another backend places.
+def check_in_process(model: "ChatConfig | EmbedderConfig", *backends: str) -> None:
+    """Refuses `device` and `dtype` for a model that another backend than `backends` places.
 
     Raises:
         ValueError: for a validator to raise.
     """
-    if model.backend != backend:
+    if model.backend not in backends:
         for name in ("device", "dtype"):
             if getattr(model, name) != "auto":
-                raise ValueError(f"{name} goes with backend: {backend}; remove it or change the backend")
+                raise ValueError(f"{name} goes with backend: {backends[0]}; remove it or change the backend")
 
 
 def check_engines(*models: ChatConfig | None) -> None:

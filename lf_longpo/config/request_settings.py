@@ -57,7 +57,7 @@ def check_extra_body(body: Mapping[str, Any], backend: str) -> None:
     if backend == "vllm":
         known = {TEMPLATE_KWARGS, *_VLLM_SAMPLING}
     else:
-        known = {TEMPLATE_KWARGS} if backend == "transformers" else set(body)
+        known = {TEMPLATE_KWARGS} if backend in ("transformers", "reward_model") else set(body)
     for name in body:
         if name in _SET_ELSEWHERE:
             raise ValueError(f"extra_body.{name}: {_SET_ELSEWHERE[name]}; remove it from extra_body")

@@ -8,7 +8,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from lf_longpo.aio import all_settled
-from lf_longpo.config import ChatConfig, EmbedderConfig, EvaluateConfig, GenerateConfig, ScoreConfig, SelfInstructConfig
+from lf_longpo.config import (
+    ChatConfig,
+    EmbedderConfig,
+    EvaluationConfig,
+    GenerateConfig,
+    ScoreConfig,
+    SelfInstructConfig,
+)
 from lf_longpo.engine.failures import FAILURES, Failures
 from lf_longpo.engine.pipeline import Pipeline, Q, Tally
 from lf_longpo.engine.progress import Progress
@@ -28,7 +35,7 @@ from lf_longpo.models.turns import QuestionOrder
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-RunConfig = GenerateConfig | ScoreConfig | EvaluateConfig | SelfInstructConfig
+RunConfig = GenerateConfig | ScoreConfig | EvaluationConfig | SelfInstructConfig
 """The configuration of a command that calls models for many questions."""
 
 

@@ -15,7 +15,7 @@ from lf_longpo.engine.progress import Progress
 from lf_longpo.engine.session import Session
 from lf_longpo.errors import UserError
 from lf_longpo.evaluation.benchmark import Benchmark
-from lf_longpo.evaluation.items import Item, key_of
+from lf_longpo.evaluation.items import Item, key_of, key_of_row
 from lf_longpo.evaluation.results import FIELDS, PREDICTIONS, RESULTS, Scores, question_scores, summarise
 from lf_longpo.files.faults import Faults
 from lf_longpo.files.journal import Journal, Row, read_rows
@@ -49,8 +49,8 @@ async def evaluate(config: EvaluateConfig, benchmark: Benchmark) -> tuple[dict[s
     async with Session(config, summary=RESULTS) as session:
         session.check_settings()
         digests, sets = _check(config, benchmark)
-        refuse_changed_questions(digests, output_dir / PREDICTIONS, _row_key)
-        finished = {(_row_key(row), row["sample"]) for row in read_rows(output_dir / PREDICTIONS, fields)}
+        refuse_changed_questions(digests, output_dir / PREDICTIONS, key_of_row)
+        finished = {(key_of_row(row), row["sample"]) for row in read_rows(output_dir / PREDICTIONS, fields)}
         is_finished = {(key, sample) for key in digests for sample in range(config.samples)} <= finished
         needed = [] if is_finished else _all_models(benchmark)
         await session.check_models(*needed)
@@ -61,7 +61,7 @@ async def evaluate(config: EvaluateConfig, benchmark: Benchmark) -> tuple[dict[s
         await session.start(*needed)
         session.open()
         progress = Progress(benchmark.name, len(digests), config.samples * len(digests), session.ledger)
-        with Journal(output_dir / PREDICTIONS, fields, _row_key) as predictions:
+        with Journal(output_dir / PREDICTIONS, fields, key_of_row) as predictions:
             work = partial(_work, config, benchmark, models, digests, predictions, progress)
             progress.note(f"{len(digests)} questions of {', '.join(sets)} -> {output_dir / PREDICTIONS}")
 
@@ -121,11 +121,6 @@ def _check(config: EvaluateConfig, benchmark: Benchmark) -> tuple[dict[str, str]
     if not digests:
         raise UserError(f"{config.input} holds no questions")
     return digests, sets
-
-
-def _row_key(row: Row) -> str | None:
-    set, id = row.get("set"), row.get("id")
-    return key_of(set, id) if isinstance(set, str) and isinstance(id, str) else None
 
 
 def _all_models(benchmark: Benchmark) -> list[ChatConfig]:

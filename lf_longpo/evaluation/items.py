@@ -9,6 +9,7 @@ from lf_longpo.data.questions import Source
 from lf_longpo.data.records import Question
 from lf_longpo.errors import UserError
 from lf_longpo.files.faults import Faults, parsed
+from lf_longpo.files.journal import Row
 from lf_longpo.files.tables import FILE_TYPES
 
 
@@ -34,6 +35,12 @@ Placed = Iterator[tuple[str, Item]]
 def key_of(set: str, id: str) -> str:
     """The `key` of an item."""
     return f"{set}/{id}"
+
+
+def key_of_row(row: Row) -> str | None:
+    """The key of the item of a row of predictions; None if the row names none."""
+    set, id = row.get("set"), row.get("id")
+    return key_of(set, id) if isinstance(set, str) and isinstance(id, str) else None
 
 
 def item_of(question: Question, set: str, examples: tuple[tuple[str, float], ...] = ()) -> Item:

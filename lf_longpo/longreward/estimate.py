@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
-from lf_longpo.config import LongRewardGenerateConfig
+from lf_longpo.config import ChatConfig, EmbedderConfig, JudgingConfig, LongRewardGenerateConfig
 from lf_longpo.data.questions import Source, read_questions
 from lf_longpo.data.records import Question
 from lf_longpo.judging.verdict_requests import calls_a_verdict
@@ -48,18 +48,26 @@ def estimate_longreward(
         tokenizer: counts.
         given: responses by question id, where they are given; otherwise gold answers replace them.
     """
-
-    @cache
-    def bare(stage: str, language: Language) -> int:
-        empty = dict.fromkeys(STAGES[stage], "")
-        empty.pop("context", None)
-        return chat_tokens(prompts.render(stage, language, **empty)(""), tokenizer, config.judge)
-
+    bare = prompt_sizes(prompts, config.judge, tokenizer)
     stages: dict[str, Usage] = {}
     for question in read_questions(source):
         for stage, usage in _of_question(config, bare, tokenizer, question, given.get(question.id)):
             stages[stage] = stages.get(stage, Usage()) + usage
     return stages
+
+
+def prompt_sizes(
+    prompts: PromptSet, judge: ChatConfig, tokenizer: "PreTrainedTokenizerBase"
+) -> Callable[[str, Language], int]:
+    """A function from a stage and a language to the tokens of the judge's prompt with empty placeholders."""
+
+    @cache
+    def bare(stage: str, language: Language) -> int:
+        empty = dict.fromkeys(STAGES[stage], "")
+        empty.pop("context", None)
+        return chat_tokens(prompts.render(stage, language, **empty)(""), tokenizer, judge)
+
+    return bare
 
 
 def _of_question(
@@ -70,12 +78,7 @@ def _of_question(
     given: Sequence[str] | None,
 ) -> list[tuple[str, Usage]]:
     settings = config.longreward
-    language = detect_language(question.question)
-    size = count_tokens(question.context, tokenizer)
-    query = count_tokens(question.question, tokenizer)
-
     usage: list[tuple[str, Usage]] = []
-    responses = given
     if config.policy and config.responses is None:
         stand_in = question.answers[0] if question.answers else ""
         answer = min(count_tokens(stand_in, tokenizer) or _ANSWER, settings.sampling.max_new_tokens)
@@ -83,22 +86,54 @@ def _of_question(
             answer = settings.sampling.max_new_tokens
         limit = (config.policy.context_window or tokenizer.model_max_length) - settings.sampling.max_new_tokens
         bare_prompt = fill(PROMPT, context="", question=question.question)
+        size = count_tokens(question.context, tokenizer)
         asked = min(size + chat_tokens(bare_prompt, tokenizer, config.policy), limit)
         usage.append(("sample", Usage(1, asked, answer).times(settings.num_samples)))
         lengths = [(answer, _sentences(stand_in))] * settings.num_samples
     else:
-        lengths = [(count_tokens(text, tokenizer), _sentences(text)) for text in responses or ()]
-    if not lengths:
-        return usage
+        lengths = response_lengths(given or (), tokenizer)
+    if lengths:
+        usage += judging_usage(settings, config.judge, config.embedder, bare, tokenizer, question, lengths)
+    return usage
 
+
+def response_lengths(responses: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> list[tuple[int, int]]:
+    """Tokens and sentences of each response."""
+    return [(count_tokens(text, tokenizer), _sentences(text)) for text in responses]
+
+
+def judging_usage(
+    settings: JudgingConfig,
+    judge: ChatConfig,
+    embedder: EmbedderConfig,
+    bare: Callable[[str, Language], int],
+    tokenizer: "PreTrainedTokenizerBase",
+    question: Question,
+    lengths: Sequence[tuple[int, int]],
+) -> list[tuple[str, Usage]]:
+    """Usage of scoring the responses to one question, by stage.
+
+    Args:
+        settings: how the judge scores.
+        judge: the judge.
+        embedder: embeds the context and the statements.
+        bare: the result of `prompt_sizes`.
+        tokenizer: counts.
+        question: the question.
+        lengths: tokens and sentences of each response.
+    """
+    language = detect_language(question.question)
+    size = count_tokens(question.context, tokenizer)
+    query = count_tokens(question.question, tokenizer)
+    usage: list[tuple[str, Usage]] = []
     parts = -(-size // settings.chunk_size)
     usage.append(("extract", Usage(parts, size + parts * (bare("extract", language) + query), parts * _NOTE)))
-    rating, level = (calls_a_verdict(settings, config.judge, labels, tokenizer) for labels in (RATINGS, LEVELS))
+    rating, level = (calls_a_verdict(settings, judge, labels, tokenizer) for labels in (RATINGS, LEVELS))
     analysis = min(_ANALYSIS, settings.analysis_tokens) or 1
     evidence = min(settings.evidence_top_k * settings.evidence_chunk_size, size)
     for answer, sentences in lengths:
         # A small judge writes down little more than the first statement.
-        statements = 1 if is_embedded(config.judge.model) else sentences
+        statements = 1 if is_embedded(judge.model) else sentences
         usage.append(("statements", Usage(1, bare("statements", language) + query + answer, answer + 20 * statements)))
         for stage in ("helpfulness", "logicality"):
             usage.append((stage, Usage(1, bare(stage, language) + query + answer, analysis).times(rating)))
@@ -107,8 +142,8 @@ def _of_question(
         usage.append(("completeness", Usage(1, asked, analysis).times(rating)))
         asked = bare("faithfulness", language) + evidence + answer // sentences + 10
         usage.append(("faithfulness", Usage(1, asked, analysis).times(statements * level)))
-    if config.embedder.backend == "openai":
-        batches = -(-size // settings.evidence_chunk_size // config.embedder.batch_size)
+    if embedder.backend == "openai":
+        batches = -(-size // settings.evidence_chunk_size // embedder.batch_size)
         answers = sum(answer for answer, _ in lengths)
         usage.append(("embed", Usage(batches + len(lengths), size + answers, 0)))
     return usage

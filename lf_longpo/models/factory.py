@@ -27,6 +27,10 @@ def make_chat(config: ChatConfig, cache: CallCache, ledger: Ledger) -> ChatModel
         from lf_longpo.models.vllm_chat import VLLMChat
 
         return VLLMChat(config)
+    if config.backend == "reward_model":
+        from lf_longpo.models.reward_model import RewardModel
+
+        return RewardModel(config)
     from lf_longpo.models.transformers_chat import TransformersChat
 
     return TransformersChat(config)

@@ -54,3 +54,22 @@ def replacement(device: str) -> "torch.dtype":
     import torch
 
     return torch.float32 if device == "cpu" else torch.float16
+
+
+def local_dtype(device: str, setting: str) -> "torch.dtype | str":
+    """The number format of a model on a device.
+
+    Args:
+        device: type of the device, `cpu` or `cuda`.
+        setting: `float32`, `bfloat16` or `float16`; `auto`: on a GPU the format of the model's files, on a CPU
+            bfloat16; another one, which a line reports, where the device has no instructions for bfloat16.
+    """
+    import torch
+
+    if setting != "auto":
+        dtype: torch.dtype = getattr(torch, setting)
+        return dtype
+    if not has_bfloat16(device):
+        report_missing_bfloat16(device)
+        return replacement(device)
+    return torch.bfloat16 if device == "cpu" else "auto"

@@ -33,7 +33,7 @@ from lf_longpo.models.embedded import resolve
 from lf_longpo.models.folders import check_chat_folders
 from lf_longpo.models.kv_cache import PromptReader, share_heads
 from lf_longpo.models.memory_shortage import free_memory, is_memory_shortage
-from lf_longpo.models.number_format import has_bfloat16, replacement, report_missing_bfloat16
+from lf_longpo.models.number_format import local_dtype
 from lf_longpo.models.thoughts import has_special_marks, opened_thought
 from lf_longpo.models.tokenizers import chat_ids, load_chat_tokenizer
 
@@ -112,7 +112,7 @@ class TransformersChat:
         self._tokenizer = load_chat_tokenizer(config)
         self._skips_special = not has_special_marks(self._tokenizer)
         self._device = torch.device(pick_device(config.device, "device"))
-        dtype = _dtype(self._device.type) if config.dtype == "auto" else getattr(torch, config.dtype)
+        dtype = local_dtype(self._device.type, config.dtype)
         try:
             model: Any = AutoModelForCausalLM.from_pretrained(
                 resolve(config.model), dtype=dtype, trust_remote_code=config.trust_remote_code
@@ -281,14 +281,6 @@ class TransformersChat:
 
     def _text(self, ids: list[int], skip_special_tokens: bool = False) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens))
-
-
-def _dtype(device: str) -> torch.dtype | str:
-    """On a GPU the format of the model's files, on a CPU bfloat16; another one if bfloat16 would be emulated."""
-    if not has_bfloat16(device):
-        report_missing_bfloat16(device)
-        return replacement(device)
-    return torch.bfloat16 if device == "cpu" else "auto"
 
 
 class _Ended:

@@ -66,6 +66,8 @@ def kind_of_settings(settings: Mapping[str, Any]) -> RunKind | None:
         if settings.get("method") == "longreward":
             samples = None if settings.get("responses") else int(settings["longreward"]["num_samples"])
             return RunKind("longpo generate", "longreward", _longreward(samples), makes_pairs=True)
+        if "mode" in settings and "judge" in settings:
+            return RunKind("longpo evaluate judge", None, (Stage("judge", PREDICTIONS, 1),), RESULTS)
         if "contexts" in settings and "judge" in settings:
             return RunKind("longpo score", None, _longreward(None))
         if "questions_per_document" in settings:

@@ -31,7 +31,7 @@ def refused(arguments, capsys):
         ("genrate c.yaml", "unknown command genrate; did you mean generate?"),
         ("evaluate longbench_chat c.yaml", "unknown command longbench_chat; did you mean longbench-chat?"),
         ("synthesize needles c.yaml", "unknown command needles; did you mean needle?"),
-        ("evaluate xyz", "unknown command xyz; use longqa, longbench, longbench-chat, winrate, compare"),
+        ("evaluate xyz", "unknown command xyz; use longqa, longbench, longbench-chat, winrate, judge, compare"),
         ("generate c.yaml --rounds 3", "option --rounds; settings have the form key=value: write longmab.rounds=3"),
         ("generate c.yaml seed=1 --rounds=3", "write longmab.rounds=3"),
         ("generate --longmab.rounds 3 c.yaml", "write longmab.rounds=VALUE"),

@@ -9,7 +9,14 @@ import yaml
 from conftest import REPOSITORY
 from recipes import FAMILIES, family_of
 
-from lf_longpo.config import GenerateConfig, LongBenchChatConfig, LongBenchConfig, LongQAConfig, WinRateConfig
+from lf_longpo.config import (
+    EvaluateJudgeConfig,
+    GenerateConfig,
+    LongBenchChatConfig,
+    LongBenchConfig,
+    LongQAConfig,
+    WinRateConfig,
+)
 from lf_longpo.config.loading import load_config
 
 EVALUATIONS = {
@@ -17,6 +24,7 @@ EVALUATIONS = {
     "longbench": LongBenchConfig,
     "longbench_chat": LongBenchChatConfig,
     "winrate": WinRateConfig,
+    "judge": EvaluateJudgeConfig,
 }
 RECIPES = sorted((REPOSITORY / "yaml").glob("*.yaml"))
 

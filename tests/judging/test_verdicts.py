@@ -3,7 +3,7 @@
 import pytest
 from reference_vectors import needs_vectors, vectors
 
-from lf_longpo.evaluation.winrate import _parse
+from lf_longpo.evaluation.both_orders import _parse
 from lf_longpo.judging.verdicts import own_verdict, rating_between
 from lf_longpo.longreward.parsing import rating_in_range, support_level
 

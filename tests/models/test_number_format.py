@@ -8,8 +8,7 @@ import yaml
 from test_train import recipe  # noqa: F401  the fixture
 
 from lf_longpo.models import number_format
-from lf_longpo.models.number_format import SWITCH, has_bfloat16
-from lf_longpo.models.transformers_chat import _dtype
+from lf_longpo.models.number_format import SWITCH, has_bfloat16, local_dtype
 from lf_longpo.plugin.check.recipe_check import check
 from lf_longpo.plugin.train.compute_format import adapt, emulates, without_bfloat16
 
@@ -57,11 +56,12 @@ def test_the_switch_makes_any_machine_one_without(emulated):
 
 def test_models_in_this_process(native, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
-    assert _dtype("cpu") == torch.bfloat16 and _dtype("cuda") == "auto" and capsys.readouterr().err == ""
+    assert (local_dtype("cpu", "auto"), local_dtype("cuda", "auto")) == (torch.bfloat16, "auto")
+    assert capsys.readouterr().err == ""
     monkeypatch.setenv(SWITCH, "1")
     number_format.report_missing_bfloat16.cache_clear()
     for _ in range(2):
-        assert _dtype("cpu") == torch.float32 and _dtype("cuda") == torch.float16
+        assert local_dtype("cpu", "auto") == torch.float32 and local_dtype("cuda", "auto") == torch.float16
     line = "this {} has no bfloat16 instructions: weights and computation are {}\n"
     assert capsys.readouterr().err == line.format("CPU", "float32") + line.format("GPU", "float16")
 
