@@ -1,6 +1,7 @@
 """The base class of all settings."""
 
-from typing import Annotated, Any, Self, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
@@ -18,6 +19,14 @@ class Config(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
     )
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """By the value of the setting `preset`, the settings that it fills in where the user has not set them."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_preset(cls, data: Any) -> Any:
+        return {**cls.presets.get(str(data.get("preset")), {}), **data} if isinstance(data, dict) else data
 
     @model_validator(mode="before")
     @classmethod

@@ -41,13 +41,16 @@ def json_schema(kind: type[Config]) -> dict[str, Any]:
 
 def _lines(kind: type[Config], defaults: Config | None = None) -> Iterator[str]:
     """Args: the class, and the values that a section has where the file does not set it."""
+    preset = {name for values in kind.presets.values() for name in values}
     for name, field in kind.model_fields.items():
         section = section_of(field)
         required = defaults is None and field.is_required()
         default = field.default if defaults is None else getattr(defaults, name)
         yield from _comment(field.description or (section.__doc__ if section else None))
         if section is None:
-            yield _required(name, field) if required else f"{name}: {_plain(default)}"
+            line = _required(name, field) if required else f"{name}: {_plain(default)}"
+            # A value in the file would have precedence over the preset's.
+            yield f"# {line}  # the preset sets it" if name in preset else line
         elif isinstance(default, section):
             yield f"{name}:"
             yield from _indented(_lines(section, default))

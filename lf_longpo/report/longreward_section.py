@@ -23,9 +23,14 @@ _MEANING = {
 
 def longreward_sections(run: RunFolder) -> list[Section]:
     """The section about the rewards and the scores of the four dimensions."""
-    scores = _read_scores(run)
+    scores, given_up = _read_scores(run)
     section = Section("Scores")
     section.facts["responses scored"] = f"{len(scores):,}"
+    if given_up:
+        section.notes.append(
+            f"Racing gave up {given_up:,} of {len(scores) + given_up:,} responses: they cannot become the best or the "
+            "worst, so they have no reward. The numbers below are those of the other responses."
+        )
     if not len(scores):
         section.notes.append("There are no scored responses yet.")
         return [section]
@@ -49,16 +54,24 @@ def longreward_sections(run: RunFolder) -> list[Section]:
     return [section]
 
 
-def _read_scores(run: RunFolder) -> np.ndarray:
-    """The scores of all responses: [responses, dimensions]. If a response was scored twice, the last scores count."""
-    usable, numbers, scores = Keys(()).of_score, dict[str, int](), array("d")
+def _read_scores(run: RunFolder) -> tuple[np.ndarray, int]:
+    """The scores of all responses, and how many responses were given up.
+
+    If a response was scored twice, the last scores count.
+
+    Returns:
+        The scores [responses, dimensions]; the number of responses with a row but without a reward.
+    """
+    keys, numbers, scores, given_up = Keys(()), dict[str, int](), array("d"), set[str]()
     for row in run.rows(SCORES, _FIELDS, "idx"):
-        if usable(row) is None:
+        if keys.of_score(row) is None:
+            if keys.of_judged(row) is not None:
+                given_up.add(row["idx"])
             continue
         of_response = array("d", (row["scores"][name] for name in DIMENSIONS))
         number = numbers.setdefault(row["idx"], len(numbers))
         scores[number * len(DIMENSIONS) : (number + 1) * len(DIMENSIONS)] = of_response
-    return np.array(scores).reshape(-1, len(DIMENSIONS))
+    return np.array(scores).reshape(-1, len(DIMENSIONS)), len(given_up - numbers.keys())
 
 
 def score_notes(run: RunFolder, wanted: Collection[tuple[str, int]]) -> dict[tuple[str, int], str]:

@@ -15,10 +15,13 @@ KINDS = [kind for name in configs.__all__ if isinstance(kind := getattr(configs,
 def test_the_listing_holds_all_settings_and_their_defaults(kind):
     text = commented_yaml(kind)
     listed = yaml.safe_load(text) or {}
+    preset = {name for values in kind.presets.values() for name in values}
     for name, field in kind.model_fields.items():
         assert f"{name}:" in text
         if field.is_required():
             assert name not in listed
+        elif name in preset:  # a value would have precedence over the preset's
+            assert f"# {name}: {json.dumps(field.default)}  # the preset sets it" in text and name not in listed
         elif isinstance(field.default, configs.Config):
             defaults = field.default.model_dump(mode="json")
             assert all(defaults[key] == value for key, value in listed[name].items())

@@ -56,12 +56,18 @@ def finished_calls(folder):
         return db.execute("SELECT COUNT(*) FROM calls WHERE stage != 'embed'").fetchone()[0]
 
 
+def racing_settings(stub, folder):
+    data = longreward_settings(stub, folder)
+    return data | {"longreward": data["longreward"] | {"racing": True, "racing_error": 0.3, "num_samples": 7}}
+
+
 @pytest.mark.slow
-def test_three_kills_change_nothing(tmp_path, key):
-    """LongReward; test_soak.py does it to LongMab."""
+@pytest.mark.parametrize(("of_run", "responses"), [(longreward_settings, 5), (racing_settings, 7)])
+def test_three_kills_change_nothing(tmp_path, key, of_run, responses):
+    """LongReward, also with racing; test_soak.py does it to LongMab."""
     with Stub() as stub:
         # What is not to be killed needs no process of its own.
-        assert main(["generate", str(write_config(stub, tmp_path / "whole", longreward_settings))]) == 0
+        assert main(["generate", str(write_config(stub, tmp_path / "whole", of_run))]) == 0
         calls_needed = len(stub.requests)
         assert stub.chats == calls_needed > 50
 
@@ -69,7 +75,7 @@ def test_three_kills_change_nothing(tmp_path, key):
     kill_at = sorted(draw.sample(range(3, calls_needed - 5), 3))
     repeats_allowed = 0
     with Stub(delay=0.05) as stub:
-        config = write_config(stub, tmp_path / "killed", longreward_settings)
+        config = write_config(stub, tmp_path / "killed", of_run)
         for calls in kill_at:
             run = start(config)
             # From the server's thread, so that the kill falls wherever the client happens to be.
@@ -89,7 +95,8 @@ def test_three_kills_change_nothing(tmp_path, key):
     assert (tmp_path / "killed/data/codes.jsonl").read_bytes()
     for folder in ("whole", "killed"):  # no journal holds a step twice
         lines = (tmp_path / folder / "run/scored_responses.jsonl").read_text().splitlines()
-        assert len(lines) == len(set(lines)) == 3 * 5
+        assert len(lines) == len(set(lines)) == 3 * responses
+        assert any("cannot be best or worst" in line for line in lines) == (responses == 7)
 
 
 def judged_answer(prompt, seed):
