@@ -7,7 +7,7 @@ from lf_longpo.models.embedded import is_embedded
 from lf_longpo.text.prompt_set import PromptSet
 
 # The stages of judging, and the placeholders of their templates.
-STAGES = {
+STAGES: dict[str, tuple[str, ...]] = {
     "extract": ("context", "query"),
     "statements": ("query", "answer"),
     "helpfulness": ("query", "answer"),
@@ -17,7 +17,7 @@ STAGES = {
 }
 # Replaces `faithfulness` where a call checks several statements. Its texts are no part of other runs' digests.
 SEVERAL = "faithfulness_several"
-FIELDS = STAGES | {SEVERAL: ("context", "statements")}
+FIELDS: dict[str, tuple[str, ...]] = STAGES | {SEVERAL: ("context", "statements")}
 """The placeholders of all templates."""
 _FULL = Path(__file__).parent / "prompts"
 _SHIPPED = {"full": _FULL, "brief": _FULL / "brief"}

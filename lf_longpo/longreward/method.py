@@ -101,8 +101,8 @@ class LongReward:
             read = [self._scoring.notes(question)] if self._until == "extract" else []
             await all_settled(*read, *map(respond, wanted))
             return
-        scoring = self._racing if self._config.racing else self._scoring
-        rewarded = await scoring.rewards(question, wanted, respond)
+        rewards = self._racing.rewards if self._config.racing else self._scoring.rewards
+        rewarded = await rewards(question, wanted, respond)
         if self._until == "pairs":
             await self._pair(question, rewarded, wanted)
 

@@ -59,10 +59,11 @@ def total_intervals(scores: Sequence[Mapping[str, float]], error: float) -> list
     means = [fmean(known[name] for name in RATED) for known in scores]
     slope, variance = _between_ratings(scores)
     offsets = [known[CHECKED] - slope * x for known, x in zip(scores, means, strict=True) if CHECKED in known]
-    return [
-        tuple(len(RATED) * x + end for end in _faithfulness(known.get(CHECKED), slope * x, offsets, variance, error))
-        for known, x in zip(scores, means, strict=True)
-    ]
+    totals = []
+    for known, x in zip(scores, means, strict=True):
+        low, high = _faithfulness(known.get(CHECKED), slope * x, offsets, variance, error)
+        totals.append((len(RATED) * x + low, len(RATED) * x + high))
+    return totals
 
 
 def _faithfulness(

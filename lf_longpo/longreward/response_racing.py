@@ -1,9 +1,9 @@
 """Scores for those responses to a question that can be its best or its worst; see `racing`."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from lf_longpo.aio import all_settled
+from lf_longpo.aio import Once, all_settled
 from lf_longpo.config import LongRewardConfig
 from lf_longpo.data.records import Question
 from lf_longpo.engine.outcomes import Outcome
@@ -44,14 +44,15 @@ class Racing:
         """
         scoring = self._scoring
         known = scoring.files.judged(question.id)
+        notes: Once[dict[str, str]] = Once(1)
 
-        async def read() -> dict[str, str]:
-            if all(idx in known for idx in wanted):  # all decisions can be made again without it
+        async def read_ahead() -> None:
+            if all(idx in known for idx in wanted):
                 scoring.progress.skip(1)
-                return scoring.files.notes(question.id) or {}
-            return await scoring.notes(question)
+            else:  # while the responses are sampled
+                await notes.get(None, lambda: scoring.notes(question))
 
-        notes, responses = await all_settled(read(), all_settled(*map(respond, wanted)))
+        _, *responses = await all_settled(read_ahead(), *map(respond, wanted))
         answered = [response for response in responses if response is not None]
         for _ in range(sum(response.unfinished_thought for response in answered)):
             scoring.unfinished_thought()
@@ -69,7 +70,11 @@ class Racing:
         ]
 
     async def _race(
-        self, question: Question, candidates: Sequence[Response], notes: Mapping[str, str], known: Mapping[str, Row]
+        self,
+        question: Question,
+        candidates: Sequence[Response],
+        notes: Once[dict[str, str]],
+        known: Mapping[str, Row],
     ) -> dict[str, dict[str, Any]]:
         """The details of each candidate, by idx: of all dimensions, or without faithfulness. Lost ones are missing."""
         scorer = self._scoring.scorer
@@ -80,9 +85,11 @@ class Racing:
             if row is not None and row["answer"] == response.answer and set(RATED) <= row["scores"].keys():
                 details[response.idx] = _details_of(row)
                 return
-            work = scorer.rate(question.id, question.context, question.question, response.answer, notes)
+            read = await notes.get(None, lambda: self._scoring.notes(question))
             try:
-                details[response.idx] = await work
+                details[response.idx] = await scorer.rate(
+                    question.id, question.context, question.question, response.answer, read
+                )
             except CallFailed as error:
                 self._scoring.lost(response, error)
 
@@ -119,6 +126,18 @@ class Racing:
             self._scoring.give_up(question, response, details, dict.fromkeys(missing, reason))
         else:
             self._scoring.keep(question, response, score_of(details))
+
+
+def unsettled(rows: Iterable[Row], error: float, allow_truncated: bool) -> bool:
+    """Whether further verdicts are needed to find the best and the worst response of a question.
+
+    Args:
+        rows: the journal's rows about the responses.
+        error: see `next_checks`.
+        allow_truncated: see `Racing`.
+    """
+    scores = [row["scores"] for row in rows if allow_truncated or not Response.of(row).truncated]
+    return not all(set(RATED) <= known.keys() for known in scores) or bool(next_checks(scores, error))
 
 
 def _scores(details: Mapping[str, Any]) -> dict[str, float]:

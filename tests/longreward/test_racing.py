@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from test_longreward import EN, Judge, by_worth, judge_on, question_rows, response_rows, rows, settings, split
+from test_longreward import EN, Judge, by_worth, case, judge_on, question_rows, response_rows, rows, settings, split
 
 from lf_longpo.config import GenerateConfig, JudgingConfig, LongRewardConfig
 from lf_longpo.errors import UserError
@@ -112,6 +112,20 @@ async def test_truncated_responses_are_no_candidates(stub, tmp_path):
     assert (pair["chosen_index"], pair["rejected_index"]) == (2, 3) and result.summary["not_scored"] == 0
     row = next(row for row in rows(tmp_path / "run/scored_responses.jsonl") if row["idx"] == "0-1")
     assert set(row["not_scored"].values()) == {"truncated: cannot be chosen or rejected"} and row["scores"] == {}
+
+
+async def test_a_changed_setting_makes_only_the_calls_that_it_needs(stub, tmp_path):
+    """A truncated response becomes a candidate: it is rated and checked, and no other call is made."""
+    judge = stub.answer = by_value()
+    responses = response_rows(0, WORTHS)
+    responses[1]["truncated"] = True
+    await generate(settings(stub, tmp_path, question_rows(1), responses, longreward=RACING))
+    before = len(judge.asked)
+    allowed = settings(stub, tmp_path, question_rows(1), responses, longreward=RACING, pairs={"allow_truncated": True})
+    await generate(allowed)
+    assert {"worth 9" in case(prompt) for _, prompt in judge.asked[before:]} == {True}
+    (pair,) = rows(tmp_path / "data/judged.jsonl")
+    assert (pair["chosen_index"], pair["rejected_index"]) == (1, 3)
 
 
 def test_racing_and_several_pairs_are_refused(stub, tmp_path):
