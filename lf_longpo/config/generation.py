@@ -53,6 +53,17 @@ class LongMabConfig(Config):
 class LongRewardConfig(JudgingConfig):
     """Sampling and pairing around the judge (LongReward, arXiv 2410.21252); the defaults are the paper's."""
 
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"lean": {"racing": True, "statements_per_call": 8}}
+
+    preset: Literal["paper", "lean"] = "paper"
+    """Values of `racing` and `statements_per_call` if you do not set them. `paper`: as published. `lean`: true and 8,
+    for fewer calls; see docs/fewer-calls-longreward.md."""
+    racing: Annotated[bool, Field(strict=True)] = False
+    """Whether faithfulness is checked only for responses that can still be the best or the worst of their question. The
+    other responses get no reward. Needs `pairs.per_question: 1`."""
+    racing_error: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """With `racing`: the share of unchecked responses that may be better, or worse, than predicted. Smaller: more
+    calls, and more often the same pair as without racing."""
     num_samples: Positive = 10
     """Responses per question. Cost and time grow with it."""
     sampling: ResponseSampling = ResponseSampling()
@@ -192,6 +203,15 @@ class LongRewardGenerateConfig(GenerateConfig):
             raise ValueError(
                 "longreward.num_samples is below longreward.min_responses, so no question gives a pair; raise the "
                 "first or lower the second"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _racing_fits(self) -> "LongRewardGenerateConfig":
+        if self.longreward.racing and self.pairs.per_question > 1:
+            raise ValueError(
+                "longreward.racing scores the best and the worst response of a question, which are one pair; set "
+                "pairs.per_question: 1 or longreward.racing: false"
             )
         return self
 

@@ -36,6 +36,9 @@ class JudgingConfig(VerdictConfig):
     """Tokens of a passage that serves as evidence for a statement."""
     evidence_top_k: Positive = 5
     """Passages that each statement is checked against."""
+    statements_per_call: Positive = 1
+    """The most statements of a response that one call checks. 1: as published. More: fewer calls; the judge sees the
+    passages of these statements together. Needs `rating: parsed`. A statement without a verdict is checked alone."""
     prompts: str | None = None
     """Prompts of the judge: `full` (definitions and examples), `brief` (small models), or a folder; its files replace
     the files of `full` with the same names. Default: brief for the embedded model, full for other models."""

@@ -19,6 +19,8 @@ class Outcome(StrEnum):
     TOO_FEW_RESPONSES = "too_few_responses"
     NOT_SCORED = "not_scored"
     """A response, not a question."""
+    GIVEN_UP = "given_up"
+    """A response, not a question: it could not become the best or the worst, so it has no reward."""
     GOLD_IN_EVERY_TEXT = "gold_in_every_text"
     UNFINISHED_THOUGHT = "unfinished_thoughts"
     """A reply, not a question: a thought without an answer."""

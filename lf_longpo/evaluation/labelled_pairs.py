@@ -125,9 +125,11 @@ def _text(row: dict[str, Any], names: tuple[str, ...], location: str) -> str:
     raise UserError(f"{location}: the field {named} is missing; add it (the row has {there:.200})")
 
 
-def _scored(row: Any, location: str) -> _Scored:
+def _scored(row: Any, location: str) -> _Scored | None:
     if not isinstance(row, dict):
         raise UserError(f"{location}: must be an object with idx, query, answer and reward; write one per row")
+    if "not_scored" in row:
+        return None  # racing gave it up: neither the best nor the worst
     idx, query, answer = (_text(row, (name,), location) for name in ("idx", "query", "answer"))
     id, dash, _ = idx.rpartition("-")
     if not dash:

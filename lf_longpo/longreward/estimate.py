@@ -12,9 +12,10 @@ from lf_longpo.config import ChatConfig, EmbedderConfig, JudgingConfig, LongRewa
 from lf_longpo.data.questions import Source, read_questions
 from lf_longpo.data.records import Question
 from lf_longpo.judging.verdict_requests import calls_a_verdict
-from lf_longpo.longreward.judge_prompts import STAGES
+from lf_longpo.longreward.judge_prompts import FIELDS, SEVERAL
 from lf_longpo.longreward.method import PROMPT
-from lf_longpo.longreward.scorer import LEVELS, RATINGS
+from lf_longpo.longreward.scorer import RATINGS
+from lf_longpo.longreward.statement_checks import LEVELS
 from lf_longpo.models.embedded import is_embedded
 from lf_longpo.models.tokenizers import chat_tokens
 from lf_longpo.models.usage import Usage
@@ -26,10 +27,14 @@ from lf_longpo.text.prompts import fill
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Assumed lengths, in tokens: of a response to a question without an answer, of the notes on a part, of an analysis.
+# Assumed lengths, in tokens: of a response to a question without an answer, of the notes on a part, of an analysis, and
+# of the line about one of several statements.
 _ANSWER = 200
 _NOTE = 60
 _ANALYSIS = 100
+# With racing: the share of a question's responses that is checked, about as in docs/fewer-calls-longreward.md.
+_CHECKED = 0.4
+_LINE = 40
 
 
 def estimate_longreward(
@@ -63,7 +68,7 @@ def prompt_sizes(
 
     @cache
     def bare(stage: str, language: Language) -> int:
-        empty = dict.fromkeys(STAGES[stage], "")
+        empty = dict.fromkeys(FIELDS[stage], "")
         empty.pop("context", None)
         return chat_tokens(prompts.render(stage, language, **empty)(""), tokenizer, judge)
 
@@ -93,7 +98,8 @@ def _of_question(
     else:
         lengths = response_lengths(given or (), tokenizer)
     if lengths:
-        usage += judging_usage(settings, config.judge, config.embedder, bare, tokenizer, question, lengths)
+        share = _CHECKED if settings.racing else 1
+        usage += judging_usage(settings, config.judge, config.embedder, bare, tokenizer, question, lengths, share)
     return usage
 
 
@@ -110,6 +116,7 @@ def judging_usage(
     tokenizer: "PreTrainedTokenizerBase",
     question: Question,
     lengths: Sequence[tuple[int, int]],
+    checked_share: float = 1,
 ) -> list[tuple[str, Usage]]:
     """Usage of scoring the responses to one question, by stage.
 
@@ -121,6 +128,7 @@ def judging_usage(
         tokenizer: counts.
         question: the question.
         lengths: tokens and sentences of each response.
+        checked_share: the share of the responses whose faithfulness is checked.
     """
     language = detect_language(question.question)
     size = count_tokens(question.context, tokenizer)
@@ -131,17 +139,25 @@ def judging_usage(
     rating, level = (calls_a_verdict(settings, judge, labels, tokenizer) for labels in (RATINGS, LEVELS))
     analysis = min(_ANALYSIS, settings.analysis_tokens) or 1
     evidence = min(settings.evidence_top_k * settings.evidence_chunk_size, size)
-    for answer, sentences in lengths:
+    checked = max(2, round(checked_share * len(lengths)))
+    for number, (answer, sentences) in enumerate(lengths):
         # A small judge writes down little more than the first statement.
         statements = 1 if is_embedded(judge.model) else sentences
-        usage.append(("statements", Usage(1, bare("statements", language) + query + answer, answer + 20 * statements)))
+        if number < checked:
+            split = bare("statements", language) + query + answer
+            usage.append(("statements", Usage(1, split, answer + 20 * statements)))
         for stage in ("helpfulness", "logicality"):
             usage.append((stage, Usage(1, bare(stage, language) + query + answer, analysis).times(rating)))
         notes = parts * (_NOTE + 10)
         asked = bare("completeness", language) + query + answer + notes
         usage.append(("completeness", Usage(1, asked, analysis).times(rating)))
-        asked = bare("faithfulness", language) + evidence + answer // sentences + 10
-        usage.append(("faithfulness", Usage(1, asked, analysis).times(statements * level)))
+        if number < checked:
+            calls = -(-statements // settings.statements_per_call)
+            several = -(-statements // calls)  # statements of a call
+            asked = bare("faithfulness" if several == 1 else SEVERAL, language)
+            asked += min(evidence * several, size) + (answer // sentences + 10) * several
+            check = Usage(1, asked, analysis).times(level) if several == 1 else Usage(1, asked, _LINE * several)
+            usage.append(("faithfulness", check.times(calls)))
     if embedder.backend == "openai":
         batches = -(-size // settings.evidence_chunk_size // embedder.batch_size)
         answers = sum(answer for answer, _ in lengths)

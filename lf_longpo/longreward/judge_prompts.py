@@ -7,7 +7,7 @@ from lf_longpo.models.embedded import is_embedded
 from lf_longpo.text.prompt_set import PromptSet
 
 # The stages of judging, and the placeholders of their templates.
-STAGES = {
+STAGES: dict[str, tuple[str, ...]] = {
     "extract": ("context", "query"),
     "statements": ("query", "answer"),
     "helpfulness": ("query", "answer"),
@@ -15,6 +15,10 @@ STAGES = {
     "faithfulness": ("context", "statement"),
     "completeness": ("query", "context", "answer"),
 }
+# Replaces `faithfulness` where a call checks several statements. Its texts are no part of other runs' digests.
+SEVERAL = "faithfulness_several"
+FIELDS: dict[str, tuple[str, ...]] = STAGES | {SEVERAL: ("context", "statements")}
+"""The placeholders of all templates."""
 _FULL = Path(__file__).parent / "prompts"
 _SHIPPED = {"full": _FULL, "brief": _FULL / "brief"}
 
@@ -26,4 +30,5 @@ def prompts_for(config: JudgingConfig, judge: ChatConfig) -> PromptSet:
         UserError: a folder or a template that cannot be used.
     """
     name = config.prompts or ("brief" if is_embedded(judge.model) else "full")
-    return PromptSet(STAGES, _FULL, _SHIPPED.get(name, Path(name)), "longreward.prompts")
+    stages = FIELDS if config.statements_per_call > 1 else STAGES
+    return PromptSet(stages, _FULL, _SHIPPED.get(name, Path(name)), "longreward.prompts")

@@ -4,7 +4,15 @@ import re
 
 from lf_longpo.judging.verdicts import find_rating, find_verdict, rating_between
 
-__all__ = ["find_information", "find_rating", "find_statements", "find_support", "rating_in_range", "support_level"]
+__all__ = [
+    "find_information",
+    "find_rating",
+    "find_statements",
+    "find_support",
+    "rating_in_range",
+    "support_level",
+    "support_levels",
+]
 
 NO_INFORMATION = "No relevant information"
 
@@ -19,6 +27,7 @@ _SUPPORT = {
     0.5: "partial|partially|partially supported|partial support|partly supported|部分支持",
     0.0: "no|none|no support|not supported|unsupported|n/a|不支持|没有支持|无支持|完全不支持",
 }
+_NUMBERED = re.compile(r"[\W_]*(?:(?:claim|statement)\W*|说法\W*)?(\d{1,4})[*_]*\s*[:.)：．、].*", re.IGNORECASE)
 _LABEL = re.compile(r"[^\W\d][^:=]{0,39}[:=]\s*")
 
 
@@ -38,6 +47,29 @@ def support_level(text: str) -> float | None:
     """1, 0.5 or 0 from the last double brackets of a reply; None where they hold no level, whatever stands before."""
     level = _LABEL.sub("", find_verdict(text) or "", count=1)
     return next((value for value, forms in _SUPPORT.items() if level in forms.split("|")), None)
+
+
+def support_levels(text: str, count: int) -> dict[int, tuple[float, str]]:
+    """The levels of several statements, from the lines that begin with a statement's number.
+
+    Args:
+        text: the reply.
+        count: how many statements were asked about. They are numbered from 1.
+
+    Returns:
+        Level and line by number. A number is missing if no line or more than one line begins with it, or if its line
+        has no level.
+    """
+    lines: dict[int, list[str]] = {}
+    for line in text.splitlines():
+        if found := _NUMBERED.fullmatch(line.strip()):
+            lines.setdefault(int(found[1]), []).append(line.strip())
+    levels = {number: support_level(line) for number, (line, *more) in lines.items() if not more}
+    return {
+        number: (level, lines[number][0])
+        for number, level in levels.items()
+        if level is not None and 1 <= number <= count
+    }
 
 
 def rating_in_range(text: str) -> float | None:

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
 from typing import TYPE_CHECKING, ClassVar
 
 from lf_longpo.config import ChatConfig, EmbedderConfig, LongRewardGenerateConfig
 from lf_longpo.data.questions import Source, check_questions, read_questions
 from lf_longpo.engine.protocol import Sinks
 from lf_longpo.engine.session import Session
+from lf_longpo.files.journal import Row
 from lf_longpo.longreward.estimate import estimate_longreward
 from lf_longpo.longreward.given_responses import (
     KnownQuestion,
@@ -19,6 +21,7 @@ from lf_longpo.longreward.given_responses import (
 from lf_longpo.longreward.judge_prompts import prompts_for
 from lf_longpo.longreward.method import LongReward, Models
 from lf_longpo.longreward.response_files import SAMPLES, SCORES, Files, Response, rows_by_question
+from lf_longpo.longreward.response_racing import unsettled
 from lf_longpo.longreward.scorer import CALLS_A_QUESTION, Scorer
 from lf_longpo.models.usage import Usage
 
@@ -44,6 +47,7 @@ class LongRewardPlan:
         "policy.thinking",
         "longreward.min_responses",
         "longreward.num_samples",
+        "longreward.racing_error",
     )
 
     def __init__(self, config: LongRewardGenerateConfig, until: str) -> None:
@@ -111,7 +115,7 @@ class LongRewardPlan:
         folder = self._config.output_dir
         if self._config.responses is not None:
             given = {id: responses for id, responses in self._given.items() if id in self._questions}
-            return False, unscored(folder, given)
+            return False, unscored(folder, given) or self._unsettled()
         numbers = range(self._config.longreward.num_samples)
         wanted = {(id, number) for id in self._questions for number in numbers}
         sampled, scored = (
@@ -121,4 +125,18 @@ class LongRewardPlan:
         samples = rows_by_question(folder, SAMPLES, self._questions)
         responses = ((id, Response.of(row)) for id, row in samples)
         without_answer = {(id, response.number) for id, response in responses if response.unfinished_thought}
-        return not wanted <= sampled, not wanted - without_answer <= scored
+        return not wanted <= sampled, not wanted - without_answer <= scored or self._unsettled()
+
+    def _unsettled(self) -> bool:
+        """Whether racing needs verdicts about responses that it gave up, as a setting has changed since."""
+        config = self._config.longreward
+        if not config.racing:
+            return False
+        most = config.num_samples if self._config.responses is None else inf
+        by_question: dict[str, dict[str, Row]] = {}
+        for id, row in rows_by_question(self._config.output_dir, SCORES, self._questions):
+            if Response.of(row).number < most:
+                kept = {name: row[name] for name in ("idx", "answer", "scores", "truncated") if name in row}
+                by_question.setdefault(id, {})[row["idx"]] = kept
+        allow_truncated = self._config.pairs.allow_truncated
+        return any(unsettled(rows.values(), config.racing_error, allow_truncated) for rows in by_question.values())

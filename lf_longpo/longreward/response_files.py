@@ -23,6 +23,9 @@ FIELDS = {
 }
 """The fields that a row of each file must have."""
 
+NOT_SCORED = "not_scored"
+"""The field of a response that racing gave up: why, by each dimension without a score. Such a row has no reward."""
+
 # The most digits of a response's number; Python refuses to convert more than some thousands.
 _DIGITS = 18
 
@@ -101,16 +104,25 @@ class Keys:
         return head or None
 
     def of_score(self, row: Row) -> str | None:
-        """The question's id in a row with scores; None where a rating is missing or out of range."""
-        scores = row["scores"]
-        usable = isinstance(scores, dict) and all(
-            isinstance(scores.get(name), int | float) and 0 <= scores[name] <= BEST_RATING for name in DIMENSIONS
-        )
+        """The question's id in a row with all scores; None where a rating is missing or out of range."""
+        return self.of_response(row) if _has_scores(row, DIMENSIONS) else None
+
+    def of_judged(self, row: Row) -> str | None:
+        """The question's id in a row with all scores, or with the reason why a score is missing."""
+        reasons = row.get(NOT_SCORED, {})
+        usable = isinstance(reasons, dict) and _has_scores(row, [name for name in DIMENSIONS if name not in reasons])
         return self.of_response(row) if usable else None
 
     def of_file(self, name: str) -> Callable[[Row], str | None]:
         """The function that finds the question of a row in one of the files."""
-        return {NOTES: self.notes, SAMPLES: self.of_response, SCORES: self.of_score}[name]
+        return {NOTES: self.notes, SAMPLES: self.of_response, SCORES: self.of_judged}[name]
+
+
+def _has_scores(row: Row, names: Collection[str]) -> bool:
+    scores = row["scores"]
+    return isinstance(scores, dict) and all(
+        isinstance(scores.get(name), int | float) and 0 <= scores[name] <= BEST_RATING for name in names
+    )
 
 
 class Files:
@@ -144,13 +156,21 @@ class Files:
 
     def scores(self, id: str) -> dict[str, Row]:
         """A question's scored responses by idx, with `reward`, which the published files lack."""
-        return {row["idx"]: row | {"reward": reward_of(row["scores"])} for row in self._scores.rows(id)}
+        return {
+            idx: row | {"reward": reward_of(row["scores"])}
+            for idx, row in self.judged(id).items()
+            if NOT_SCORED not in row
+        }
+
+    def judged(self, id: str) -> dict[str, Row]:
+        """The last rows about a question's responses by idx: scored ones, and those that racing gave up."""
+        return {row["idx"]: row for row in self._scores.rows(id)}
 
     def all_scored(self, id: str) -> bool:
-        """Whether each response of a question has a score, or has no answer to score."""
-        scores = self.scores(id)
+        """Whether each response of a question has a score, needs none, or has no answer to score."""
+        rows = self.judged(id)
         return all(
-            response.unfinished_thought or (idx in scores and scores[idx]["answer"] == response.answer)
+            response.unfinished_thought or (idx in rows and rows[idx]["answer"] == response.answer)
             for idx, response in self.responses(id).items()
         )
 
@@ -166,6 +186,20 @@ class Files:
         """Writes a response's scores, reward and details."""
         scored: dict[str, Any] = {"scores": score.scores, "reward": score.reward, "details": score.details}
         self._scores.append(response.row() | scored | {"digest": digest})
+
+    def add_given_up(
+        self, response: Response, details: Mapping[str, Any], reasons: Mapping[str, str], digest: str
+    ) -> None:
+        """Writes a response that racing gave up, without a reward.
+
+        Args:
+            response: the response.
+            details: those of the dimensions that have a score.
+            reasons: why each other dimension has none.
+            digest: of the question and the prompts.
+        """
+        scored = {"scores": {name: detail["score"] for name, detail in details.items()}, "details": dict(details)}
+        self._scores.append(response.row() | scored | {NOT_SCORED: dict(reasons), "digest": digest})
 
     def __enter__(self) -> "Files":
         return self

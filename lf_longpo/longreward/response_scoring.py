@@ -1,7 +1,7 @@
 """Scores for the responses to a question. Every finished extraction and score is in a journal."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from lf_longpo.aio import Once, all_settled
 from lf_longpo.data.records import Question
@@ -10,7 +10,7 @@ from lf_longpo.engine.outcomes import Outcome, Outcomes
 from lf_longpo.engine.progress import Progress
 from lf_longpo.errors import CallFailed
 from lf_longpo.longreward.response_files import Files, Response
-from lf_longpo.longreward.scorer import Scorer
+from lf_longpo.longreward.scorer import Score, Scorer
 
 
 class Rewarded(NamedTuple):
@@ -41,12 +41,12 @@ class Scoring:
         progress: Progress,
         outcomes: Outcomes,
     ) -> None:
-        self._scorer = scorer
+        self.scorer = scorer
         self._prompts = prompts
-        self._files = files
+        self.files = files
         self._failures = failures
-        self._progress = progress
-        self._outcomes = outcomes
+        self.progress = progress
+        self.outcomes = outcomes
 
     async def rewards(
         self, question: Question, wanted: Sequence[str], respond: Callable[[str], Awaitable[Response | None]]
@@ -61,7 +61,7 @@ class Scoring:
         Raises:
             CallFailed: the extraction was lost, without which no response can be scored.
         """
-        known = self._files.scores(question.id)
+        known = self.files.scores(question.id)
         notes: Once[dict[str, str]] = Once(1)
 
         async def reward(idx: str) -> Rewarded | None:
@@ -69,18 +69,17 @@ class Scoring:
             if response is None:
                 return None
             if response.unfinished_thought:
-                self._outcomes.count(Outcome.UNFINISHED_THOUGHT)
-                self._progress.skip(1)
+                self.unfinished_thought()
                 return None
             row = known.get(idx)
             if row is not None and row["answer"] == response.answer:
-                self._progress.skip(1)
+                self.progress.skip(1)
                 return Rewarded(response, row["reward"])
             return await self._score(question, response, await notes.get(None, lambda: self.notes(question)))
 
         async def read_ahead() -> None:
             if all(idx in known for idx in wanted):
-                self._progress.skip(1)
+                self.progress.skip(1)
             else:  # while the first responses are sampled
                 await notes.get(None, lambda: self.notes(question))
 
@@ -93,23 +92,43 @@ class Scoring:
         Raises:
             CallFailed: a call was lost.
         """
-        known = self._files.notes(question.id)
+        known = self.files.notes(question.id)
         if known is not None:
-            self._progress.skip(1)
+            self.progress.skip(1)
             return known
-        notes = await self._scorer.extract(question.id, question.context, question.question)
-        self._files.add_notes(question.id, question.question, notes, question.digest(*self._prompts))
-        self._progress.step()
+        notes = await self.scorer.extract(question.id, question.context, question.question)
+        self.files.add_notes(question.id, question.question, notes, question.digest(*self._prompts))
+        self.progress.step()
         return notes
 
     async def _score(self, question: Question, response: Response, notes: dict[str, str]) -> Rewarded | None:
         try:
-            score = await self._scorer.score(question.id, question.context, question.question, response.answer, notes)
+            score = await self.scorer.score(question.id, question.context, question.question, response.answer, notes)
         except CallFailed as error:
-            self._failures.record(response.idx, error)
-            self._outcomes.count(Outcome.NOT_SCORED)
-            self._progress.step()
+            self.lost(response, error)
             return None
-        self._files.add_score(response, score, question.digest(*self._prompts))
-        self._progress.step()
+        self.keep(question, response, score)
         return Rewarded(response, score.reward)
+
+    def keep(self, question: Question, response: Response, score: Score) -> None:
+        """Writes a response's score."""
+        self.files.add_score(response, score, question.digest(*self._prompts))
+        self.progress.step()
+
+    def give_up(
+        self, question: Question, response: Response, details: Mapping[str, Any], reasons: Mapping[str, str]
+    ) -> None:
+        """Writes a response that gets no reward; see `Files.add_given_up`."""
+        self.files.add_given_up(response, details, reasons, question.digest(*self._prompts))
+        self.progress.step()
+
+    def lost(self, response: Response, error: CallFailed) -> None:
+        """Records a response that cannot be scored."""
+        self._failures.record(response.idx, error)
+        self.outcomes.count(Outcome.NOT_SCORED)
+        self.progress.step()
+
+    def unfinished_thought(self) -> None:
+        """Counts a response without an answer."""
+        self.outcomes.count(Outcome.UNFINISHED_THOUGHT)
+        self.progress.skip(1)

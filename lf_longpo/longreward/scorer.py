@@ -19,8 +19,9 @@ from lf_longpo.longreward.parsing import (
     find_information,
     find_statements,
     rating_in_range,
-    support_level,
 )
+from lf_longpo.longreward.racing import CHECKED, RATED
+from lf_longpo.longreward.statement_checks import StatementChecker
 from lf_longpo.models.calls import Calls
 from lf_longpo.models.chat import Completion
 from lf_longpo.models.embedders import Embedder
@@ -42,10 +43,8 @@ _EXTRACT_SHARE, _EXTRACT_AT_LEAST = 4, 256  # a quarter of the part of the conte
 _STATEMENTS_TOKENS = 2048
 # With more parts than this, whole percents would give two parts the same name.
 _MOST_WHOLE_PERCENTS = 100
-_PASSAGE = {"en": "[Passage {}]", "zh": "[段落 {}]"}
 
 RATINGS = {str(rating): float(rating) for rating in range(int(BEST_RATING) + 1)}
-LEVELS = {"Fully supported": 1.0, "Partially supported": 0.5, "No support": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +57,23 @@ class Score:
     """The mean of the dimensions."""
     details: dict[str, Any]
     """By dimension: score, analysis, statements with their passages; in the form of the published files."""
+
+
+def score_of(details: Mapping[str, Any]) -> Score:
+    """The score of a response.
+
+    Args:
+        details: by dimension, each with its `score`.
+    """
+    ordered = {dimension: details[dimension] for dimension in DIMENSIONS}
+    scores = {dimension: detail["score"] for dimension, detail in ordered.items()}
+    total = sum(scores.values())
+    return Score(scores | {"total": total}, total / len(DIMENSIONS), ordered)
+
+
+def _refuse_empty(answer: str) -> None:
+    if not answer.strip():
+        raise CallFailed("the response is empty")
 
 
 class Scorer:
@@ -85,12 +101,14 @@ class Scorer:
     ) -> None:
         self._config = config
         self._judge = Judge(config, judge, calls, "longreward")
+        self._checker = StatementChecker(config, judge, prompts, self._judge)
         self._prompts = prompts
         self._tokenizer = tokenizer
         passages = config.evidence_chunk_size, config.evidence_top_k
         self._passages = PassageFinder(embedder, tokenizer, *passages, remembered)
         self._notes: Once[dict[str, str]] = Once(remembered)
-        self._scores: Once[Score] = Once(remembered)
+        self._ratings: Once[dict[str, Any]] = Once(remembered)
+        self._checks: Once[dict[str, Any]] = Once(remembered)
 
     async def extract(self, id: str, context: str, query: str) -> dict[str, str]:
         """What each part of a context says about a query, by the part's position in percent. Extracted once.
@@ -121,10 +139,23 @@ class Scorer:
             Unreadable: the judge's verdict on a dimension cannot be read, or it found no statement in the response.
             CallFailed: a call was lost, or the response is empty.
         """
-        if not answer.strip():
-            raise CallFailed("the response is empty")
+        both = self.rate(id, context, query, answer, notes), self.check(id, context, query, answer)
+        ratings, checked = await all_settled(*both)
+        return score_of(ratings | {CHECKED: checked})
+
+    async def rate(
+        self, id: str, context: str, query: str, answer: str, notes: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """The details of all dimensions but faithfulness, which take one call each. Arguments and errors: `score`."""
+        _refuse_empty(answer)
         key = (context, query, answer)
-        return await self._scores.get(key, lambda: self._score(id, context, query, answer, notes))
+        return await self._ratings.get(key, lambda: self._rate(id, context, query, answer, notes))
+
+    async def check(self, id: str, context: str, query: str, answer: str) -> dict[str, Any]:
+        """The details of faithfulness, which takes a call for each statement. Arguments and errors: `score`."""
+        _refuse_empty(answer)
+        key = (context, query, answer)
+        return await self._checks.get(key, lambda: self._faithfulness(id, context, query, answer))
 
     async def _extract(self, id: str, context: str, query: str) -> dict[str, str]:
         size = self._config.chunk_size
@@ -143,7 +174,9 @@ class Scorer:
 
         return dict(await all_settled(*(read(i, chunk) for i, chunk in enumerate(chunks))))
 
-    async def _score(self, id: str, context: str, query: str, answer: str, notes: Mapping[str, str] | None) -> Score:
+    async def _rate(
+        self, id: str, context: str, query: str, answer: str, notes: Mapping[str, str] | None
+    ) -> dict[str, Any]:
         language = detect_language(query)
         limit = self._config.analysis_tokens
 
@@ -158,13 +191,8 @@ class Scorer:
             asked = JudgeRequest("completeness", id, render, limit, query + found + answer, context=found)
             return await self._judge.verdict(asked, RATINGS, rating_in_range)
 
-        verdicts = await all_settled(
-            overall("helpfulness"), overall("logicality"), self._faithfulness(id, context, query, answer), complete()
-        )
-        details = dict(zip(DIMENSIONS, verdicts, strict=True))
-        scores = {dimension: detail["score"] for dimension, detail in details.items()}
-        total = sum(scores.values())
-        return Score(scores | {"total": total}, total / len(DIMENSIONS), details)
+        verdicts = await all_settled(overall("helpfulness"), overall("logicality"), complete())
+        return dict(zip(RATED, verdicts, strict=True))
 
     async def _faithfulness(self, id: str, context: str, query: str, answer: str) -> dict[str, Any]:
         """10 x the mean support of the response's statements (arXiv 2410.21252, section 3.3)."""
@@ -172,22 +200,8 @@ class Scorer:
         work = self._statements(id, query, answer), self._passages.prepare(context)
         statements, embedded = cast(tuple[list[str], Passages], await all_settled(*work))
         passages = await self._passages.find(id, embedded, statements)
-        language = detect_language(query)
-
-        async def check(statement: str, evidence: list[tuple[int, str]]) -> dict[str, Any]:
-            shown = "\n\n".join(
-                f"{_PASSAGE[language].format(number)}\n{text}" for number, (_, text) in enumerate(evidence, 1)
-            )
-            render = self._prompts.render("faithfulness", language, statement=statement)
-            limit = self._config.analysis_tokens
-            asked = JudgeRequest("faithfulness", id, render, limit, shown + statement, context=shown)
-            verdict = await self._judge.verdict(asked, LEVELS, support_level)
-            texts = [{"c_idx": i, "content": text} for i, text in evidence]
-            return {"fact": statement, **verdict, "evidences": texts}
-
         # A statement that occurs twice counts twice, but is checked once.
-        each = dict(zip(statements, passages, strict=True))
-        checked = dict(zip(each, await all_settled(*(check(*item) for item in each.items())), strict=True))
+        checked = await self._checker.check(id, detect_language(query), dict(zip(statements, passages, strict=True)))
         mean_support = sum(checked[statement]["score"] for statement in statements) / len(statements)
         return {
             "score": BEST_RATING * mean_support,

@@ -6,6 +6,7 @@ import numpy as np
 
 from lf_longpo.files.journal import Row
 from lf_longpo.longreward.parsing import BEST_RATING
+from lf_longpo.longreward.response_files import NOT_SCORED
 from lf_longpo.longreward.scorer import DIMENSIONS
 from lf_longpo.report.figures import Plot, histogram
 from lf_longpo.report.section import Rewards, Section
@@ -27,9 +28,13 @@ class LongRewardFigures:
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
         self._scores = array("d")
+        self._given_up: set[str] = set()
 
     def add(self, row: Row) -> None:
-        """Takes a scored response."""
+        """Takes a scored response, or one that racing gave up."""
+        if NOT_SCORED in row:
+            self._given_up.add(row["idx"])
+            return
         number = self._numbers.setdefault(row["idx"], len(self._numbers))
         of_response = array("d", (row["scores"][name] for name in DIMENSIONS))
         self._scores[number * len(DIMENSIONS) : (number + 1) * len(DIMENSIONS)] = of_response
@@ -39,6 +44,11 @@ class LongRewardFigures:
         scores = np.array(self._scores).reshape(-1, len(DIMENSIONS))
         section = Section("Scores")
         section.facts["responses scored"] = f"{len(scores):,}"
+        if given_up := len(self._given_up - self._numbers.keys()):
+            section.notes.append(
+                f"Racing gave up {given_up:,} of {len(scores) + given_up:,} responses: they cannot become the best or "
+                "the worst, so they have no reward. The numbers below are those of the other responses."
+            )
         if not len(scores):
             section.notes.append("There are no scored responses yet.")
             return [section]

@@ -68,6 +68,7 @@ _WITHOUT_PAIR = {
     "cut_off": "questions with too few complete responses",
     "too_few_responses": "questions with too few responses",
     "not_scored": "responses without a score",
+    "given_up": "responses that cannot be best or worst",
     "unfinished_thoughts": "replies with a thought and no answer",
     "unfit": "questions with pairs longer than pairs.cutoff_len",
     "reviewed_gone": "reviewed pairs that are no longer in the data set",

@@ -20,7 +20,7 @@ from lf_longpo.data.records import Probe, Question, Rollout, names
 from lf_longpo.errors import UserError, first_line
 from lf_longpo.files.journal import Row, RowsById, row_of_line
 from lf_longpo.longmab.rollout_files import PROBES, ROLLOUTS
-from lf_longpo.longreward.response_files import FIELDS, SAMPLES, SCORES, Keys, Response, reward_of
+from lf_longpo.longreward.response_files import FIELDS, NOT_SCORED, SAMPLES, SCORES, Keys, Response, reward_of
 from lf_longpo.longreward.scorer import DIMENSIONS
 from lf_longpo.run_folder.contents import RunFolder
 from lf_longpo.run_folder.question_states import QuestionFacts, QuestionState, StateRules, state_of
@@ -74,6 +74,8 @@ class QuestionResponse:
     """LongReward: the judge's scores by dimension; empty if it is not scored."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """LongReward: the judge's details by dimension."""
+    not_scored: str = ""
+    """LongReward: why racing gave up the response; empty if it did not."""
 
     @property
     def note(self) -> str:
@@ -114,7 +116,7 @@ class QuestionRecords:
         self._probes = RowsById(run.path / PROBES, names(Probe), seen=self._see_probe)
         self._rollouts = RowsById(run.path / ROLLOUTS, names(Rollout), seen=self._see_rollout)
         self._samples = RowsById(run.path / SAMPLES, FIELDS[SAMPLES], keys.of_response, self._see_sample)
-        self._scores = RowsById(run.path / SCORES, FIELDS[SCORES], keys.of_score, self._see_score)
+        self._scores = RowsById(run.path / SCORES, FIELDS[SCORES], keys.of_judged, self._see_score)
         self._reading = threading.Lock()
         self._read = threading.Event()
         self._started = False
@@ -259,7 +261,10 @@ class QuestionRecords:
         if facts := self._of(id, str(row["query"])):
             response = Response.of(row)
             usable = may_train(response.answer, response.truncated, self._allow_truncated)
-            facts.add_reward(reward_of(row["scores"]), usable)
+            if NOT_SCORED in row:
+                facts.add_given_up(usable)
+            else:
+                facts.add_reward(reward_of(row["scores"]), usable)
 
     def _read_pairs(self) -> None:
         path = self.run.path / PAIRS
@@ -302,7 +307,9 @@ class QuestionRecords:
 
     def _response(self, response: Response, row: Row | None) -> QuestionResponse:
         usable = row is not None and may_train(response.answer, response.truncated, self._allow_truncated)
-        reward = reward_of(row["scores"]) if row else None
+        reasons = row.get(NOT_SCORED, {}) if row else {}
+        reward = reward_of(row["scores"]) if row and not reasons else None
         judged = {"scores": row["scores"], "details": row.get("details") or {}} if row else {}
+        judged["not_scored"] = next(iter(reasons.values()), "")
         text, thought = response.answer, response.thought
         return QuestionResponse(response.number, text, thought, reward, usable, response.truncated, **judged)

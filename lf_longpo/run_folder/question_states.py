@@ -42,8 +42,10 @@ class QuestionFacts:
     """Responses that get no reward, because their thought did not end."""
     lost: int = 0
     """Responses that failed in the last start."""
+    given_up: int = 0
+    """Responses without a reward, because racing found that they cannot be a side of a pair."""
     usable: int = 0
-    """Responses with a reward that may become a side of a pair."""
+    """Complete responses, with a reward or given up."""
     lowest: float | None = None
     """The lowest pair reward of the usable responses."""
     highest: float | None = None
@@ -57,6 +59,11 @@ class QuestionFacts:
             self.usable += 1
             self.lowest = reward if self.lowest is None else min(self.lowest, reward)
             self.highest = reward if self.highest is None else max(self.highest, reward)
+
+    def add_given_up(self, complete: bool) -> None:
+        """Counts a response that racing gave up."""
+        self.given_up += 1
+        self.usable += complete
 
 
 class StateRules(NamedTuple):
@@ -133,6 +140,6 @@ def _unfinished(facts: QuestionFacts, rules: StateRules) -> str:
         return "" if rules.responses is None else "not begun"
     if rules.has_probes:
         return f"{facts.responses} of {wanted} rounds" if facts.responses < wanted else ""
-    if facts.scored + facts.without_answer + facts.lost < wanted:
+    if facts.scored + facts.given_up + facts.without_answer + facts.lost < wanted:
         return f"{facts.scored} of {wanted} responses have a score"
     return ""

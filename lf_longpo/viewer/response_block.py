@@ -34,6 +34,7 @@ def response_block(
     return {
         "index": response.index,
         "reward": response.reward,
+        "not_scored": response.not_scored,
         "round_reward": response.round_reward,
         "truncated": response.truncated,
         "characters": len(response.text),

@@ -69,6 +69,8 @@ def test_scored_responses_give_the_best_and_the_worst(tmp_path):
 
     rows = [scored("q-a-0", "middle", 5.0), scored("q-a-1", "best", 8.0), scored("q-a-2", "worst", 2.0)]
     rows += [scored("q2-0", "same", 5.0), scored("q2-1", "as good", 5.0)]
+    racing = {"scores": {"helpfulness": 6}, "not_scored": {"faithfulness": "cannot be best or worst"}}
+    rows.append({"idx": "q-a-3", "query": "Why?", "answer": "given up"} | racing)
     path = write_jsonl(tmp_path / "scored_responses.jsonl", rows)
     contexts = [{"idx": id, "query": "Why?", "context": f"Text of {id}."} for id in ("q2", "q-a", "q3")]
     found = read(path, contexts=str(write_jsonl(tmp_path / "contexts.jsonl", contexts)))

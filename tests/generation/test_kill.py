@@ -62,14 +62,20 @@ def finished_calls(folder):
         return db.execute("SELECT COUNT(*) FROM calls WHERE stage != 'embed'").fetchone()[0]
 
 
+def racing_settings(stub, folder):
+    data = longreward_settings(stub, folder)
+    return data | {"longreward": data["longreward"] | {"racing": True, "racing_error": 0.3, "num_samples": 7}}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "journal", "rows"),
     [
         (longreward_settings, "scored_responses.jsonl", lambda calls: 3 * 5),
+        (racing_settings, "scored_responses.jsonl", lambda calls: 3 * 7),
         (lean_settings, "rollouts.jsonl", lambda calls: calls - QUESTIONS),
     ],
-    ids=["longreward", "longmab that ends early"],
+    ids=["longreward", "longreward with racing", "longmab that ends early"],
 )
 def test_three_kills_change_nothing(tmp_path, key, settings, journal, rows):
     """test_soak.py does it to LongMab with all rounds."""
@@ -104,6 +110,7 @@ def test_three_kills_change_nothing(tmp_path, key, settings, journal, rows):
     for folder in ("whole", "killed"):  # no journal holds a step twice
         lines = (tmp_path / folder / "run" / journal).read_text().splitlines()
         assert len(lines) == len(set(lines)) == rows(calls_needed)
+        assert any("cannot be best or worst" in line for line in lines) == (settings is racing_settings)
 
 
 def judged_answer(prompt, seed):

@@ -21,7 +21,8 @@ from lf_longpo.judging.verdicts import own_verdict
 from lf_longpo.longreward.judge import LongRewardJudge
 from lf_longpo.longreward.pairing import best_and_worst
 from lf_longpo.longreward.parsing import find_information, find_statements
-from lf_longpo.longreward.scorer import LEVELS, RATINGS
+from lf_longpo.longreward.scorer import RATINGS
+from lf_longpo.longreward.statement_checks import LEVELS
 
 EN = ("The brass lamp hangs in the tower. Mara Lind lit it in 1902. It rained. " * 40).strip()
 ZH = "铜灯挂在塔楼里。林玛拉在一九〇二年点亮了它。那天下雨。" * 40
