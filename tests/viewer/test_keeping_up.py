@@ -109,7 +109,7 @@ def test_pairs_of_a_run_are_shown_without_transformers(tmp_path, key):
         "import sys\nfrom pathlib import Path\nfrom test_viewer import Open\n"
         f"with Open(Path({str(run)!r})) as client:\n"
         "    assert 'class=\"on ' in client.get('/pair/1').text\n"
-        "    assert 'probe failed' in client.get('/questions').text\n"
+        "    assert 'no reward difference' in client.get('/questions').text\n"
         "    assert 'id=\"chunk-1\"' in client.get('/question?id=q1').text\n"
         "    client.post('/question?id=q0', data={'side': 'chosen', 'index': '0'})\n"
         "loaded = {'torch', 'transformers', 'llamafactory', 'datasets'} & set(sys.modules)\n"
@@ -119,7 +119,7 @@ def test_pairs_of_a_run_are_shown_without_transformers(tmp_path, key):
     path = os.pathsep.join([*map(str, tests), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-c", script],
-        env=os.environ | {"PYTHONPATH": path, "XDG_CACHE_HOME": str(tmp_path / "cache")},
+        env=os.environ | {"PYTHONPATH": path, "XDG_CACHE_HOME": str(tmp_path / "fresh")},
         capture_output=True,
         text=True,
     )
