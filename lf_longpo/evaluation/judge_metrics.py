@@ -61,7 +61,8 @@ def length_controlled(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any] | Non
     Returns:
         `agreement`, its `interval`, and the pairs and the agreement of both groups; None if a group is empty.
     """
-    longer, shorter = [], []
+    longer: list[float] = []
+    shorter: list[float] = []
     for row in rows:
         chosen, rejected = row["response_tokens"]
         if row["agreement"] is not None and chosen != rejected:

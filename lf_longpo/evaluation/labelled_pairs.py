@@ -14,12 +14,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from lf_longpo.config import EvaluateJudgeConfig
 from lf_longpo.data.questions import Source, placed_questions
 from lf_longpo.errors import UserError
-from lf_longpo.evaluation.items import Item, Placed, set_names
+from lf_longpo.evaluation.items import Item, set_names
 from lf_longpo.files.faults import AT_ONCE, Faults, parsed
 
 _CHOSEN, _REJECTED = ("chosen", "win_response"), ("rejected", "lose_response")
@@ -47,7 +48,7 @@ class _Scored(NamedTuple):
     reward: float
 
 
-def read_pairs(config: EvaluateJudgeConfig, faults: Faults = AT_ONCE) -> Placed:
+def read_pairs(config: EvaluateJudgeConfig, faults: Faults = AT_ONCE) -> Iterator[tuple[str, LabelledPair]]:
     """Streams the labelled pairs of all inputs, each with its location.
 
     Args:
@@ -63,10 +64,10 @@ def read_pairs(config: EvaluateJudgeConfig, faults: Faults = AT_ONCE) -> Placed:
         if isinstance(first, dict) and first.keys() >= _SCORED and "chosen" not in first:
             yield from _of_scored(config, name, stem, parsed(rows(faults), _scored, faults), faults)
         else:
-            yield from parsed(rows(faults), lambda row, location, stem=stem: _pair(config, row, location, stem), faults)
+            yield from parsed(rows(faults), partial(_pair, config, stem), faults)
 
 
-def _pair(config: EvaluateJudgeConfig, row: Any, location: str, stem: str) -> LabelledPair:
+def _pair(config: EvaluateJudgeConfig, stem: str, row: Any, location: str) -> LabelledPair:
     if not isinstance(row, dict):
         raise UserError(f"{location}: must be an object with context, query, chosen and rejected; write one per row")
     chosen, rejected = (_text(row, names, location) for names in (_CHOSEN, _REJECTED))
@@ -102,8 +103,10 @@ def _prompt(row: dict[str, Any], location: str) -> str:
     messages = row.get("prompt") or row["prompt_template"]
     if isinstance(messages, str):
         return messages
-    texts = [message.get("content") for message in messages if isinstance(message, dict)]
-    if len(texts) != len(messages) or not all(isinstance(text, str) for text in texts):
+    listed = messages if isinstance(messages, list) else [messages]
+    contents = [message.get("content") for message in listed if isinstance(message, dict)]
+    texts = [content for content in contents if isinstance(content, str)]
+    if len(texts) != len(listed):
         raise UserError(f"{location}: the prompt must be text, or messages with role and content; fix the row")
     return "\n\n".join(texts)
 

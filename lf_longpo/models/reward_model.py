@@ -73,7 +73,6 @@ class RewardModel:
 
     def _load(self) -> None:
         config = self._config
-        self._tokenizer = load_chat_tokenizer(config)
         self._device = torch.device(pick_device(config.device, "device"))
         try:
             model, report = AutoModelForSequenceClassification.from_pretrained(
@@ -91,6 +90,7 @@ class RewardModel:
             raise UserError(f"{config.model!r} is no reward model: it has no weights {missing[0]}; {another}")
         if model.config.num_labels != 1:
             raise UserError(f"{config.model!r} has {model.config.num_labels} outputs, not one; {another}")
+        self._tokenizer = load_chat_tokenizer(config)
         self._model = model.to(self._device).eval()
 
     def _ids(self, request: ChatRequest) -> list[int]:

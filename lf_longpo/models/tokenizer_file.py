@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lf_longpo.models.embedded import resolve
+from lf_longpo.models.embedded import is_embedded, tokenizer_path
 from lf_longpo.models.folders import is_path
 
 if TYPE_CHECKING:
@@ -41,8 +41,7 @@ def load_tokenizer_file(name: str) -> FileTokenizer | None:
     from tokenizers import Tokenizer
 
     try:
-        folder = resolve(name)
-        backend = Tokenizer.from_file(str(Path(folder) / _FILE) if is_path(folder) else _from_hub(name))
+        backend = Tokenizer.from_file(_path(name))
     except Exception:  # `tokenizers` raises Exception itself where a file is missing or broken
         return None
     backend.no_truncation()
@@ -50,7 +49,11 @@ def load_tokenizer_file(name: str) -> FileTokenizer | None:
     return FileTokenizer(backend)
 
 
-def _from_hub(name: str) -> str:
+def _path(name: str) -> str:
+    if is_embedded(name):
+        return str(tokenizer_path(name) / _FILE)
+    if is_path(name):
+        return str(Path(name) / _FILE)
     from huggingface_hub import hf_hub_download
 
     return str(hf_hub_download(name, _FILE))

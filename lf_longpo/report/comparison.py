@@ -89,7 +89,7 @@ def reward_difference(more: int, fewer: int, change: float) -> str:
         change: the mean difference, second minus first.
     """
     if not more + fewer:
-        return "The runs have no question in common with another mean reward."
+        return "There is no question in common with a different mean reward."
     word = "beyond" if beyond_chance(more, fewer) else "within"
     return (
         f"On the same questions, the mean reward of the second run differs by {change:+.3f}, {word} chance: it is "

@@ -8,6 +8,7 @@ from threading import Barrier
 from types import SimpleNamespace
 
 import pytest
+from tokenizers import Tokenizer
 
 from lf_longpo.errors import UserError
 from lf_longpo.files.cache_folder import cache_folder
@@ -26,7 +27,7 @@ def cache(tmp_path, monkeypatch):
 
 def unpack_by(monkeypatch, write):
     monkeypatch.setattr(embedded, "_convert_gguf", lambda gguf, folder: write(folder))
-    return embedded._unpacked_smollm2(Path("model.gguf"))
+    return embedded.model_path("smollm2-135m")
 
 
 def folders(cache):
@@ -78,7 +79,7 @@ def test_two_that_need_it_unpack_it_once(cache, monkeypatch):
 
     def need(_):
         together.wait()
-        return embedded._unpacked_smollm2(Path("model.gguf"))
+        return embedded.model_path("smollm2-135m")
 
     with ThreadPoolExecutor(2) as threads:
         assert set(threads.map(need, range(2))) == {cache / NAME}
@@ -92,6 +93,26 @@ def test_an_error_of_another_kind_is_not_called_a_full_disk(cache, monkeypatch):
     with pytest.raises(ImportError, match="no module named gguf"):
         unpack_by(monkeypatch, write)
     assert folders(cache) == []
+
+
+@pytest.mark.slow
+def test_the_tokenizer_alone_gives_the_tokens_of_the_whole_model(cache, monkeypatch):
+    monkeypatch.setattr(embedded, "_convert_gguf", lambda gguf, folder: pytest.fail("unpacks the weights"))
+    path = embedded.tokenizer_path("smollm2-135m")
+    assert folders(cache) == [path.name]
+    text = f"{Path(__file__).read_text()}<|im_start|>user\nكتاب 345 漢字\n\n\t x<|im_end|>"
+    monkeypatch.undo()
+    alone, whole = (
+        Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text)
+        for folder in (path, embedded.model_path("smollm2-135m"))
+    )
+    assert alone.ids == whole.ids and alone.offsets == whole.offsets
+
+
+def test_the_tokenizer_of_an_unpacked_model_is_not_unpacked_again(cache, monkeypatch):
+    model = unpack_by(monkeypatch, lambda folder: (folder / "tokenizer.json").write_text("whole"))
+    assert embedded.tokenizer_path("smollm2-135m") == model
+    assert folders(cache) == [NAME]
 
 
 def test_a_cache_folder_that_cannot_be_made(tmp_path, monkeypatch):

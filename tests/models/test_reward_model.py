@@ -20,6 +20,9 @@ def reward_model(folder, outputs=1, pad=True):
     """A random reward model with Qwen2's architecture and a small tokenizer with a chat template."""
     chat = tiny_model("qwen2", folder / "chat", small_tokenizer=True)
     tokenizer = AutoTokenizer.from_pretrained(chat)
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    )
     config = AutoConfig.from_pretrained(chat, num_labels=outputs)
     config.pad_token_id = tokenizer.pad_token_id if pad else None
     torch.manual_seed(1)
