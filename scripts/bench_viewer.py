@@ -59,7 +59,7 @@ def viewed(name: Path, what: str, figures: Figures) -> None:
             figures.add("a pair", _seconds(lambda: _get(f"{address}pair/{last + 1}")), "s", _PAGE)
             for label, query in {
                 "the list, sorted by length of the prompt": "?sort=prompt_down",
-                "the list, filtered by decision": "?state=undecided&sort=longer",
+                "the list, filtered by decision": "?state=undecided&sort=ratio_down",
                 "the list, searched": "?text=king+road&sort=gap_down",
             }.items():
                 figures.add(label, _seconds(lambda query=query: _get(address + query)), "s", _PAGE)

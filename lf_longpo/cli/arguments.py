@@ -89,7 +89,7 @@ def add_estimate(parser: Parser) -> None:
     parser.add_argument("--estimate", action="store_true", help="estimate calls, tokens, cost and time; make no calls")
     parser.add_argument(
         "--tokens-per-second",
-        type=_above_zero,
+        type=number_above_0,
         action=_ForEstimate,
         metavar="N",
         help="for --estimate: new tokens a second of the server, all calls together (default: measured in a run with "
@@ -97,7 +97,7 @@ def add_estimate(parser: Parser) -> None:
     )
     parser.add_argument(
         "--prompt-tokens-per-second",
-        type=_above_zero,
+        type=number_above_0,
         action=_ForEstimate,
         metavar="N",
         help="for --estimate, next to --tokens-per-second: prompt tokens a second (default: their time is included)",
@@ -114,14 +114,15 @@ class _ForEstimate(argparse.Action):
         namespace.estimate = True
 
 
-def _above_zero(text: str) -> float:
+def number_above_0(text: str) -> float:
+    """A type of arguments, for argparse."""
     number = float(text)
     if not 0 < number < float("inf"):
         raise ValueError
     return number
 
 
-_above_zero.__name__ = "number above 0"  # argparse names it in its error
+number_above_0.__name__ = "number above 0"  # argparse names it in its error
 
 
 def add_recipe(parser: Parser) -> None:

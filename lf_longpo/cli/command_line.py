@@ -71,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except UserError as error:
         notes = _notes(error)
-        print(*notes, f"error: {error}", *([f"After the fix, {resume}"] if notes else []), sep="\n", file=sys.stderr)
+        kept = [*notes, f"To resume after the fix: {options.command}"] if notes and options.is_run else notes
+        print(*kept, f"error: {error}", sep="\n", file=sys.stderr)
         return 2
     except OSError as error:  # a full disk, a folder without permission
         if isinstance(error, BrokenPipeError) and _stdout_is_closed():

@@ -7,6 +7,7 @@ from lf_longpo.cli.arguments import (
     add_command,
     add_recipe,
     add_run,
+    number_above_0,
     parallel_processes,
     whole_number_above_0,
 )
@@ -46,7 +47,7 @@ def _add_pair_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--pair-margin",
-        type=_number_above_0,
+        type=number_above_0,
         default=0.0,
         metavar="SCALE",
         help="require a margin of SCALE times the reward gap of each pair (ODPO, arXiv 2402.10571)",
@@ -62,16 +63,6 @@ def _add_pair_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="divide the responses of a prompt into rows of at most N tokens; each row has the prompt again",
     )
-
-
-def _number_above_0(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text}")
-    return number
 
 
 def run(options: argparse.Namespace) -> int:

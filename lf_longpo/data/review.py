@@ -108,14 +108,16 @@ class Reviews:
         Raises:
             OSError: a decision cannot be written; those before it are recorded.
         """
-        decision = decision and decision._replace(reviewer=self._reviewer)
+        # A decision that is recorded again for a recreated pair keeps its reviewer.
+        reviewer = self._reviewer or (decision.reviewer if decision else "")
+        decision = decision and decision._replace(reviewer=reviewer)
         row: Row = {"decision": decision.verdict if decision else "undecided"}
         if decision and decision.verdict in _WITH_TEXTS:
             row |= {"chosen": decision.chosen, "rejected": decision.rejected} | dict(decision.origin or {})
         if decision and decision.comment:
             row["comment"] = decision.comment
-        if self._reviewer:
-            row["reviewer"] = self._reviewer
+        if reviewer:
+            row["reviewer"] = reviewer
         for digest, id in pairs:
             if self.of(digest) != decision:
                 change = change or secrets.token_hex(6)

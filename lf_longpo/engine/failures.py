@@ -17,6 +17,25 @@ def cause_of(reason: str) -> str:
     return re.sub(r"\d+", "N", reason)
 
 
+class Causes:
+    """Counts reasons of failures by cause, and keeps an example of each."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._examples: dict[str, str] = {}
+
+    def add(self, reason: str) -> None:
+        """Counts a reason."""
+        cause = cause_of(reason)
+        self._counts[cause] += 1
+        self._examples.setdefault(cause, reason)
+
+    def most_frequent(self) -> tuple[str, int]:
+        """A reason of the most frequent cause, and its number; empty without reasons."""
+        cause, times = max(self._counts.items(), key=lambda item: item[1], default=("", 0))
+        return self._examples.get(cause, ""), times
+
+
 class Failures:
     """What failed in this start of a run and why, as JSONL.
 
@@ -27,8 +46,7 @@ class Failures:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._journal: Journal | None = None
-        self._causes: Counter[str] = Counter()
-        self._examples: dict[str, str] = {}
+        self._causes = Causes()
 
     def clear(self) -> None:
         """Removes the failures of earlier starts: failed work is retried."""
@@ -54,14 +72,11 @@ class Failures:
             if self._journal is None:
                 self._journal = Journal(self._path)
             self._journal.append(row)
-            reason = str(row["reason"])
-            self._causes[cause_of(reason)] += 1
-            self._examples.setdefault(cause_of(reason), reason)
+            self._causes.add(str(row["reason"]))
 
     def most_frequent(self) -> tuple[str, int]:
         """A reason of the most frequent cause in this start, and its number; empty without failures."""
-        cause, times = max(self._causes.items(), key=lambda item: item[1], default=("", 0))
-        return self._examples.get(cause, ""), times
+        return self._causes.most_frequent()
 
     def close(self) -> None:
         """Closes the file."""

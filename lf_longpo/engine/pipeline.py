@@ -95,8 +95,8 @@ class Pipeline(Generic[Q]):
         progress: shows each question that ends.
         ledger: is interrupted with the run.
         order: ranks the questions in flight.
-        finished: returns the keys of all questions that need no call any more. An interrupted run also works on those
-            that it has not reached, so that its counts hold what earlier starts finished.
+        finished: returns the keys of all questions that may need no call any more. An interrupted run also works on
+            those that it has not reached, so that its counts hold what earlier starts finished.
     """
 
     def __init__(

@@ -52,7 +52,7 @@ class Run(Protocol):
         ...
 
     def finished(self) -> set[str]:
-        """The ids of the questions that need no call any more, by the journals."""
+        """The ids of the questions that may need no call any more, by the journals."""
         ...
 
     def summary(self) -> dict[str, Any]:

@@ -146,10 +146,12 @@ class LongMab:
         return {id for id in self._question_ids if self._is_finished(id)}
 
     def _is_finished(self, id: str) -> bool:
-        probe, rounds = self._journals.probe(id), self._config.rounds
+        probe = self._journals.probe(id)
         if probe is None or not probe.kept or self._until == "probe":
             return probe is not None
-        return len(self._journals.finished_rounds(id, rounds)) == rounds
+        # With `stop`, only `work` knows whether these rounds are enough. If not, its next call leaves it unfinished.
+        rounds = self._config.rounds if self._config.stop is None else 1
+        return len(self._journals.finished_rounds(id, self._config.rounds)) >= rounds
 
     def summary(self) -> dict[str, Any]:
         """Outcomes, rewards and arms."""

@@ -53,6 +53,7 @@ def all_rolled_out(config: LongMabGenerateConfig, questions: Iterable[Question])
     folder = config.output_dir
     kept = {row["id"]: row["kept"] for row in read_rows(folder / PROBES, names(Probe))}
     rollouts = RowsById(folder / ROLLOUTS, names(Rollout))
+    rollouts.read_on()
 
     def is_done(question: Question) -> bool:
         if not kept.get(question.id, True):

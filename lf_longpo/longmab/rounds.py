@@ -45,9 +45,10 @@ class Rounds:
     def add(self, rollout: Rollout) -> None:
         """Adds the next round."""
         self.rollouts.append(rollout)
-        if may_train(rollout.output, rollout.truncated, self._pair_settings.allow_truncated):
-            reward = pair_reward(rollout.output, self._question.answers, self._settings.answer_form)
-            self.responses.append(ScoredResponse(rollout.output, reward, rollout.round, rollout.thought))
+        if not may_train(rollout.output, rollout.truncated, self._pair_settings.allow_truncated):
+            return
+        reward = pair_reward(rollout.output, self._question.answers, self._settings.answer_form)
+        self.responses.append(ScoredResponse(rollout.output, reward, rollout.round, rollout.thought))
         stop = self._settings.stop
         if stop is not None and self._gap() >= stop:
             self._stopped = len(self.pairs()) == self._pair_settings.per_question

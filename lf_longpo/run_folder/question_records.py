@@ -280,7 +280,7 @@ class QuestionRecords:
                 self._pairs_end += len(line)
                 begin = _PAIR.match(line)
                 id = json.loads(begin[1]) if begin else (row_of_line(line, {"id"}) or {}).get("id")
-                if isinstance(id, str) and (facts := self._of(id)):
+                if isinstance(id, str) and (facts := self._facts.get(id)):  # a further pair has an id of its own
                     facts.has_pair = True
 
     def _read_failures(self) -> None:

@@ -7,7 +7,6 @@ A running process writes what only it knows to progress.json. Journals are count
 import json
 import os
 import socket
-from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lf_longpo.data.pairs import PAIRS
-from lf_longpo.engine.failures import FAILURES, cause_of
+from lf_longpo.engine.failures import FAILURES, Causes
 from lf_longpo.engine.outcomes import Outcome
 from lf_longpo.engine.progress_file import PROGRESS, read_progress
 from lf_longpo.errors import UserError
@@ -296,16 +295,12 @@ def _lines(path: Path) -> int:
 
 
 def _most_frequent(paths: Iterable[Path]) -> FrequentFailure | None:
-    causes, examples = Counter[str](), dict[str, str]()
+    causes = Causes()
     for path in paths:
         for row in read_rows(path, ("reason",)):
-            reason = str(row["reason"])
-            causes[cause_of(reason)] += 1
-            examples.setdefault(cause_of(reason), reason)
-    if not causes:
-        return None
-    cause, times = causes.most_common(1)[0]
-    return FrequentFailure(examples[cause], times)
+            causes.add(str(row["reason"]))
+    reason, times = causes.most_frequent()
+    return FrequentFailure(reason, times) if times else None
 
 
 def _times(folder: Path) -> Iterable[float]:

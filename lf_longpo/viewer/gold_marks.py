@@ -8,7 +8,7 @@ from typing import NamedTuple
 from lf_longpo.text.differences import Piece, visible
 from lf_longpo.text.graphemes import whole_start
 
-# A gold answer such as "a" can be in a context a thousand times; more marks help nobody.
+# A gold answer such as "a" can be in a context a thousand times; more marks do not help.
 _MOST = 200
 # The number of characters of a piece of a context that are shown.
 _PIECE = 400_000

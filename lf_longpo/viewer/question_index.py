@@ -77,7 +77,7 @@ class QuestionIndex:
         counts: Counter[str] = Counter()
         found, wanted, choices = [], question_filter.text.casefold(), self._reviews.choices()
         for line in self._records.lines():
-            state = self._state(line, choices)
+            state = state_of(line, choices)
             counts[state] += 1
             if question_filter.state in ("all", state) and (
                 not wanted or any(wanted in text.casefold() for text in (line.id, line.text, line.reason))
@@ -85,10 +85,8 @@ class QuestionIndex:
                 found.append(line)
         return sorted(found, key=SORTS[question_filter.sort][1]), counts
 
-    def state(self, line: QuestionLine) -> str:
-        """The name of a question's state, with what a reviewer has chosen."""
-        return self._state(line, self._reviews.choices())
 
-    def _state(self, line: QuestionLine, choices: Mapping[str, object]) -> str:
-        chosen = choices and line.state is not QuestionState.PAIR and choice_key(line.id) in choices
-        return CHOSEN if chosen else line.state.value
+def state_of(line: QuestionLine, choices: Mapping[str, object]) -> str:
+    """The name of a question's state; `choices` are those that a reviewer has made for questions without a pair."""
+    chosen = choices and line.state is not QuestionState.PAIR and choice_key(line.id) in choices
+    return CHOSEN if chosen else line.state.value

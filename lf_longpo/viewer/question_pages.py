@@ -23,7 +23,7 @@ from lf_longpo.viewer.paging import page_of
 from lf_longpo.viewer.pair_evidence import chunks_of_run
 from lf_longpo.viewer.pair_pages import shown_texts
 from lf_longpo.viewer.place import address
-from lf_longpo.viewer.question_index import SORTS, STATES, QuestionFilter, QuestionIndex
+from lf_longpo.viewer.question_index import SORTS, STATES, QuestionFilter, QuestionIndex, state_of
 from lf_longpo.viewer.response_block import response_block
 from lf_longpo.viewer.site import VERDICTS, Site
 
@@ -51,12 +51,12 @@ class QuestionPages:
         whole = self._read_on()
         question_filter = QuestionFilter.of(request.query_params)
         found, counts = self._index.found(question_filter)
-        page = page_of(request, len(found))
+        page, choices = page_of(request, len(found)), self._site.reviews.choices()
         rows = [
             {
                 "line": line._replace(id=visible(line.id, 80), text=visible(line.text, 300)),
                 "reason": visible(line.reason, 200),
-                "state": self._index.state(line),
+                "state": state_of(line, choices),
                 "address": _address(line.id, question_filter),
             }
             for line in found[page.shown]
@@ -149,7 +149,7 @@ class QuestionPages:
         return self._site.page(
             "question.html",
             line=line._replace(id=visible(line.id, 200)),
-            state=self._index.state(line),
+            state=state_of(line, self._site.reviews.choices()),
             reason=visible(line.reason, _REASON),
             question=visible(question.question if question else line.text, _QUESTION),
             answer=visible(" / ".join(answers), _QUESTION),

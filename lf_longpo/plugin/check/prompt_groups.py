@@ -7,7 +7,7 @@ from lf_longpo.plugin.check.examples import Lengths, Measured
 from lf_longpo.plugin.check.findings import Findings
 from lf_longpo.plugin.check.memory_estimate import Model
 from lf_longpo.plugin.recipe import Arguments
-from lf_longpo.plugin.train.groups import PairSize, split_by_tokens, step_size
+from lf_longpo.plugin.train.groups import PairSize, grouped, step_size
 
 
 class Group(NamedTuple):
@@ -36,15 +36,11 @@ def groups_of(measured: Iterable[Measured], max_row_tokens: int | None = None) -
     """
     pairs = [pair for examples in measured for pair in zip(examples.kept, examples.texts, strict=True)]
     sizes = [_size(lengths, texts) for lengths, texts in pairs]
-    prompts: dict[str, list[int]] = {}
-    for number, size in enumerate(sizes):
-        prompts.setdefault(size.digest, []).append(number)
     found = []
-    for members in prompts.values():
-        for part in split_by_tokens(members, [sizes[number] for number in members], max_row_tokens):
-            responses = {key: value for number in part for key, value in sizes[number].responses.items()}
-            lengths = Lengths(sizes[part[0]].prompt, tuple(responses.values()))
-            found.append(Group(lengths, [pairs[number][0] for number in part]))
+    for part in grouped(sizes, max_row_tokens):
+        responses = {key: value for number in part for key, value in sizes[number].responses.items()}
+        lengths = Lengths(sizes[part[0]].prompt, tuple(responses.values()))
+        found.append(Group(lengths, [pairs[number][0] for number in part]))
     return found
 
 

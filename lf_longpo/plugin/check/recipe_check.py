@@ -13,6 +13,7 @@ from lf_longpo.plugin.check.deepspeed import check_deepspeed, fsdp_of, read_deep
 from lf_longpo.plugin.check.example_findings import report_examples
 from lf_longpo.plugin.check.examples import MEASURED, Measured, measure
 from lf_longpo.plugin.check.findings import Findings
+from lf_longpo.plugin.check.memory_estimate import Machine
 from lf_longpo.plugin.check.memory_findings import PACKED, STOCK, machine_of, report_memory
 from lf_longpo.plugin.check.prerequisites import check_prerequisites
 from lf_longpo.plugin.check.prompt_groups import Group, groups_of, pairs_per_group, report_groups
@@ -89,18 +90,18 @@ def check(
     emulating = emulates(settings) if machine.here else None
     if emulating:
         _warn_of_emulation(emulating, findings)
-    names = set(run.data.dataset or [])
-    trained = [examples for dataset, examples in measured if dataset.name in names]
+    trained = [examples for dataset, examples in measured if dataset.name in (run.data.dataset or [])]
     groups = groups_of(trained, max_row_tokens) if run.data_stage == "rm" else []
-    steps = _report_steps(trained, groups, run, machine.gpus // (parallel or 1), findings)
-    if deepspeed is not None:
-        check_deepspeed(deepspeed, run, machine.gpus, steps, findings)
+    model = None
     if config:
         zero = zero_of(deepspeed) if deepspeed is not None else fsdp_of(os.environ)
         kept = [lengths for _, examples in measured for lengths in examples.kept]
         model = report_memory(config, run, encoding, zero, machine, kept, groups, emulating, parallel, findings)
-        if findings.facts.get("longpo train", {}).get("accelerated"):
-            report_groups(groups, model, max_row_tokens, findings)
+    steps = _report_steps(trained, groups, run, machine, parallel or 1, findings)
+    if deepspeed is not None:
+        check_deepspeed(deepspeed, run, machine.gpus, steps, findings)
+    if findings.facts.get("longpo train", {}).get("accelerated"):
+        report_groups(groups, model, max_row_tokens, findings)
     return Checked(findings, run, encoding, measured)
 
 
@@ -151,17 +152,27 @@ def _warn_of_emulation(device: str, findings: Findings) -> None:
 
 
 def _report_steps(
-    trained: Sequence[Measured], groups: Sequence[Group], run: Arguments, processes: int, findings: Findings
+    trained: Sequence[Measured],
+    groups: Sequence[Group],
+    run: Arguments,
+    machine: Machine,
+    parallel: int,
+    findings: Findings,
 ) -> int:
-    """Reports the steps of the run; returns their number.
+    """Reports the steps of the run, by the trainer that was found; returns their number.
 
     Args:
         trained: the training data.
         groups: the rows of `longpo train`, if pairs are trained.
         run: the recipe.
-        processes: number of processes with different examples.
-        findings: gets the results.
+        machine: its devices train.
+        parallel: number of processes over which each row is split, where no memory was estimated.
+        findings: has the trainer and the memory; gets the results.
     """
+    facts = findings.facts
+    if not facts.get("longpo train", {}).get("accelerated", True):
+        groups = []  # plain LLaMA-Factory trains on pairs
+    processes = machine.gpus // facts.get("memory", {}).get("sequence parallel", parallel)
     examples = sum(len(lengths.kept) for lengths in trained)
     if not examples:
         return max(run.training.max_steps, 1)
@@ -171,7 +182,7 @@ def _report_steps(
     batch = size.batch * size.accumulation * processes
     epoch = -(-int((examples - held_out) / mean) // batch)
     steps = training.max_steps if training.max_steps > 0 else int(epoch * training.num_train_epochs)
-    findings.facts["steps"] = {
+    facts["steps"] = {
         "examples a step": round(batch * mean),
         "steps an epoch": epoch,
         "steps in all": steps,

@@ -6,16 +6,17 @@ accumulation changes so that batch times accumulation stays nearest to the recip
 1, so a step has at least one prompt for each process. Where every prompt has one pair, nothing changes.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch.utils.data import Dataset
 
 from lf_longpo.plugin.train.packing import IGNORE
-from lf_longpo.plugin.train.pair_collator import digest_of
 
 if TYPE_CHECKING:
     import datasets
+    import numpy
     from llamafactory.hparams import TrainingArguments
 
 
@@ -34,16 +35,9 @@ class Groups(Dataset[dict[str, Any]]):
     def __init__(self, pairs: "datasets.Dataset", max_row_tokens: int | None = None) -> None:
         self.pairs = pairs
         sizes = _sizes(pairs, responses=max_row_tokens is not None)
-        prompts: dict[str, list[int]] = {}
-        for number, size in enumerate(sizes):
-            prompts.setdefault(size.digest, []).append(number)
-        self.prompts = len(prompts)
+        self.prompts = len({size.digest for size in sizes})
         """The number of different prompts."""
-        self._members = [
-            part
-            for members in prompts.values()
-            for part in split_by_tokens(members, [sizes[number] for number in members], max_row_tokens)
-        ]
+        self._members = grouped(sizes, max_row_tokens)
 
     def __len__(self) -> int:
         return len(self._members)
@@ -77,6 +71,18 @@ class PairSize(NamedTuple):
     responses: Mapping[str, int]
 
 
+def grouped(sizes: Sequence[PairSize], max_row_tokens: int | None) -> list[list[int]]:
+    """The numbers of the pairs of each element, prompt by prompt in the order of their first pairs."""
+    prompts: dict[str, list[int]] = {}
+    for number, size in enumerate(sizes):
+        prompts.setdefault(size.digest, []).append(number)
+    return [
+        part
+        for members in prompts.values()
+        for part in split_by_tokens(members, [sizes[number] for number in members], max_row_tokens)
+    ]
+
+
 def _sizes(pairs: "datasets.Dataset", responses: bool) -> list[PairSize]:
     """The size of each pair; its responses are empty unless they are asked for."""
     sides = ("chosen", "rejected") if responses else ("chosen",)
@@ -90,9 +96,13 @@ def _sizes(pairs: "datasets.Dataset", responses: bool) -> list[PairSize]:
         lengths = {}
         if responses:
             rests = (row[f"{side}_input_ids"][prompt:] for side in sides)
-            lengths = {digest_of(rest.tolist()): len(rest) for rest in rests}
-        found.append(PairSize(digest_of(row["chosen_input_ids"][:prompt].tolist()), prompt, lengths))
+            lengths = {_digest(rest): len(rest) for rest in rests}
+        found.append(PairSize(_digest(row["chosen_input_ids"][:prompt]), prompt, lengths))
     return found
+
+
+def _digest(tokens: "numpy.ndarray") -> str:
+    return hashlib.sha256(tokens.astype("int64", copy=False).tobytes()).hexdigest()
 
 
 def split_by_tokens(members: Sequence[int], sizes: Sequence[PairSize], limit: int | None) -> list[list[int]]:

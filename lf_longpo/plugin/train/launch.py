@@ -54,7 +54,7 @@ def train(recipe: str, overrides: Sequence[str], options: TrainOptions, stock: b
             output.screen.note("loading LLaMA-Factory")
         many = _check(recipe, settings)
         if options.sequence_parallel == AUTO:
-            least = least_parallel(recipe, overrides, _processes(settings), options.max_row_tokens)
+            least = least_parallel(recipe, overrides, _processes(settings, many), options.max_row_tokens)
             options = replace(options, sequence_parallel=least)
         if not (stock or many):
             # Ray prints the actors' steps to this process's stdout.
@@ -71,12 +71,14 @@ def train(recipe: str, overrides: Sequence[str], options: TrainOptions, stock: b
     return failure.exit_code
 
 
-def _processes(settings: Mapping[str, Any]) -> int:
+def _processes(settings: Mapping[str, Any], many: bool) -> int:
     """Number of processes of the run, on all nodes."""
     from llamafactory.extras.misc import get_device_count
 
     if _on_ray():
         return int(settings.get("ray_num_workers", 1))  # LLaMA-Factory's default
+    if not many:
+        return 1
     here = int(os.environ.get("NPROC_PER_NODE", max(1, get_device_count())))
     return here * int(os.environ.get("NNODES", "1"))
 

@@ -1,5 +1,6 @@
 """How LLaMA-Factory reads a data set of pairs under `longpo train`: held out by prompt, and with rewards if needed."""
 
+import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ def _splitting_by_prompt(split: Any) -> Callable[..., Any]:
 
         prompts: dict[str, list[int]] = {}
         for number, row in enumerate(dataset.select_columns(["_prompt", "_system", "_tools"])):
-            prompts.setdefault(repr(row), []).append(number)
+            prompts.setdefault(hashlib.sha256(repr(row).encode()).hexdigest(), []).append(number)
         size = data_args.val_size
         if size > 1:
             size = max(1, round(int(size) * len(prompts) / len(dataset)))

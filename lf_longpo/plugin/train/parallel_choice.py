@@ -51,6 +51,8 @@ def least_parallel(recipe: str, overrides: Sequence[str], processes: int, max_ro
     from lf_longpo.plugin.check.recipe_check import check
 
     found = check(recipe, overrides, gpus=processes, parallel=0, max_row_tokens=max_row_tokens).findings
+    if found.facts.get("longpo train", {}).get("reason"):
+        return 1  # plain LLaMA-Factory trains, which does not split rows
     memory = found.facts.get("memory", {})
     packed = memory.get("ways", {}).get(PACKED)
     if packed is None:

@@ -46,7 +46,6 @@ def work(settings: Mapping[str, Any], options: TrainOptions, screen: Screen) -> 
 
         os.environ[OPTIONS] = options.to_json()  # LLaMA-Factory gives the actors this process's environment
         use_ray_worker(RayWorker)
-        os.environ[OPTIONS] = options.to_json()
         tuner.run_exp(dict(settings))
         return
     from lf_longpo.plugin.train.install import prepare

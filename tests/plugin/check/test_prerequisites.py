@@ -322,6 +322,7 @@ COMMANDS = {
     "longbench": "longpo evaluate longbench",
     "longbench_chat": "longpo evaluate longbench-chat",
     "winrate": "longpo evaluate winrate",
+    "judge": "longpo evaluate judge",
     "multihop": "longpo synthesize multihop",
     "needle": "longpo synthesize needle",
     "self_instruct": "longpo synthesize self-instruct",

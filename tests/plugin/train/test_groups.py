@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 import yaml
 from conftest import REPOSITORY, write_jsonl
+from test_train import LOSSES as PAIR_LOSSES
 from test_train import WORDS, other_model, stock_trainers
 from test_train_processes import finish, log, start
 
@@ -145,16 +146,7 @@ def same_run(settings, tolerance=1e-5, options=None):
     return ours
 
 
-LOSSES = {
-    "sigmoid": {},
-    "hinge": {"pref_loss": "hinge"},
-    "ipo": {"pref_loss": "ipo"},
-    "kto_pair": {"pref_loss": "kto_pair"},
-    "orpo": {"pref_loss": "orpo"},
-    "simpo": {"pref_loss": "simpo", "simpo_gamma": 0.5},
-    "label smoothing": {"dpo_label_smoothing": 0.1},
-    "ld_alpha": {"ld_alpha": 0.3},
-    "bco": {"pref_bco_weight": 0.5},
+LOSSES = {name: changes for name, changes in PAIR_LOSSES.items() if name != "no sft part"} | {
     "pref_ftx": {"pref_ftx": 0.3},
     "full": {"finetuning_type": "full", "pref_ftx": 0.3},
     "another reference": {"ref_model": "OTHER"},

@@ -55,6 +55,7 @@ def recipe(tmp_path, models):
 @contextmanager
 def stock_trainers():
     """LLaMA-Factory as it is without our trainers, after the block again."""
+    from llamafactory.model import loader
     from llamafactory.model.model_utils import checkpointing
     from llamafactory.train import tuner
     from llamafactory.train.dpo import trainer as dpo
@@ -64,6 +65,7 @@ def stock_trainers():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LLAMAFACTORY_VERBOSITY", "WARN")
         for module, names in (
+            (loader, ["load_config"]),
             (checkpointing, ["get_unsloth_gradient_checkpointing_func"]),
             (tuner, ["run_dpo"]),
             (dpo, ["CustomDPOTrainer"]),

@@ -128,6 +128,8 @@ def test_two_ray_actors_are_the_same_as_one_process(recipe, tmp_path, monkeypatc
     import ray
     from llamafactory.train import tuner
 
+    from lf_longpo.plugin.train.ray_worker import OPTIONS
+
     settings = recipe("llama3", per_device_train_batch_size=1, max_steps=6)
     # Actors that share a row are one reader of the data.
     one = history(settings | {"gradient_accumulation_steps": 2 // parallel}, tmp_path / "one", packed=True)
@@ -144,6 +146,7 @@ def test_two_ray_actors_are_the_same_as_one_process(recipe, tmp_path, monkeypatc
     monkeypatch.setattr(tuner, "get_ray_remote_config_for_worker", small_actor)
     monkeypatch.setattr(tuner, "Worker", tuner.Worker)
     monkeypatch.setenv("USE_RAY", "1")
+    monkeypatch.setenv(OPTIONS, "{}")  # which `work` changes in this process
     node = ray.init(num_cpus=2, include_dashboard=False).address_info["node_ip_address"]
     try:
         path = tmp_path / "recipe.yaml"
