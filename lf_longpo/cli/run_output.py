@@ -56,7 +56,8 @@ def add_failures(table: Table, summary: dict[str, Any], output_dir: Path) -> Non
 
 def score_rows(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Names and values of LongReward's scores."""
-    yield "responses", f"{summary['scored']} scored, {summary['not_scored']} failed"
+    given_up = f", {summary['given_up']} given up by racing" if summary.get("given_up") else ""
+    yield "responses", f"{summary['scored']} scored{given_up}, {summary['not_scored']} failed"
     if summary["scored"]:
         means = ", ".join(f"{name} {mean:.2f}" for name, mean in summary["mean_scores"].items())
         yield "scores", f"mean {means}"

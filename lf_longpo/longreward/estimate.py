@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 _ANSWER = 200
 _NOTE = 60
 _ANALYSIS = 100
+_LINE = 40
 # With racing: the share of a question's responses that is checked, about as in docs/fewer-calls-longreward.md.
 _CHECKED = 0.4
-_LINE = 40
 
 
 def estimate_longreward(

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from lf_longpo.config import ChatConfig, JudgingConfig
+from lf_longpo.errors import UserError
+from lf_longpo.judging.verdict_requests import rates_by_expectation
 from lf_longpo.models.embedded import is_embedded
 from lf_longpo.text.prompt_set import PromptSet
 
@@ -27,8 +29,14 @@ def prompts_for(config: JudgingConfig, judge: ChatConfig) -> PromptSet:
     """The judge's prompts: those that are set; by default `brief` for the embedded model and `full` for others.
 
     Raises:
-        UserError: a folder or a template that cannot be used.
+        UserError: a folder or a template cannot be used; or several statements a call are set, and this judge's
+            verdicts are expected values.
     """
+    if config.statements_per_call > 1 and rates_by_expectation(config, judge):
+        raise UserError(
+            "longreward.statements_per_call above 1 needs verdicts that the judge writes, and rating: expected reads "
+            "token probabilities; set longreward.statements_per_call: 1 or longreward.rating: parsed"
+        )
     name = config.prompts or ("brief" if is_embedded(judge.model) else "full")
     stages = FIELDS if config.statements_per_call > 1 else STAGES
     return PromptSet(stages, _FULL, _SHIPPED.get(name, Path(name)), "longreward.prompts")

@@ -17,8 +17,8 @@ from lf_longpo.engine.outcomes import Outcome
 from lf_longpo.engine.protocol import Sinks
 from lf_longpo.errors import CallFailed
 from lf_longpo.longreward.pairing import best_and_worst
-from lf_longpo.longreward.response_files import NOT_SCORED, NOTES, SAMPLES, SCORES, Files, Response
-from lf_longpo.longreward.response_racing import Racing
+from lf_longpo.longreward.response_files import NOTES, SAMPLES, SCORES, Files, Response
+from lf_longpo.longreward.response_racing import Race
 from lf_longpo.longreward.response_scoring import Rewarded, Scoring
 from lf_longpo.longreward.score_summary import score_summary
 from lf_longpo.longreward.scorer import Scorer
@@ -78,7 +78,6 @@ class LongReward:
         self._progress = sinks.progress
         self._outcomes = sinks.outcomes
         self._scoring = Scoring(models.scorer, prompts, files, sinks.failures, sinks.progress, sinks.outcomes)
-        self._racing = Racing(self._scoring, config.longreward, config.pairs.allow_truncated)
         self.announcement = _announcement(config, files.skipped)
 
     async def work(self, question: Question) -> None:
@@ -101,8 +100,11 @@ class LongReward:
             read = [self._scoring.notes(question)] if self._until == "extract" else []
             await all_settled(*read, *map(respond, wanted))
             return
-        rewards = self._racing.rewards if self._config.racing else self._scoring.rewards
-        rewarded = await rewards(question, wanted, respond)
+        if self._config.racing:
+            race = Race(self._scoring, question, self._config.racing_error, self._pair_settings.allow_truncated)
+            rewarded = await race.rewards(wanted, respond)
+        else:
+            rewarded = await self._scoring.rewards(question, wanted, respond)
         if self._until == "pairs":
             await self._pair(question, rewarded, wanted)
 
@@ -131,26 +133,27 @@ class LongReward:
 
     async def _pair(self, question: Question, rewarded: Sequence[Rewarded], wanted: Sequence[str]) -> None:
         least = self._config.min_responses
-        rows = self._files.judged(question.id)
-        given_up = [rows[idx] for idx in wanted if idx in rows and NOT_SCORED in rows[idx]]
-        judged = len(rewarded) + len(given_up)
-        if judged < least:
+        if len(rewarded) < least:
             responses = self._files.responses(question.id)
             unfinished = sum(idx in responses and responses[idx].unfinished_thought for idx in wanted)
-            if len(wanted) >= least > judged + unfinished:
+            if len(wanted) >= least > len(rewarded) + unfinished:
                 raise CallFailed(
-                    f"only {judged} of {len(wanted)} responses have a score; longreward.min_responses is {least}"
+                    f"only {len(rewarded)} of {len(wanted)} responses have a score; longreward.min_responses is {least}"
                 )
             self._pairs.drop(question.id)
             self._outcomes.count(Outcome.TRUNCATED if len(wanted) >= least else Outcome.TOO_FEW_RESPONSES)
             return
-        usable = [
-            ScoredResponse(response.answer, reward, response.number, response.thought)
+        complete = [
+            (response, reward)
             for response, reward in rewarded
             if may_train(response.answer, response.truncated, self._pair_settings.allow_truncated)
         ]
-        # Truncated responses were given up without a score.
-        enough = len(usable) + sum(bool(row["scores"]) for row in given_up) >= least
+        usable = [
+            ScoredResponse(response.answer, reward, response.number, response.thought)
+            for response, reward in complete
+            if reward is not None
+        ]
+        enough = len(complete) >= least
         picked = best_and_worst([response.reward for response in usable]) if enough else None
         pairs = choose_pairs(usable, *picked, self._pair_settings) if picked else []
         if not pairs:

@@ -2,7 +2,7 @@
 
 import re
 
-from lf_longpo.judging.verdicts import find_rating, find_verdict, rating_between
+from lf_longpo.judging.verdicts import find_rating, find_verdict, plain_brackets, rating_between
 
 __all__ = [
     "find_information",
@@ -58,18 +58,19 @@ def support_levels(text: str, count: int) -> dict[int, tuple[float, str]]:
 
     Returns:
         Level and line by number. A number is missing if no line or more than one line begins with it, or if its line
-        has no level.
+        does not have exactly one verdict.
     """
     lines: dict[int, list[str]] = {}
     for line in text.splitlines():
         if found := _NUMBERED.fullmatch(line.strip()):
             lines.setdefault(int(found[1]), []).append(line.strip())
-    levels = {number: support_level(line) for number, (line, *more) in lines.items() if not more}
-    return {
-        number: (level, lines[number][0])
-        for number, level in levels.items()
-        if level is not None and 1 <= number <= count
+    levels = {
+        number: (level, line)
+        for number, (line, *more) in lines.items()
+        if 1 <= number <= count and not more and (level := support_level(line)) is not None
     }
+    # A line with two verdicts can be about two statements.
+    return {number: found for number, found in levels.items() if plain_brackets(found[1]).count("[[") == 1}
 
 
 def rating_in_range(text: str) -> float | None:

@@ -9,7 +9,6 @@ from lf_longpo.config import ChatConfig, EmbedderConfig, LongRewardGenerateConfi
 from lf_longpo.data.questions import Source, check_questions, read_questions
 from lf_longpo.engine.protocol import Sinks
 from lf_longpo.engine.session import Session
-from lf_longpo.files.journal import Row
 from lf_longpo.longreward.estimate import estimate_longreward
 from lf_longpo.longreward.given_responses import (
     KnownQuestion,
@@ -133,10 +132,10 @@ class LongRewardPlan:
         if not config.racing:
             return False
         most = config.num_samples if self._config.responses is None else inf
-        by_question: dict[str, dict[str, Row]] = {}
+        known: dict[str, dict[tuple[int, str], dict[str, float]]] = {}
         for id, row in rows_by_question(self._config.output_dir, SCORES, self._questions):
-            if Response.of(row).number < most:
-                kept = {name: row[name] for name in ("idx", "answer", "scores", "truncated") if name in row}
-                by_question.setdefault(id, {})[row["idx"]] = kept
-        allow_truncated = self._config.pairs.allow_truncated
-        return any(unsettled(rows.values(), config.racing_error, allow_truncated) for rows in by_question.values())
+            response = Response.of(row)
+            if response.number < most and (self._config.pairs.allow_truncated or not response.truncated):
+                known.setdefault(id, {})[response.number, response.idx] = row["scores"]
+        by_number = ([scores for _, scores in sorted(of_question.items())] for of_question in known.values())
+        return any(unsettled(scores, config.racing_error) for scores in by_number)

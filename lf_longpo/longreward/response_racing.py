@@ -1,10 +1,9 @@
 """Scores for those responses to a question that can be its best or its worst; see `racing`."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from lf_longpo.aio import Once, all_settled
-from lf_longpo.config import LongRewardConfig
 from lf_longpo.data.records import Question
 from lf_longpo.engine.outcomes import Outcome
 from lf_longpo.errors import CallFailed
@@ -18,133 +17,148 @@ CANNOT_WIN = "cannot be best or worst"
 TRUNCATED = "truncated: cannot be chosen or rejected"
 
 
-class Racing:
-    """Scores the responses of one question at a time; many questions can be in flight together.
+class Race:
+    """Scores the responses to one question.
 
-    Each step waits for all verdicts of the step before it, so that the decisions follow from the verdicts alone. A run
-    that was killed makes the same decisions again: the call cache has the verdicts.
+    A response is rated as soon as it is sampled. Each step of checks waits for all verdicts of the step before it, and
+    a score in the journal only replaces its call. So the decisions follow from the verdicts alone, and a run that was
+    killed makes the same decisions again.
 
     Args:
         scoring: reads the context, and is what scores responses without racing.
-        settings: how far the race may err.
+        question: the question.
+        error: see `next_checks`.
         allow_truncated: whether truncated responses can become chosen or rejected.
     """
 
-    def __init__(self, scoring: Scoring, settings: LongRewardConfig, allow_truncated: bool) -> None:
+    def __init__(self, scoring: Scoring, question: Question, error: float, allow_truncated: bool) -> None:
         self._scoring = scoring
-        self._error = settings.racing_error
+        self._question = question
+        self._error = error
         self._allow_truncated = allow_truncated
+        self._rows = scoring.files.judged(question.id)
+        self._notes: Once[dict[str, str]] = Once(1)
+        self._details: dict[str, dict[str, Any]] = {}
+        """By idx: the details of the dimensions that have a score. Lost responses are missing."""
 
     async def rewards(
-        self, question: Question, wanted: Sequence[str], respond: Callable[[str], Awaitable[Response | None]]
+        self, wanted: Sequence[str], respond: Callable[[str], Awaitable[Response | None]]
     ) -> list[Rewarded]:
-        """The responses that have or get a reward, in order. The journal gets a row about each response.
+        """The responses that the judge has not lost, in order. The journal gets a row about each.
 
         Arguments and errors are those of `Scoring.rewards`.
         """
-        scoring = self._scoring
-        known = scoring.files.judged(question.id)
-        notes: Once[dict[str, str]] = Once(1)
+        _, *answered = await all_settled(self._read_ahead(wanted), *(self._rate(idx, respond) for idx in wanted))
+        responses = [response for response in answered if response is not None]
+        left = self._left([response for response in responses if not self._is_truncated(response)])
+        while checks := next_checks([_scores(self._details[response.idx]) for response in left], self._error):
+            await all_settled(*(self._check(left[i]) for i in checks))
+            left = self._left(left)
+        return [self._finished(response) for response in self._left(responses)]
 
-        async def read_ahead() -> None:
-            if all(idx in known for idx in wanted):
-                scoring.progress.skip(1)
-            else:  # while the responses are sampled
-                await notes.get(None, lambda: scoring.notes(question))
+    def _left(self, responses: Sequence[Response]) -> list[Response]:
+        return [response for response in responses if response.idx in self._details]
 
-        _, *responses = await all_settled(read_ahead(), *map(respond, wanted))
-        answered = [response for response in responses if response is not None]
-        for _ in range(sum(response.unfinished_thought for response in answered)):
-            scoring.unfinished_thought()
-        answered = [response for response in answered if not response.unfinished_thought]
-        truncated = [response for response in answered if response.truncated and not self._allow_truncated]
-        candidates = [response for response in answered if response not in truncated]
-        details = await self._race(question, candidates, notes, known)
-        for response in (*candidates, *truncated):
-            if response in truncated or response.idx in details:
-                self._finish(question, response, details.get(response.idx, {}), known.get(response.idx))
-        return [
-            Rewarded(response, score_of(details[response.idx]).reward)
-            for response in candidates
-            if CHECKED in details.get(response.idx, {})
-        ]
+    async def _read_ahead(self, wanted: Sequence[str]) -> None:
+        if all(idx in self._rows for idx in wanted):
+            self._scoring.progress.skip(1)
+        else:  # while the first responses are sampled
+            await self._read()
 
-    async def _race(
-        self,
-        question: Question,
-        candidates: Sequence[Response],
-        notes: Once[dict[str, str]],
-        known: Mapping[str, Row],
-    ) -> dict[str, dict[str, Any]]:
-        """The details of each candidate, by idx: of all dimensions, or without faithfulness. Lost ones are missing."""
-        scorer = self._scoring.scorer
-        details: dict[str, dict[str, Any]] = {}
+    async def _read(self) -> dict[str, str]:
+        return await self._notes.get(None, lambda: self._scoring.notes(self._question))
 
-        async def rate(response: Response) -> None:
-            row = known.get(response.idx)
-            if row is not None and row["answer"] == response.answer and set(RATED) <= row["scores"].keys():
-                details[response.idx] = _details_of(row)
-                return
-            read = await notes.get(None, lambda: self._scoring.notes(question))
+    async def _rate(self, idx: str, respond: Callable[[str], Awaitable[Response | None]]) -> Response | None:
+        """A response with its ratings; None if it was not sampled or has no answer. Truncated ones are not rated."""
+        response = await respond(idx)
+        if response is None:
+            return None
+        if response.unfinished_thought:
+            self._scoring.unfinished_thought()
+            return None
+        known, question = _details_of(self._row(response)), self._question
+        if self._is_truncated(response):
+            self._details[idx] = {}
+        elif set(RATED) <= known.keys():
+            self._details[idx] = {name: known[name] for name in RATED}
+        else:
+            notes = await self._read()
             try:
-                details[response.idx] = await scorer.rate(
-                    question.id, question.context, question.question, response.answer, read
+                ratings = await self._scoring.scorer.rate(
+                    question.id, question.context, question.question, response.answer, notes
                 )
             except CallFailed as error:
                 self._scoring.lost(response, error)
+            else:
+                self._details[idx] = dict(ratings)  # equal responses share the ratings
+        return response
 
-        await all_settled(*map(rate, candidates))
-        left = [response for response in candidates if response.idx in details]
-        while checks := next_checks([_scores(details[response.idx]) for response in left], self._error):
-            await all_settled(*(self._check(question, left[i], details) for i in checks))
-            left = [response for response in left if response.idx in details]
-        return details
-
-    async def _check(self, question: Question, response: Response, details: dict[str, dict[str, Any]]) -> None:
+    async def _check(self, response: Response) -> None:
         """Adds the faithfulness of a response to its details, or removes the response from them."""
+        known, question = _details_of(self._row(response)), self._question
         try:
-            checked = await self._scoring.scorer.check(
+            checked = known.get(CHECKED) or await self._scoring.scorer.check(
                 question.id, question.context, question.question, response.answer
             )
         except CallFailed as error:
-            del details[response.idx]
+            del self._details[response.idx]
             self._scoring.lost(response, error)
         else:
-            details[response.idx] = details[response.idx] | {CHECKED: checked}
+            self._details[response.idx][CHECKED] = checked
 
-    def _finish(self, question: Question, response: Response, details: Mapping[str, Any], known: Row | None) -> None:
+    def _finished(self, response: Response) -> Rewarded:
         """Writes the row of a response, unless the journal has it."""
+        row = self._row(response)
+        known = _details_of(row)
+        # The journal can hold more scores than the race needs, from before a setting was changed.
+        details = known | self._details[response.idx]
         missing = [name for name in DIMENSIONS if name not in details]
         if missing:
             self._scoring.outcomes.count(Outcome.GIVEN_UP)
-        before = [name for name in DIMENSIONS if name not in known["scores"]] if known else None
-        if known is not None and known["answer"] == response.answer and missing == before:
+        score = None if missing else score_of(details)
+        if row is not None and known.keys() == details.keys():
             self._scoring.progress.skip(1)
-            return
-        if missing:
-            reason = CANNOT_WIN if details else TRUNCATED
-            self._scoring.give_up(question, response, details, dict.fromkeys(missing, reason))
+        elif score is not None:
+            self._scoring.keep(self._question, response, score)
         else:
-            self._scoring.keep(question, response, score_of(details))
+            reason = TRUNCATED if self._is_truncated(response) else CANNOT_WIN
+            self._scoring.give_up(self._question, response, details, dict.fromkeys(missing, reason))
+        return Rewarded(response, score.reward if score else None)
+
+    def _is_truncated(self, response: Response) -> bool:
+        return response.truncated and not self._allow_truncated
+
+    def _row(self, response: Response) -> Row | None:
+        """The journal's row about a response."""
+        row = self._rows.get(response.idx)
+        return row if row is not None and row["answer"] == response.answer else None
 
 
-def unsettled(rows: Iterable[Row], error: float, allow_truncated: bool) -> bool:
-    """Whether further verdicts are needed to find the best and the worst response of a question.
+def unsettled(known: Sequence[Mapping[str, float]], error: float) -> bool:
+    """Whether a race needs further verdicts.
 
     Args:
-        rows: the journal's rows about the responses.
+        known: the scores of each response that can become chosen or rejected, in the race's order.
         error: see `next_checks`.
-        allow_truncated: see `Racing`.
     """
-    scores = [row["scores"] for row in rows if allow_truncated or not Response.of(row).truncated]
-    return not all(set(RATED) <= known.keys() for known in scores) or bool(next_checks(scores, error))
+    if not all(set(RATED) <= scores.keys() for scores in known):
+        return True
+    used = [{name: scores[name] for name in RATED} for scores in known]
+    while checks := next_checks(used, error):
+        if any(CHECKED not in known[i] for i in checks):
+            return True
+        for i in checks:
+            used[i][CHECKED] = known[i][CHECKED]
+    return False
 
 
 def _scores(details: Mapping[str, Any]) -> dict[str, float]:
     return {name: detail["score"] for name, detail in details.items()}
 
 
-def _details_of(row: Row) -> dict[str, Any]:
+def _details_of(row: Row | None) -> dict[str, Any]:
     """The details in a row; published rows can lack them."""
+    if row is None:
+        return {}
     details = row.get("details") or {}
     return {name: details.get(name) or {"score": row["scores"][name]} for name in DIMENSIONS if name in row["scores"]}

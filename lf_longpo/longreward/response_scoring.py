@@ -17,7 +17,8 @@ class Rewarded(NamedTuple):
     """A response and its reward."""
 
     response: Response
-    reward: float
+    reward: float | None
+    """None if racing gave it up."""
 
 
 class Scoring:

@@ -101,7 +101,7 @@ class Scorer:
     ) -> None:
         self._config = config
         self._judge = Judge(config, judge, calls, "longreward")
-        self._checker = StatementChecker(config, judge, prompts, self._judge)
+        self._checker = StatementChecker(config, prompts, self._judge)
         self._prompts = prompts
         self._tokenizer = tokenizer
         passages = config.evidence_chunk_size, config.evidence_top_k

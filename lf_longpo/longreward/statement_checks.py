@@ -10,9 +10,8 @@ from itertools import islice
 from typing import Any
 
 from lf_longpo.aio import all_settled
-from lf_longpo.config import ChatConfig, JudgingConfig
-from lf_longpo.errors import UserError
-from lf_longpo.judging.verdict_requests import Judge, JudgeRequest, rates_by_expectation
+from lf_longpo.config import JudgingConfig
+from lf_longpo.judging.verdict_requests import Judge, JudgeRequest
 from lf_longpo.judging.verdicts import plain_brackets
 from lf_longpo.longreward.judge_prompts import SEVERAL
 from lf_longpo.longreward.parsing import support_level, support_levels
@@ -34,23 +33,14 @@ class StatementChecker:
 
     Args:
         config: how to judge.
-        judge: the judge's configuration.
         prompts: the judge's prompts.
-        asks: sends requests to the judge.
-
-    Raises:
-        UserError: several statements a call are set, and this judge's verdicts are expected values.
+        judge: sends requests to the judge.
     """
 
-    def __init__(self, config: JudgingConfig, judge: ChatConfig, prompts: PromptSet, asks: Judge) -> None:
-        if config.statements_per_call > 1 and rates_by_expectation(config, judge):
-            raise UserError(
-                "longreward.statements_per_call above 1 needs verdicts that the judge writes, and rating: expected "
-                "reads token probabilities; set longreward.statements_per_call: 1 or longreward.rating: parsed"
-            )
+    def __init__(self, config: JudgingConfig, prompts: PromptSet, judge: Judge) -> None:
         self._config = config
         self._prompts = prompts
-        self._judge = asks
+        self._judge = judge
 
     async def check(
         self, id: str, language: Language, evidence: Mapping[str, Sequence[Passage]]

@@ -106,6 +106,8 @@ class QuestionRecords:
         """Why the run's input cannot be read; empty if it can."""
         self._facts: dict[str, QuestionFacts] = {}
         self._failures: dict[str, str] = {}
+        self._given_up: set[str] = set()
+        """The responses whose last row has no reward, by idx."""
         self._pairs_end = 0
         self._inputs_seen = 0
         self._rounds: dict[str, int] = {}  # by question, a bit per round
@@ -261,8 +263,14 @@ class QuestionRecords:
         if facts := self._of(id, str(row["query"])):
             response = Response.of(row)
             usable = may_train(response.answer, response.truncated, self._allow_truncated)
+            if response.idx in self._given_up:  # racing has considered it again
+                self._given_up.remove(response.idx)
+                facts.given_up -= 1
+                facts.usable -= usable
             if NOT_SCORED in row:
-                facts.add_given_up(usable)
+                self._given_up.add(response.idx)
+                facts.given_up += 1
+                facts.usable += usable
             else:
                 facts.add_reward(reward_of(row["scores"]), usable)
 

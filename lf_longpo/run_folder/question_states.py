@@ -60,11 +60,6 @@ class QuestionFacts:
             self.lowest = reward if self.lowest is None else min(self.lowest, reward)
             self.highest = reward if self.highest is None else max(self.highest, reward)
 
-    def add_given_up(self, complete: bool) -> None:
-        """Counts a response that racing gave up."""
-        self.given_up += 1
-        self.usable += complete
-
 
 class StateRules(NamedTuple):
     """The settings of a run that decide the states of its questions."""

@@ -10,6 +10,8 @@ from lf_longpo.errors import UserError
 from lf_longpo.generation.generate import estimate, generate
 from lf_longpo.longreward.parsing import support_levels
 from lf_longpo.longreward.racing import CHECKED, RATED, next_checks, total_intervals
+from lf_longpo.run_folder.contents import RunFolder
+from lf_longpo.run_folder.question_records import QuestionRecords
 
 
 def rated(*ratings: float) -> list[dict[str, float]]:
@@ -80,6 +82,10 @@ async def test_responses_in_the_middle_are_rated_and_not_checked(stub, tmp_path)
     assert middle["scores"] == dict.fromkeys(RATED, 6) and set(middle["details"]) == set(RATED)
     assert "reward" not in middle and "not_scored" not in scored["0-1"]
     assert (result.summary["scored"], result.summary["given_up"], result.summary["not_scored"]) == (2, 4, 0)
+    records = QuestionRecords(RunFolder(tmp_path / "run"))
+    records.read_on()
+    shown = records.responses("0")[2]
+    assert (shown.reward, shown.not_scored) == (None, "cannot be best or worst") and CHECKED not in shown.note
     assert "Racing gave up 4 of 6 responses" in (tmp_path / "run/report.html").read_text(encoding="utf-8")
     made = stub.chats
     again = await generate(config)
@@ -114,18 +120,56 @@ async def test_truncated_responses_are_no_candidates(stub, tmp_path):
     assert set(row["not_scored"].values()) == {"truncated: cannot be chosen or rejected"} and row["scores"] == {}
 
 
+@pytest.mark.slow
 async def test_a_changed_setting_makes_only_the_calls_that_it_needs(stub, tmp_path):
-    """A truncated response becomes a candidate: it is rated and checked, and no other call is made."""
+    """A truncated response becomes a candidate: it is rated and checked, and no other call is made. Then back: none."""
     judge = stub.answer = by_value()
     responses = response_rows(0, WORTHS)
     responses[1]["truncated"] = True
-    await generate(settings(stub, tmp_path, question_rows(1), responses, longreward=RACING))
+
+    async def pair_of(**pairs) -> tuple[int, int]:
+        config = settings(stub, tmp_path, question_rows(1), responses, longreward=RACING, pairs=pairs)
+        await generate(config)
+        (pair,) = rows(tmp_path / "data/judged.jsonl")
+        return pair["chosen_index"], pair["rejected_index"]
+
+    assert await pair_of() == (2, 3)
     before = len(judge.asked)
-    allowed = settings(stub, tmp_path, question_rows(1), responses, longreward=RACING, pairs={"allow_truncated": True})
-    await generate(allowed)
+    assert await pair_of(allow_truncated=True) == (1, 3)
     assert {"worth 9" in case(prompt) for _, prompt in judge.asked[before:]} == {True}
-    (pair,) = rows(tmp_path / "data/judged.jsonl")
-    assert (pair["chosen_index"], pair["rejected_index"]) == (1, 3)
+    before, scored = len(judge.asked), (tmp_path / "run/scored_responses.jsonl").read_text(encoding="utf-8")
+    assert len(scored.splitlines()) == len(WORTHS) + 1
+    assert await pair_of() == (2, 3) and len(judge.asked) == before
+    assert (tmp_path / "run/scored_responses.jsonl").read_text(encoding="utf-8") == scored
+
+
+# The ratings and the support of each response. If the fourth check were known from the beginning, the third response
+# would be checked, too.
+MIXED = ["5 7 8 10", "6 8 5 0", "6 6 6 0", "4 5 5 10", "8 5 7 5", "8 8 7 10"]
+
+
+def mixed(case: str) -> list[str]:
+    return re.search(r"scores (\d+) (\d+) (\d+) (\d+)", case).groups()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", [1, 4, 5])
+async def test_a_race_that_was_killed_between_two_rows_gives_the_same_rows(stub, tmp_path, kept):
+    ratings = {name: lambda case, i=i: f"[[{mixed(case)[i]}]]" for i, name in enumerate(RATED)}
+    levels = {"10": "[[Fully supported]]", "5": "[[Partially supported]]", "0": "[[No support]]"}
+    stub.answer = Judge(**ratings, statements=split, faithfulness=lambda case: levels[mixed(case)[3]])
+    responses = [
+        row | {"answer": f"Mara, scores {scores}."} for row, scores in zip(response_rows(0, WORTHS), MIXED, strict=True)
+    ]
+    config = settings(stub, tmp_path, question_rows(1), responses, longreward=RACING)
+    result = await generate(config)
+    assert (result.summary["scored"], result.summary["given_up"]) == (2, 4)
+    path, made = tmp_path / "run/scored_responses.jsonl", stub.chats
+    whole = path.read_text(encoding="utf-8")
+    path.write_text("".join(whole.splitlines(keepends=True)[:kept]), encoding="utf-8")
+    again = await generate(config)
+    assert path.read_text(encoding="utf-8") == whole and stub.chats == made
+    assert again.summary["given_up"] == 4
 
 
 def test_racing_and_several_pairs_are_refused(stub, tmp_path):
@@ -150,7 +194,7 @@ def test_the_estimate_knows_the_preset(stub, tmp_path):
             row | {"answer": "One fact. Two facts. Three facts. Four facts."} for row in response_rows(0, WORTHS)
         ]
         config: GenerateConfig = settings(stub, tmp_path, question_rows(1), answers, longreward=longreward)
-        return {stage: usage.calls for stage, usage in estimate(config).stages.items()}
+        return {row.stage: row.usage.calls for row in estimate(config)}
 
     paper, lean = calls(), calls(preset="lean")
     assert (paper["statements"], paper["faithfulness"]) == (6, 24)
@@ -207,6 +251,7 @@ async def test_statements_with_brackets_are_asked_alone(stub):
         ("0: [[No support]]\n3: [[No support]]\n12345: [[No support]]", {}),
         ("1: [[good]]\n2: [[No support", {}),
         ("1: a\n1: [[No support]]\n2 [[No support]]", {}),
+        ("1: a [[Fully supported]] 2: b [[No support]]", {}),
         ("", {}),
     ],
 )

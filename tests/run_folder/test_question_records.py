@@ -71,6 +71,20 @@ def test_states_of_a_longreward_run(tmp_path):
     assert records.responses("pair")[2].details["helpfulness"]["analysis"] == "helpfulness of pair-2"
 
 
+def test_a_response_that_racing_gave_up_has_no_reward_and_counts_once(tmp_path):
+    scores = dict.fromkeys(("helpfulness", "logicality", "completeness"), 9)
+    not_scored = {"faithfulness": "cannot be best or worst"}
+    given_up = [sample(f"begun-{n}", f"Text {n}.", scores=scores, not_scored=not_scored) for n in range(3)]
+    scored = [given_up[0], score("begun-0", "Text 0.", 7), score("begun-1", "Text 1.", 3)]
+    run = longreward_run(tmp_path, scored_responses=scored)
+    assert states(records_of(run))["begun"] == ("unfinished", "2 of 3 responses have a score")
+    write_jsonl(run / "scored_responses.jsonl", [*scored[1:], given_up[2]])
+    records = records_of(run)
+    assert states(records)["begun"] == ("unfinished", "the pair is not made yet")
+    line = records.line("begun")
+    assert (line.lowest, line.highest) == (3, 7)
+
+
 def test_given_responses_can_be_too_few(tmp_path):
     run = longreward_run(
         tmp_path, sampled_responses=[sample("pair-0", "a")], scored_responses=[score("pair-0", "a", 1)]
