@@ -146,13 +146,13 @@ class Scorer:
     async def rate(
         self, id: str, context: str, query: str, answer: str, notes: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
-        """The details of all dimensions but faithfulness, which take one call each. Arguments and errors: `score`."""
+        """The details of `RATED`, which take one call each. Arguments and errors: `score`."""
         _refuse_empty(answer)
         key = (context, query, answer)
         return await self._ratings.get(key, lambda: self._rate(id, context, query, answer, notes))
 
     async def check(self, id: str, context: str, query: str, answer: str) -> dict[str, Any]:
-        """The details of faithfulness, which takes a call for each statement. Arguments and errors: `score`."""
+        """The details of `CHECKED`, which takes calls for the statements. Arguments and errors: `score`."""
         _refuse_empty(answer)
         key = (context, query, answer)
         return await self._checks.get(key, lambda: self._faithfulness(id, context, query, answer))
