@@ -94,3 +94,17 @@ async def test_the_estimate_expects_fewer_rounds(key, tmp_path):
             rows = estimate(config_of(stub, tmp_path, preset=preset))
             calls[preset] = {row.stage: row.usage.calls for row in rows}
     assert calls["paper"]["rollout"] == QUESTIONS * ROUNDS == 2 * calls["lean"]["rollout"]
+
+
+async def test_an_interrupted_start_counts_the_questions_that_ended_early(key, tmp_path):
+    with Stub() as stub:
+        first = (await generate(config_of(stub, tmp_path, stop=1.0))).summary
+        questions = code_questions(2 * QUESTIONS)
+        config = config_of(stub, tmp_path, stop=1.0).model_dump() | {"max_cost": 1e-9}
+        write_jsonl(tmp_path / "q.jsonl", [*questions[QUESTIONS:], *questions[:QUESTIONS]])
+        config["policy"]["price"] = {"prompt": 1.0, "completion": 1.0}
+        config["embedder"]["price"] = {"prompt": 0.0}
+        calls = stub.chats
+        stopped = (await generate(GenerateConfig.model_validate(config))).summary
+        assert stub.chats == calls and first["rollouts"] < QUESTIONS * ROUNDS
+    assert (stopped["unfinished"], stopped["failed"], stopped["pairs"]) == (QUESTIONS, 0, first["pairs"])
