@@ -10,7 +10,8 @@ A step has one prompt with all of its pairs: with G responses the best and the w
 and the second worst, ..., G / 2 pairs. Plain LLaMA-Factory computes one pair at a time and accumulates their gradients.
 
 Each trains two epochs in a separate process, through LLaMA-Factory's own entry point. The times are without the first
-step and without the pass before it, in which `longpo train` computes the references for full tuning. Both load the
+step (with it for `--pairs 1`, as the first epoch has no other) and without the pass before it, in which `longpo train`
+computes the references for full tuning. Both load the
 weights in the compute format: float32, or bfloat16 with --bf16. Peak memory is that of the whole process: weights,
 optimizer states and everything else; of the first process where there are several. *sent* is what a process sends
 to the others in a step of the first epoch.
@@ -195,7 +196,8 @@ def steps_of(recipe: Path, way: str, parallel: int, cpu: bool) -> list[dict[str,
     wanted = [f"torch.{'bfloat16' if yaml.safe_load(recipe.read_text())['bf16'] else 'float32'}"]
     if (formats := json.loads(_formats_file(recipe).read_text())) != wanted:
         raise SystemExit(f"{way}: weights are {', '.join(formats)}, not {wanted[0]}")
-    return [json.loads(line) for line in _steps_file(recipe).read_text().splitlines()][1:]
+    steps = [json.loads(line) for line in _steps_file(recipe).read_text().splitlines()]
+    return steps[1:] if len(steps) > 2 else steps
 
 
 def _steps_done(recipe: Path) -> int:

@@ -63,6 +63,12 @@ def viewed(name: Path, what: str, figures: Figures) -> None:
                 "the list, searched": "?text=king+road&sort=gap_down",
             }.items():
                 figures.add(label, _seconds(lambda query=query: _get(address + query)), "s", _PAGE)
+            if name.is_dir():
+                began = time.monotonic()
+                while "so far" in _get(f"{address}questions"):
+                    time.sleep(0.2)
+                figures.add("all questions read after", time.monotonic() - began, "s")
+                figures.add("the list of questions", _seconds(lambda: _get(f"{address}questions")), "s", _PAGE)
             figures.add("peak memory", _peak(Path(f"/proc/{server.pid}/status").read_text()), "GiB", _VIEWER)
         finally:
             server.terminate()

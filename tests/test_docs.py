@@ -194,6 +194,7 @@ def served(section: str, url: str) -> list[str]:
     return [f"{section}base_url={url}", f"{section}api_key_env=STUB_KEY", f"{section}model={name}"]
 
 
+@pytest.mark.slow
 def test_the_tutorial_about_your_documents_runs_against_a_server(tmp_path, key, monkeypatch, capsys):
     """Its commands for a server, from documents to pairs, a win rate and an answer; a stub replaces the server."""
     monkeypatch.chdir(tmp_path)

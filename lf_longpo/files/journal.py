@@ -200,7 +200,9 @@ class RowsById:
                     continue
                 self._last = begin + offset
                 if (id := self._key(row)) is not None:
-                    self._offsets.setdefault(id, array("Q")).append(self._last)
+                    if (offsets := self._offsets.get(id)) is None:
+                        offsets = self._offsets[id] = array("Q")
+                    offsets.append(self._last)
                     self._seen(id, row)
 
     def rows(self, id: str) -> list[Row]:
@@ -285,6 +287,8 @@ def _value_of(line: bytes) -> Any:
         value = orjson.loads(line)
     except ValueError:  # NaN and half characters
         return json.loads(line)
-    if isinstance(value, dict) and any(isinstance(x, float) and abs(x) >= _BEYOND for x in value.values()):
-        return json.loads(line)  # an integer of more than 64 bits, as an id may be
+    if isinstance(value, dict):
+        for x in value.values():  # a loop, which is several times as fast as `any`
+            if type(x) is float and not -_BEYOND < x < _BEYOND:
+                return json.loads(line)  # an integer of more than 64 bits, as an id may be
     return value

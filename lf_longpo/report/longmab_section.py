@@ -52,6 +52,7 @@ class LongMabFigures:
         assert isinstance(run.config, LongMabGenerateConfig)
         self._run = run
         self._settings = run.config.longmab
+        self._rounds = self._settings.rounds
         self._numbers: dict[str, int] = {}
         self._rewards: list[array[float]] = []
         self._choices: list[array[int]] = []
@@ -61,13 +62,14 @@ class LongMabFigures:
         """Takes a rollout."""
         number, round = self._numbers.setdefault(row["id"], len(self._numbers)), row["round"]
         if number == len(self._rewards):
-            self._rewards.append(array("d", [float("nan")]) * self._settings.rounds)
+            self._rewards.append(array("d", [float("nan")]) * self._rounds)
             self._choices.append(array("I", [0]) * len(row["values"]))
-        if round >= self._settings.rounds or not isnan(self._rewards[number][round]):
+        rewards, choices = self._rewards[number], self._choices[number]
+        if round >= self._rounds or not isnan(rewards[round]):
             return
-        self._rewards[number][round] = row["reward"]
+        rewards[round] = row["reward"]
         for arm in row["arms"]:
-            self._choices[number][arm] += 1
+            choices[arm] += 1
         self._unread += has_unread_answer(row["output"])
 
     def rollouts(self) -> Rollouts:

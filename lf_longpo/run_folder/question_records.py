@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lf_longpo.config import LongMabGenerateConfig
+from lf_longpo.config import LongMabConfig, LongMabGenerateConfig
 from lf_longpo.data.pairs import PAIRS, may_train
 from lf_longpo.data.questions import question_id, question_of, read_questions
 from lf_longpo.data.records import Probe, Question, Rollout, names
@@ -112,6 +112,9 @@ class QuestionRecords:
         self._inputs_seen = 0
         self._rounds: dict[str, int] = {}  # by question, a bit per round
         self._allow_truncated = run.config.pairs.allow_truncated
+        # Read once: a run may have millions of rollouts.
+        longmab = run.config.longmab if isinstance(run.config, LongMabGenerateConfig) else LongMabConfig()
+        self._most_rounds, self._answer_form = longmab.rounds, longmab.answer_form
         source, keys = Path(run.questions.name), Keys(self._facts)
         # Other formats than .jsonl cannot be read from an offset.
         self._inputs = RowsById(source, (), question_id, self._see_input) if source.suffix == ".jsonl" else None
@@ -235,11 +238,10 @@ class QuestionRecords:
             facts.probe_kept = bool(row["kept"])
 
     def _see_rollout(self, id: str, row: Row) -> None:
-        assert isinstance(self.run.config, LongMabGenerateConfig)
         self._seen(row)
         round, facts = row["round"], self._of(id)
         known = self._rounds.get(id, 0)
-        if facts is None or round >= self.run.config.longmab.rounds or known >> round & 1:
+        if facts is None or round >= self._most_rounds or known >> round & 1:
             return
         self._rounds[id] = known | 1 << round
         facts.responses += 1
@@ -247,11 +249,10 @@ class QuestionRecords:
 
     def _reward_of_rollout(self, facts: QuestionFacts, row: Row) -> tuple[float, bool]:
         """The pair reward of a rollout, and whether it may become a side of a pair."""
-        assert isinstance(self.run.config, LongMabGenerateConfig)
         usable = may_train(row["output"], row.get("truncated") is True, self._allow_truncated)
         if not facts.answers:  # the input cannot be read
             return float(row["reward"]), usable
-        return pair_reward(row["output"], facts.answers, self.run.config.longmab.answer_form), usable
+        return pair_reward(row["output"], facts.answers, self._answer_form), usable
 
     def _see_sample(self, id: str, row: Row) -> None:
         if facts := self._of(id, str(row["query"])):

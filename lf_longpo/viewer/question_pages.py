@@ -97,8 +97,8 @@ class QuestionPages:
             raise HTTPException(409, "The page shows an older version of this question. Open it again.")
         anchor = "decision"
         try:
-            if side == "undo":
-                self._undo(line, number)
+            if side == "undecided":
+                self._make_undecided(line, number)
             elif side in SIDES:
                 response = self._response(line.id, form.get("index", ""))
                 anchor = f"response-{response.index}"
@@ -124,7 +124,7 @@ class QuestionPages:
         reviews.decide(pair_line.digest, line.id, decision)
         self._site.index.decide({pair_line.digest: reviews.of(pair_line.digest)})
 
-    def _undo(self, line: QuestionLine, number: int | None) -> None:
+    def _make_undecided(self, line: QuestionLine, number: int | None) -> None:
         digest = choice_key(line.id) if number is None else self._site.pair(number)[0].digest
         self._site.reviews.decide(digest, line.id, None)
         if number is not None:

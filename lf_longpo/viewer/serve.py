@@ -29,7 +29,6 @@ def view(name: str, dataset_dir: Path, host: str, port: int, reviewer: str = "")
     listener = _listen(host, port)
     reviews = Reviews(pairs.decisions, reviewer)
     index = PairIndex(pairs, reviews.all())
-    index.reader.start()
     try:
         _serve(listener, host, pairs, index, reviews)
     finally:
@@ -50,6 +49,7 @@ def _serve(listener: socket.socket, host: str, pairs: PairSet, index: PairIndex,
     if hosts is None:
         print(f"warning: everyone who can reach {host} can read and review the pairs", file=sys.stderr, flush=True)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+    index.reader.start()  # after the imports, which it would slow down
     with suppress(KeyboardInterrupt):  # the usual way to stop the server
         server.run(sockets=[listener])
 

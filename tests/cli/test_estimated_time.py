@@ -54,6 +54,7 @@ def test_a_speed_that_is_wrong_is_refused(settings, tmp_path, capsys, words, mes
     assert code == 2 and message in printed.err
 
 
+@pytest.mark.slow
 def test_a_run_with_the_same_models_gives_its_measured_speed(settings, tmp_path, capsys):
     assert "The time is unknown: set --tokens-per-second" in estimated(settings, tmp_path, capsys, "--estimate")[1].out
     assert main(["generate", str(tmp_path / "c.yaml")]) == 0
@@ -69,6 +70,7 @@ def test_a_run_with_the_same_models_gives_its_measured_speed(settings, tmp_path,
     assert measured_speed(GenerateConfig.model_validate(other)) is None
 
 
+@pytest.mark.slow
 def test_the_latest_run_counts_and_the_own_folder_comes_first(settings, tmp_path, capsys):
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings))
     assert main(["generate", str(tmp_path / "c.yaml")]) == 0

@@ -29,6 +29,7 @@ def add_a_field(folder):
         db.execute("ALTER TABLE calls ADD COLUMN later TEXT")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["longmab", "longreward"])
 async def test_a_run_whose_rows_have_one_more_field_is_resumed(key, tmp_path, method):
     with Stub() if method == "longmab" else Stub(judged) as stub:

@@ -112,6 +112,7 @@ def mistakes(stub, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_mistakes_about_servers_and_names_are_found_before_heavy_imports(stub, tmp_path):
     questions = write_jsonl(tmp_path / "q.jsonl", code_questions(1))
     path = tmp_path / "c.yaml"

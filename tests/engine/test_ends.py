@@ -37,6 +37,7 @@ def kept_calls(tmp_path):
         cache.close()
 
 
+@pytest.mark.slow
 async def test_spent_credit_ends_a_run_as_an_interruption_does(key, tmp_path):
     with Stub(delay=0.05) as stub:
         config = a_run(stub, tmp_path, 12)
@@ -222,6 +223,7 @@ def test_the_calls_of_one_question_share_a_prompt_and_count_once():
         watched.refuse(6)
 
 
+@pytest.mark.slow
 async def test_a_second_start_tries_the_few_refused_calls_again(key, tmp_path):
     """After the others were answered, equal refusals are those of single prompts."""
     with Stub() as stub:

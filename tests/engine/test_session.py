@@ -75,6 +75,7 @@ def instruction(stub, folder):
 COMMANDS = [generation, scoring, evaluation, instruction]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_start_removes_the_summary_of_the_start_before_it(stub, tmp_path, command):
     words, data, journals = command(stub, tmp_path)

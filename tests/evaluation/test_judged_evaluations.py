@@ -177,6 +177,7 @@ def test_the_other_selection_alone_and_what_is_asked_where_nothing_is(stub, tmp_
     assert results_of(tmp_path)["sets"]["hotpotqa"]["automatic"] == 1.0
 
 
+@pytest.mark.slow
 def test_automatic_metrics_by_hand():
     assert rouge_l("the cat sat", "the cat ran") == pytest.approx(2 / 3)
     assert rouge_l("...", "the cat") == 0.0

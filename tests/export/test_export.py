@@ -38,6 +38,7 @@ def runs(tmp_path_factory):
     return folders
 
 
+@pytest.mark.slow
 def test_kto_has_all_responses_that_differ_and_both_labels(runs, tmp_path, capsys):
     for method, name in (("longmab", "rollouts"), ("longreward", "scored_responses")):
         target = tmp_path / f"{method}.jsonl"

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 
 import pyarrow
+import pytest
 from pyarrow import parquet
 
 import lf_longpo.config as configs
@@ -240,6 +241,7 @@ OF_THE_FILE = re.compile(
 )
 
 
+@pytest.mark.slow
 def test_damaged_tables_are_read_right_or_refused_by_file_and_line(tmp_path):
     outcomes = Counter()
     for seed in range(FILES * 3 // 4):
@@ -288,6 +290,7 @@ ODD_YAML = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_damaged_configurations_are_read_or_refused_by_file(tmp_path):
     path, outcomes = tmp_path / "c.yaml", Counter()
     for seed in range(FILES // 4):

@@ -1,10 +1,13 @@
 """Questions that end early (`longmab.stop`): calls, pairs, later starts, status, report."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import code_questions, run_settings, write_jsonl
+from conftest import REPOSITORY, code_questions, run_settings, write_jsonl
 from stub import Stub
 
 from lf_longpo.config import GenerateConfig
@@ -42,7 +45,12 @@ async def test_the_same_pairs_for_fewer_calls(key, tmp_path, selection):
             results[name] = (await generate(config)).summary
             made[name] = rounds_of(tmp_path / name)
             assert stub.chats == QUESTIONS + sum(map(len, made[name].values()))
+    script = [sys.executable, str(REPOSITORY / "scripts/stop_study.py"), str(tmp_path / "all/run")]
+    study = subprocess.run(
+        script, check=True, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    )
     early, whole = results["early"], results["all"]
+    assert f"| 1.0 | {ROUNDS} | {QUESTIONS + early['rollouts']} |" in study.stdout
     assert (early["pairs"], whole["rounds_saved"]) == (whole["pairs"], 0)
     assert early["rounds_saved"] == QUESTIONS * ROUNDS - early["rollouts"] > ROUNDS
     assert early["mean_reward_first_third"] is early["mean_reward_last_third"] is None
@@ -94,3 +102,17 @@ async def test_the_estimate_expects_fewer_rounds(key, tmp_path):
             rows = estimate(config_of(stub, tmp_path, preset=preset))
             calls[preset] = {row.stage: row.usage.calls for row in rows}
     assert calls["paper"]["rollout"] == QUESTIONS * ROUNDS == 2 * calls["lean"]["rollout"]
+
+
+async def test_an_interrupted_start_counts_the_questions_that_ended_early(key, tmp_path):
+    with Stub() as stub:
+        first = (await generate(config_of(stub, tmp_path, stop=1.0))).summary
+        questions = code_questions(2 * QUESTIONS)
+        config = config_of(stub, tmp_path, stop=1.0).model_dump() | {"max_cost": 1e-9}
+        write_jsonl(tmp_path / "q.jsonl", [*questions[QUESTIONS:], *questions[:QUESTIONS]])
+        config["policy"]["price"] = {"prompt": 1.0, "completion": 1.0}
+        config["embedder"]["price"] = {"prompt": 0.0}
+        calls = stub.chats
+        stopped = (await generate(GenerateConfig.model_validate(config))).summary
+        assert stub.chats == calls and first["rollouts"] < QUESTIONS * ROUNDS
+    assert (stopped["unfinished"], stopped["failed"], stopped["pairs"]) == (QUESTIONS, 0, first["pairs"])

@@ -99,6 +99,7 @@ async def test_other_settings_in_the_same_folder_are_refused(stub, tmp_path):
         await generate(settings(stub, tmp_path, rows=changed))
 
 
+@pytest.mark.slow
 async def test_odd_but_good_input_works(stub, tmp_path):
     odd = code_questions(3)
     odd[0] |= {"context": f"The code of place0 is {odd[0]['answer']}."}  # shorter than a chunk, fewer than top_k
@@ -119,6 +120,7 @@ async def test_probes_that_miss_the_answer_leave_their_question_out(tmp_path, ke
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.slow
 async def test_a_lost_call_costs_its_question_only_and_is_tried_again(stub, tmp_path):
     def fail(body):
         if "code of place3" in body["messages"][0]["content"].rsplit("Question:", 1)[1]:
@@ -140,6 +142,7 @@ async def test_a_lost_call_costs_its_question_only_and_is_tried_again(stub, tmp_
     assert not (tmp_path / "run/failures.jsonl").exists()
 
 
+@pytest.mark.slow
 async def test_rate_limits_and_server_errors_are_tried_again(stub, tmp_path):
     turn = iter([429, 503] * 100)
 
@@ -153,6 +156,7 @@ async def test_rate_limits_and_server_errors_are_tried_again(stub, tmp_path):
     assert result.summary["failed"] == 0 and result.exit_code == 0
 
 
+@pytest.mark.slow
 async def test_calls_have_seeds_unless_set_otherwise(stub, tmp_path):
     await generate(settings(stub, tmp_path, policy={"send_seed": False}))
     assert stub.chats == 42 and stub.seeded == 0
@@ -168,6 +172,7 @@ async def test_replies_without_text_are_failures(stub, tmp_path):
     assert all("traceback" not in failure for failure in rows(tmp_path / "run/failures.jsonl"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("init", ["query_similarity", "random"])
 async def test_other_first_values_of_the_arms(stub, tmp_path, init):
     config = settings(stub, tmp_path, longmab={"init": init})
@@ -180,6 +185,7 @@ async def test_other_first_values_of_the_arms(stub, tmp_path, init):
     assert {probe["id"]: probe["initial_values"] for probe in rows(tmp_path / "again/run/probes.jsonl")} == first
 
 
+@pytest.mark.slow
 async def test_chunks_drawn_at_random_take_the_same_calls_and_need_not_wait_for_each_other(stub, tmp_path):
     config = settings(stub, tmp_path, longmab={"selection": "random", "init": "random", "rounds": 8})
     stub.delay = 0.05
@@ -202,6 +208,7 @@ async def test_chunks_drawn_at_random_take_the_same_calls_and_need_not_wait_for_
     assert {(row["id"], row["round"]): row for row in rows(path)} == by_place
 
 
+@pytest.mark.slow
 async def test_with_room_for_all_chunks_drawing_is_sampling_over_the_whole_context(stub, tmp_path):
     config = settings(stub, tmp_path, longmab={"selection": "random", "init": "random", "top_k": 1000})
     assert (await generate(config)).exit_code == 0
@@ -222,6 +229,7 @@ async def test_a_context_longer_than_the_window_loses_its_middle(stub, tmp_path)
         assert probe.endswith('form "The answer is ...".')
 
 
+@pytest.mark.slow
 async def test_the_work_of_broken_journal_lines_is_done_again(stub, tmp_path):
     config = settings(stub, tmp_path)
     await generate(config)

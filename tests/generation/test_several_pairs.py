@@ -144,7 +144,7 @@ def test_lowering_reports_reviewed_pairs_and_raising_brings_their_decisions_back
     asyncio.run(generate(config_of(server, tmp_path, per_question=3)))
     rows = pairs_of(tmp_path)
     further = [row for row in rows if "#" in row["id"]]
-    reviews = Reviews(decisions_of(tmp_path / "data/codes.jsonl"))
+    reviews = Reviews(decisions_of(tmp_path / "data/codes.jsonl"), reviewer="Ada")
     for row in (rows[0], *further[:2]):
         reviews.decide(pair_digest(row, COLUMNS), row["id"], Decision("reject"))
     reviews.close()
@@ -153,7 +153,8 @@ def test_lowering_reports_reviewed_pairs_and_raising_brings_their_decisions_back
     assert main(["generate", str(single)]) == 0
     (first, *_) = pairs_of(tmp_path)
     assert first["prompt"] != rows[0]["prompt"] and first["chosen"] == rows[0]["chosen"]
-    assert Reviews(reviews.path).of(pair_digest(first, COLUMNS)) == Decision("reject")
+    rejected = Decision("reject", reviewer="Ada")
+    assert Reviews(reviews.path).of(pair_digest(first, COLUMNS)) == rejected
     printed = " ".join(capsys.readouterr().out.split())
     assert "2 reviewed pairs are no longer in the data set. The decisions stay in" in printed
     assert "reviewed pairs that are no longer in the data set" in (tmp_path / "run/report.html").read_text()
@@ -162,7 +163,7 @@ def test_lowering_reports_reviewed_pairs_and_raising_brings_their_decisions_back
     assert pairs_of(tmp_path) == rows
     # The context of the first pair was cut elsewhere for the longer responses of the others, and its decision stays.
     decided = Reviews(reviews.path)
-    assert all(decided.of(pair_digest(row, COLUMNS)) == Decision("reject") for row in (rows[0], *further[:2]))
+    assert all(decided.of(pair_digest(row, COLUMNS)) == rejected for row in (rows[0], *further[:2]))
     register = ["register", str(tmp_path / "run"), "--name", "reviewed", "--reviewed"]
     assert main([*register, "--dataset-dir", str(tmp_path / "data")]) == 0
     assert len(pairs_of(tmp_path, "data/reviewed.jsonl")) == len(rows) - 3

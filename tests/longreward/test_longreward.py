@@ -288,6 +288,7 @@ def rows(path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.slow
 async def test_given_responses_become_the_pair_that_a_hand_computation_gives(stub, tmp_path):
     """Question 0 has best and worst, 1 only ties, 2 too few responses, 3 one that cannot be scored, 4 too many such."""
     worths = [

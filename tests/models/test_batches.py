@@ -297,6 +297,7 @@ def test_ctrl_c_does_not_wait_for_a_batch(key, tmp_path, expected):
     assert data_set(tmp_path) == expected[0]
 
 
+@pytest.mark.slow
 async def test_a_batch_that_is_refused_ends_the_run_with_its_words(quick, tmp_path, expected):
     def on_create(batch):
         fault = {"code": "invalid_json_line", "line": 2, "message": "no such model"}

@@ -98,6 +98,7 @@ def test_devices_and_formats_belong_to_models_of_this_process():
         ChatConfig(model="m", backend="transformers", device="gpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 async def test_models_compute_in_the_format_that_is_set(models, dtype):
     folder = str(models("glm4"))

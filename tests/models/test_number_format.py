@@ -78,6 +78,7 @@ def test_a_recipe_is_changed_only_where_it_would_be_emulated(native, monkeypatch
     assert not without_bfloat16({"learning_rate": 1e-5}, "cuda")["fp16"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tuning", ["lora", "full"])
 def test_weights_and_computation_are_float32_without_bfloat16(recipe, tmp_path, emulated, monkeypatch, tuning):  # noqa: F811
     """Of a model whose files are bfloat16, in a recipe that asks for bfloat16."""

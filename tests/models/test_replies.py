@@ -168,6 +168,7 @@ async def test_halves_of_letters_in_replies_and_refusals_end_no_run(stub, tmp_pa
     assert failure["id"] == "q1" and failure["reason"].endswith("policy \ufffd")
 
 
+@pytest.mark.slow
 async def test_a_cache_that_kept_half_a_letter_is_read_and_asked_no_more(stub, tmp_path):
     """An earlier version kept replies as they came, and every start failed at them again."""
     config = a_run(stub, tmp_path)
@@ -195,6 +196,7 @@ def cut_off(stub, share):
     stub.reply_to = reply_to
 
 
+@pytest.mark.slow
 async def test_outputs_that_were_cut_off_stay_out_of_pairs(stub, tmp_path):
     cut_off(stub, lambda body: body["seed"] % 3 == 0)
     result = await generate(a_run(stub, tmp_path, questions=6, longmab={"rounds": 12}))
@@ -214,6 +216,7 @@ async def test_outputs_that_were_cut_off_stay_out_of_pairs(stub, tmp_path):
     assert stub.chats == made and sides & truncated
 
 
+@pytest.mark.slow
 async def test_responses_that_were_cut_off_are_scored_and_stay_out_of_pairs(stub, tmp_path):
     stub.answer = judged
     cut_off(stub, lambda body: "--- The case" not in body["messages"][0]["content"] and body["seed"] % 2)
@@ -380,6 +383,7 @@ async def test_a_list_of_models_that_is_an_error_with_status_200_is_quoted(stub)
     await model.close()
 
 
+@pytest.mark.slow
 async def test_empty_outputs_that_an_earlier_version_kept_stay_out_of_pairs(stub, tmp_path):
     """Its journals do not tell what was cut off; their rows count all the same."""
     config = a_run(stub, tmp_path, questions=6)

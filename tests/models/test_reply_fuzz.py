@@ -268,6 +268,7 @@ class Fuzzing(Stub):
         return reply
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "answer"), [("longmab", deterministic_answer), ("longreward", judged)])
 async def test_a_run_accounts_for_every_question_and_trains_on_no_broken_reply(
     key, tmp_path, monkeypatch, method, answer

@@ -81,6 +81,7 @@ def a_run(stub, folder, model, **changes):
     return GenerateConfig.model_validate(data | changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [MODEL, "o4-mini"])
 async def test_a_run_with_a_reasoning_model_makes_the_same_data_set(key, tmp_path, capsys, model):
     with Stub() as plain:

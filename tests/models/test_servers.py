@@ -80,6 +80,7 @@ async def test_requests_without_the_settings_are_as_before(server, tmp_path):
     assert policy_of(server).request_settings == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from conftest import code_questions, run_settings, write_jsonl
 from stub import deterministic_answer
 from test_evaluate import results_of, write_config
@@ -23,6 +24,7 @@ def settings(stub, tmp_path, questions, **longmab) -> GenerateConfig:
     return GenerateConfig.model_validate(data)
 
 
+@pytest.mark.slow
 async def test_answers_in_markdown_are_counted_and_make_pairs_on_request(stub, tmp_path, capsys):
     stub.answer = in_markdown
     config = settings(stub, tmp_path, code_questions(6))

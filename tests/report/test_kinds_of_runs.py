@@ -55,6 +55,7 @@ def test_a_run_without_a_signal_says_how_many_questions_had_none(stub, tmp_path)
     assert sentences[-1].startswith("Next: change the settings or the questions")
 
 
+@pytest.mark.slow
 def test_a_falling_reward_is_beyond_chance_and_its_caption_says_so(stub, tmp_path):
     def fall(run):
         """Rounds 0 and 1 are right, the last two are wrong."""
@@ -91,6 +92,7 @@ def test_a_failing_run_names_the_cause(stub, tmp_path):
     assert sentences[-1].startswith("Next: fix the cause of the failures, then try them again: longpo generate ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [False, True])
 def test_an_interrupted_run_says_what_is_unfinished_and_how_to_resume(stub, tmp_path, killed):
     def stop(run):

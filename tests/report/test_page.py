@@ -71,6 +71,7 @@ def test_hostile_text_stays_text(tmp_path, server):
     assert not re.search(r'(?:src|href)="?(?:http|//)', page.source)  # nothing is fetched
 
 
+@pytest.mark.slow
 def test_a_longmab_run_is_reported_during_and_after_the_run(tmp_path, server, capsys):
     questions = write_jsonl(tmp_path / "q.jsonl", code_questions(8))
     settings = run_settings(server, tmp_path, questions)

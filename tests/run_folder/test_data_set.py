@@ -4,6 +4,7 @@ import json
 import os
 import signal
 
+import pytest
 from aiohttp import web
 from conftest import write_jsonl
 from test_generate import rows, settings
@@ -30,6 +31,7 @@ def interrupt_at(stub, number):
     stub.on_chat = lambda seen: os.kill(os.getpid(), signal.SIGINT) if seen == at else None
 
 
+@pytest.mark.slow
 async def test_an_interrupted_longer_run_keeps_the_registered_pairs(stub, tmp_path):
     await generate(part(stub, tmp_path, 6, 12))
     before = rows(tmp_path / "data/codes.jsonl")
@@ -54,6 +56,7 @@ def interrupted_at_once(stub, tmp_path, **changes):
     return config
 
 
+@pytest.mark.slow
 async def test_a_recreation_that_is_interrupted_leaves_the_registered_pairs(stub, tmp_path, capsys):
     """Pairs for two cutoff lengths never stand in one data set, and none is lost."""
     await generate(part(stub, tmp_path, 0, 3))
@@ -74,6 +77,7 @@ async def test_a_recreation_that_is_interrupted_leaves_the_registered_pairs(stub
     assert ids[-len(before) :] == [row["id"] for row in before] and len(ids) > len(before)
 
 
+@pytest.mark.slow
 async def test_an_interrupted_run_recreates_the_pairs_of_finished_questions(stub, tmp_path):
     await generate(part(stub, tmp_path, 0, 3))
     before = rows(tmp_path / "data/codes.jsonl")
@@ -84,6 +88,7 @@ async def test_an_interrupted_run_recreates_the_pairs_of_finished_questions(stub
     assert all(len(new["prompt"]) < len(old["prompt"]) for new, old in zip(after, before, strict=True))
 
 
+@pytest.mark.slow
 async def test_pairs_that_no_setting_allows_any_more_are_not_registered(stub, tmp_path, capsys):
     await generate(part(stub, tmp_path, 0, 6))
     made = stub.chats
@@ -110,6 +115,7 @@ async def test_a_run_whose_calls_fail_does_not_remove_another_runs_data_set(stub
     assert (tmp_path / "data/codes.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_the_data_set_of_a_stopped_stage_stays(stub, tmp_path):
     config = part(stub, tmp_path, 0, 2)
     (tmp_path / "c.yaml").write_text(config.model_dump_json(exclude_defaults=True))

@@ -82,6 +82,7 @@ async def test_a_run_of_a_version_without_progress(stub, tmp_path):
     assert stopped.calls == {stage: pytest.approx(calls) for stage, calls in summary["calls"].items()}
 
 
+@pytest.mark.slow
 async def test_a_start_without_calls_keeps_the_measured_speed(stub, tmp_path):
     await generate(configured(stub, tmp_path))
     speed = progress_file.read_progress(tmp_path / "run")["speed"]
@@ -189,6 +190,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         status_of(tmp_path)
 
 
+@pytest.mark.slow
 async def test_a_status_loads_no_library_of_models(stub, tmp_path):
     await generate(configured(stub, tmp_path))
     code = (

@@ -31,6 +31,7 @@ def reject_first(run, dataset_dir):
     return first["id"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", OUTPUTS)
 async def test_decisions_of_a_run_are_found_from_elsewhere(stub, tmp_path, monkeypatch, output):
     home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
@@ -59,6 +60,7 @@ async def test_decisions_of_a_run_are_found_from_elsewhere(stub, tmp_path, monke
     assert {one.id for one in answered_questions(RunFolder(run))} == {f"q{number}" for number in range(6)}
 
 
+@pytest.mark.slow
 async def test_a_project_that_was_moved_keeps_its_runs_and_decisions(stub, tmp_path, monkeypatch):
     home, moved = tmp_path / "home", tmp_path / "deep/down/moved"
     write_jsonl(home / "q.jsonl", code_questions(3))

@@ -241,6 +241,7 @@ def test_articles_without_title_or_text_are_passed_over(tmp_path, capsys):
     assert f"corpus: 3 articles cannot be used:\n{corpus}, line 1: the field title" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_needles_stand_where_they_are_wanted(tmp_path, tokenizer):
     config = tmp_path / "needle.yaml"
     settings = {

@@ -77,6 +77,7 @@ def test_a_run_that_goes_on_says_so_and_finds_the_evidence_of_new_pairs(tmp_path
         assert "prompt with chunks" in shown and 'class="on ' in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["longmab", "longreward"])
 def test_a_run_without_its_tokenizer_is_shown(tmp_path, key, method):
     run = make_run(tmp_path, method)

@@ -127,9 +127,9 @@ def test_two_responses_of_a_question_without_a_pair_make_one(tmp_path):
         "chosen": "Answer: Inn", "chosen_reward": 0.0, "chosen_index": 1,
         "rejected": "Answer: Aare", "rejected_reward": 0.0, "rejected_index": 2,
     }  # fmt: skip
-    with Open(run) as client:  # opened again, it is there, and can be undone
+    with Open(run) as client:  # opened again, it is there, and can be removed
         assert listed(client.get("/questions?state=pair+chosen+in+review")) == ["equal"]
-        client.post("/question?id=equal", data={"side": "undo"})
+        client.post("/question?id=equal", data={"side": "undecided"})
         assert "There is no pair." in text_of(client.get("/question?id=equal"))
     assert not Reviews(find_pair_set(str(run), Path("dataset_info")).decisions).choices()
 
@@ -157,7 +157,7 @@ def test_another_response_replaces_a_side_of_a_pair(tmp_path):
     assert (edited["rejected"], edited["rejected_index"], edited["rejected_reward"]) == ("It is the Rhine.", 2, 0.0)
     assert (edited["chosen"], edited["chosen_index"], edited["chosen_reward"]) == ("Answer: the Rhine", 0, 1.0)
     with Open(run) as client:
-        client.post("/question?id=pair", data={"pair": "1", "side": "undo"})
+        client.post("/question?id=pair", data={"pair": "1", "side": "undecided"})
         client.post("/question?id=pair", data={"pair": "1", "side": "rejected", "index": "2"})
         client.post("/question?id=pair", data={"pair": "1", "side": "rejected", "index": "1"})
         assert "Pair 1 (accepted)" in text_of(client.get("/question?id=pair"))

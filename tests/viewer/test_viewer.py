@@ -145,6 +145,7 @@ def test_a_file_that_has_changed_takes_no_decision(tmp_path):
         assert not (tmp_path / "p.review.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_decisions_stay_when_a_run_ends_and_resumes(tmp_path, key):
     run = make_run(tmp_path)
     summary = (run / "summary.json").read_text()
@@ -342,6 +343,7 @@ def judged_as_in_the_run(client, run):
     assert "%.3f" not in page.text and 'aria-sort="descending"' not in page.text
 
 
+@pytest.mark.slow
 def test_a_judges_analyses_and_passages_are_shown(tmp_path, key):
     run = make_run(tmp_path, "longreward")
     with Open(run) as client:

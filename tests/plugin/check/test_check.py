@@ -138,6 +138,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("changes", "expected"), SETTINGS.values(), ids=SETTINGS)
 def test_a_fault_of_the_recipe_is_found(planted, changes, expected):
     planted.settings |= changes
@@ -195,6 +196,7 @@ DATA = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("plant", "expected"), DATA.values(), ids=DATA)
 def test_a_fault_of_the_data_or_deepspeed_is_found(planted, plant, expected):
     plant(planted)
@@ -280,6 +282,7 @@ def test_messages_are_cut_and_rows_that_cannot_be_cut_are_skipped(planted):
     assert main(["check", str(planted.folder / "recipe.yaml")]) == 0
 
 
+@pytest.mark.slow
 def test_the_command_reports_as_json_and_as_text(planted, capsys):
     planted.rows[0]["chosen"] = ""
     planted.found()
@@ -334,6 +337,7 @@ def test_the_memory_of_an_8b_model_at_64k(tmp_path, models, monkeypatch):
     assert lora.trained == 20_971_520  # rank 8 on all linear layers of Llama-3-8B, as peft counts it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bfloat16", [True, False])
 def test_the_quickstarts_recipe_is_sound(tmp_path, monkeypatch, bfloat16):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": bfloat16})

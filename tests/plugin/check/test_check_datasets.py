@@ -54,6 +54,7 @@ def planted(tmp_path, models):
     return Planted(tmp_path, models("glm4"))
 
 
+@pytest.mark.slow
 def test_the_check_names_the_row_and_the_columns_that_are_not_read(planted):
     planted.rows[2] |= {"system": "Be brief.", "images": []}
     assert planted.found() == [
@@ -97,6 +98,7 @@ def chat(*messages):
     return [{"from": role, "value": text} for role, text in messages]
 
 
+@pytest.mark.slow
 def test_questions_are_cut_and_tool_calls_and_answers_stay_whole(planted):
     planted.settings |= {"stage": "sft", "cutoff_len": 512}
     columns = {"messages": "conversations", "tools": "tools"}
@@ -117,6 +119,7 @@ def test_questions_are_cut_and_tool_calls_and_answers_stay_whole(planted):
     assert abs(len(question) - len(result)) < 20
 
 
+@pytest.mark.slow
 def test_a_system_text_and_history_are_cut_before_a_short_question(planted):
     planted.settings |= {"stage": "sft", "cutoff_len": 200}
     columns = {"prompt": "q", "response": "a", "system": "s", "history": "h"}
@@ -142,6 +145,7 @@ def test_earlier_answers_are_context_where_they_are_not_trained():
     assert _texts(row | {"h": "none"}, shape, "sft") == [("q",)]
 
 
+@pytest.mark.slow
 def test_where_nothing_can_stay_no_copy_is_made(planted, capsys):
     planted.rows = [row | {"chosen": "word " * 100} for row in planted.rows]
     assert copy_of(planted) == (None, None)

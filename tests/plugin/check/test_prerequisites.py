@@ -330,6 +330,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_shipped_recipe_can_be_checked_after_a_fresh_setup(path, nothing_installed, monkeypatch, capsys):
     """In a copy without models, data and runs: what is missing is named with the command that makes it."""
