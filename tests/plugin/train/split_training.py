@@ -299,4 +299,18 @@ def _parameters(whole: Path, split: Path) -> dict[str, float]:
     name = "adapter_model.safetensors" if (whole / "out/adapter_model.safetensors").exists() else "model.safetensors"
     before, after = (load_file(folder / "out" / name) for folder in (whole, split))
     assert before.keys() == after.keys()
+    if (whole / "out/config.json").exists():
+        config = json.loads((whole / "out/config.json").read_text())
+        for tensors in (before, after):
+            tensors |= {key: _with_gradient(tensors[key], config) for key in tensors if key.endswith("k_proj.bias")}
     return {key: ((before[key] - after[key]).norm() / before[key].norm()).item() for key in before}
+
+
+def _with_gradient(bias: torch.Tensor, config: Mapping[str, Any]) -> torch.Tensor:
+    """The dimensions of the keys' bias that positions rotate.
+
+    In the others (half of a head in GLM) it adds the same to a query's products with all keys, which softmax cancels.
+    Their exact gradient is zero, and Adam makes steps of the size of the learning rate from its rounding.
+    """
+    rotated = int(config["head_dim"] * config["rope_parameters"].get("partial_rotary_factor", 1))
+    return bias.unflatten(0, (-1, config["head_dim"]))[:, :rotated]
