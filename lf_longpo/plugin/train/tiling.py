@@ -54,7 +54,7 @@ _checked_size: ContextVar[int | None] = ContextVar("_checked_size", default=None
 
 
 def bytes_at_work(hidden: int, key_value: int, feed_forward: int, itemsize: int) -> int:
-    """Bytes of a token in a layer that is recomputed whole, with gradients; measured by scripts/bench_memory.py.
+    """Bytes of a token in a layer that is recomputed whole, with gradients; measured by scripts/bench_row_memory.py.
 
     Args:
         hidden: width of the residual stream.
@@ -62,7 +62,7 @@ def bytes_at_work(hidden: int, key_value: int, feed_forward: int, itemsize: int)
         feed_forward: width inside the feed-forward block: gate, up, their product, and gradients.
         itemsize: bytes of a number.
     """
-    return (14 * itemsize + 8) * hidden + 4 * itemsize * key_value + 7 * itemsize * feed_forward
+    return (4 * itemsize + 28) * hidden + 4 * itemsize * key_value + (4 * itemsize + 6) * feed_forward
 
 
 def tiles_for(at_work: int, memory: float) -> Tiles:

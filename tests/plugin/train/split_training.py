@@ -1,4 +1,4 @@
-"""Trainings whose rows are split over processes, each next to the same training with whole rows.
+"""Trainings whose rows or weights are split over processes, each next to the same training with whole rows.
 
 `scripts/check_sequence_parallel.py` runs all of them, and test_sequence_parallel.py a few.
 """
