@@ -28,7 +28,7 @@ Parts that exist for a moment. The peak is the larger of two moments: the loss (
   is the layer's input and result, query, key, value, attention's result, and their gradients: RTc(4h + 7a + 10k).
   FlashAttention's backward pass on a GPU adds 4RTa for sums in float32, and 2RTca where query heads share keys.
 - exchange: where a row is split over N processes, RTc(3a + 4k)/N if N divides the query heads; without tiles, only
-  what exceeds the feed-forward block's share above, which is free by then. Else keys and values of the whole row, 8RTck.
+  what exceeds the share of the feed-forward block, which is free by then. Else keys and values of all rows, 8RTck.
 - gradients: 4 P_t (c P_t under DeepSpeed); ZeRO-2 and -3 and FSDP split by G.
 """
 
