@@ -1,7 +1,8 @@
-"""Compares trainings whose rows are split over processes to the same trainings with whole rows, in a table.
+"""Compares trainings whose rows or weights are split over processes to the same trainings in one process, in a table.
 
     python scripts/check_sequence_parallel.py                   # all cases, on gloo and in float32
     python scripts/check_sequence_parallel.py --only zero3 sft  # the cases with one of these words in their name
+    python scripts/check_sequence_parallel.py --only fsdp       # weights split by FSDP2
 
 Each case trains a tiny random model for five steps through LLaMA-Factory with one process, and again with 2 or 4
 processes and `--sequence-parallel`. The table has the largest relative difference of the logged figures (loss,

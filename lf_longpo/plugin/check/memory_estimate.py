@@ -23,12 +23,12 @@ Parts that exist for a moment. The peak is the larger of two moments: the loss (
   reference, whose shifted logits are copied), 12 RTV without; of its SFT 12 RTV (half precision: (12 + c)RTV), with
   liger's fused loss only a chunk of about cRTh. Of `longpo train`, with K response tokens, 8 KV (half precision:
   (8 + c)KV) and two tiles of at most 256 MiB.
-- layer at work: RT((14c + 8)h + 4ck + 7cf), recomputed and with its gradients. Where this exceeds a fifth of the GPU,
-  `longpo train` computes all but attention in tiles; what remains for the whole row, with queries of width a, is the
-  layer's input and result, query, key, value, attention's result, and their gradients: RTc(4h + 7a + 10k).
+- layer at work: RT((4c + 28)h + 4ck + (4c + 6)f), recomputed and with its gradients. Where this exceeds a fifth of
+  the GPU, `longpo train` computes all but attention in tiles; what remains for the whole row, with queries of width a,
+  is the layer's input and result, query, key, value, attention's result, and their gradients: RTc(4h + 7a + 10k).
   FlashAttention's backward pass on a GPU adds 4RTa for sums in float32, and 2RTca where query heads share keys.
-- exchange: where a row is split over N processes, RTc(3a + 4k)/N if N divides the query heads, and else keys and values
-  of the whole row, 8RTck.
+- exchange: where a row is split over N processes, RTc(3a + 4k)/N if N divides the query heads; without tiles, only
+  what exceeds the share of the feed-forward block, which is free by then. Else keys and values of all rows, 8RTck.
 - gradients: 4 P_t (c P_t under DeepSpeed); ZeRO-2 and -3 and FSDP split by G.
 """
 
@@ -226,10 +226,11 @@ def estimate(
     logits = _packed_logits(model, kept, c) if packed else _logits(model, run, every, c)
     at_work = bytes_at_work(model.hidden, model.key_value, model.feed_forward, c)
     tiles = WHOLE if on_cpu else tiles_for(at_work, machine.memory)
-    layer = float(every * at_work)
+    layer, exchange = float(every * at_work), float(every * _exchanged(model, parallel))
     if packed and every > tiles.longest:
         layer = float(every * _untiled(model, on_cpu) + tiles.size * at_work)
-    exchange = float(every * _exchanged(model, parallel))
+    elif model.heads % parallel == 0:
+        exchange = max(0.0, exchange - every * bytes_at_work(0, 0, model.feed_forward, c))
     gradients = states.gradients()
     accumulates = zero is not None or run.training.gradient_accumulation_steps > 1
     peak = max(logits + accumulates * gradients, layer + exchange + gradients)

@@ -24,7 +24,7 @@ from lf_longpo.plugin.train.pair_losses import listwise_losses, mean_gap, respon
 from lf_longpo.plugin.train.reference_logps import ReferenceLogps
 from lf_longpo.plugin.train.self_check import SelfCheck
 from lf_longpo.plugin.train.sequence_trainer import SequenceParallelTrainer
-from lf_longpo.plugin.train.tiling import tile_layers
+from lf_longpo.plugin.train.tiling import tile_layers, tiles_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -65,8 +65,9 @@ class PackedDPOTrainer(SequenceParallelTrainer, CustomDPOTrainer):
         self._batch: dict[str, Any] = {}
         self._mean_of_step: float | None = None
         super().__init__(model=model, **others | _grouped(others, options) | {"data_collator": PairCollator()})
-        use_packed_attention(self.accelerator.unwrap_model(model))
-        tile_layers(self.accelerator.unwrap_model(model))
+        unwrapped = self.accelerator.unwrap_model(model)
+        use_packed_attention(unwrapped)
+        tile_layers(unwrapped, tiles_of(unwrapped, self.accelerator))
         self.split_rows(parallel)
         self.add_callback(SelfCheck(self))
         self._make_reference = make_reference
@@ -223,7 +224,7 @@ class PackedDPOTrainer(SequenceParallelTrainer, CustomDPOTrainer):
     def _prepared_reference(self, model: "PreTrainedModel") -> torch.nn.Module:
         """Puts the reference model on its device, or splits it as the policy is."""
         use_packed_attention(model)
-        tile_layers(model)
+        tile_layers(model, tiles_of(model, self.accelerator))
         split = self.is_deepspeed_enabled and self.finetuning_args.ref_model_quantization_bit is None
         if split or self.is_fsdp_enabled:
             return split_reference_model(model, self.accelerator)

@@ -10,7 +10,7 @@ from lf_longpo.plugin.train.packed_forward import token_values
 from lf_longpo.plugin.train.packing import AnswerCollator
 from lf_longpo.plugin.train.self_check import SelfCheck
 from lf_longpo.plugin.train.sequence_trainer import SequenceParallelTrainer
-from lf_longpo.plugin.train.tiling import tile_layers
+from lf_longpo.plugin.train.tiling import tile_layers, tiles_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,8 +28,9 @@ class PackedSFTTrainer(SequenceParallelTrainer, CustomSeq2SeqTrainer):
     def __init__(self, model: "PreTrainedModel", parallel: int = 1, **others: Any) -> None:
         others["data_collator"] = AnswerCollator()
         super().__init__(model=model, **others)
-        use_packed_attention(self.accelerator.unwrap_model(model))
-        tile_layers(self.accelerator.unwrap_model(model))
+        unwrapped = self.accelerator.unwrap_model(model)
+        use_packed_attention(unwrapped)
+        tile_layers(unwrapped, tiles_of(unwrapped, self.accelerator))
         self.split_rows(parallel)
         self.add_callback(SelfCheck(self))
 

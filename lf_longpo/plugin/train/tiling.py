@@ -16,7 +16,7 @@ A layer's own `forward` runs on every tile, so that a tile works for every archi
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -24,6 +24,9 @@ from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
 from lf_longpo.plugin.compat import attention_kernel
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 SHARE = 0.2
 """Share of the GPU's memory that the intermediate values of one layer may take before it is tiled."""
@@ -51,7 +54,7 @@ _checked_size: ContextVar[int | None] = ContextVar("_checked_size", default=None
 
 
 def bytes_at_work(hidden: int, key_value: int, feed_forward: int, itemsize: int) -> int:
-    """Bytes of a token in a layer that is recomputed whole, with gradients; measured by scripts/bench_memory.py.
+    """Bytes of a token in a layer that is recomputed whole, with gradients; measured by scripts/bench_row_memory.py.
 
     Args:
         hidden: width of the residual stream.
@@ -59,7 +62,7 @@ def bytes_at_work(hidden: int, key_value: int, feed_forward: int, itemsize: int)
         feed_forward: width inside the feed-forward block: gate, up, their product, and gradients.
         itemsize: bytes of a number.
     """
-    return (14 * itemsize + 8) * hidden + 4 * itemsize * key_value + 7 * itemsize * feed_forward
+    return (4 * itemsize + 28) * hidden + 4 * itemsize * key_value + (4 * itemsize + 6) * feed_forward
 
 
 def tiles_for(at_work: int, memory: float) -> Tiles:
@@ -72,16 +75,15 @@ def tiles_for(at_work: int, memory: float) -> Tiles:
     return Tiles(int(SHARE * memory / at_work), max(1, int(TILE_SHARE * memory / at_work)))
 
 
-def tile_layers(model: PreTrainedModel, tiles: Tiles | None = None) -> None:
+def tile_layers(model: PreTrainedModel, tiles: Tiles) -> None:
     """Lets a model compute its layers and its last norm in tiles on long packed rows.
 
     A second call replaces the first one's tiles. Layers of another structure stay as they are.
 
     Args:
         model: after `attention.use_packed_attention`.
-        tiles: None: by the GPU's memory; `WHOLE` on other devices.
+        tiles: from `tiles_of`.
     """
-    tiles = tiles or _tiles_of(model)
     for module in model.modules():
         attention = getattr(module, "self_attn", None)
         if hasattr(attention, "o_proj") and hasattr(attention, "config"):
@@ -101,16 +103,23 @@ def in_small_tiles(size: int) -> Iterator[None]:
         _checked_size.reset(token)
 
 
-def _tiles_of(model: PreTrainedModel) -> Tiles:
-    if model.device.type != "cuda":
+def tiles_of(model: PreTrainedModel, accelerator: "Accelerator") -> Tiles:
+    """The tiles for a model by the memory of the GPU that it trains on; `WHOLE` on other devices.
+
+    Args:
+        model: FSDP moves it to its device and converts its weights later, so both are taken from the accelerator.
+        accelerator: of the trainer.
+    """
+    if accelerator.device.type != "cuda":
         return WHOLE
     config = model.config.get_text_config()
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     key_value = width * (getattr(config, "num_key_value_heads", None) or heads)
     feed_forward = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-    at_work = bytes_at_work(config.hidden_size, key_value, feed_forward, model.dtype.itemsize)
-    return tiles_for(at_work, torch.cuda.get_device_properties(model.device).total_memory)
+    itemsize = model.dtype.itemsize if accelerator.mixed_precision == "no" else 2
+    at_work = bytes_at_work(config.hidden_size, key_value, feed_forward, itemsize)
+    return tiles_for(at_work, torch.cuda.get_device_properties(accelerator.device).total_memory)
 
 
 def _size_for(length: int, tiles: Tiles) -> int | None:

@@ -65,7 +65,7 @@ def test_a_row_that_is_split_needs_less():
     assert totals == sorted(totals, reverse=True)
     for parallel, (parts, _) in zip((2, 4, 8), split, strict=True):
         assert parts["activations"] == whole.parts["activations"] / parallel
-        assert parts["exchange"] > 0
+        assert (parts["exchange"] > 0) == (parallel < 8)  # an eighth is computed without tiles
         assert parts["weights"] == whole.parts["weights"]
 
 

@@ -1,4 +1,4 @@
-"""Trainings whose rows are split over processes, each next to the same training with whole rows.
+"""Trainings whose rows or weights are split over processes, each next to the same training with whole rows.
 
 `scripts/check_sequence_parallel.py` runs all of them, and test_sequence_parallel.py a few.
 """
@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import yaml
+from fsdp_on_cpu import FSDP2, TILE
 from prepared import REPOSITORY, Prepared, torchrun
 from safetensors.torch import load_file
 
@@ -42,6 +43,8 @@ class Case:
         whole: processes of the training with whole rows.
         tolerance: of every relative difference.
         options: further `TrainOptions` of both trainings.
+        fsdp: whether FSDP2 splits the weights over the processes.
+        tile: tokens of a tile of the split training's layers under FSDP2; 0: rows are not tiled.
     """
 
     family: str = "llama3"
@@ -54,6 +57,8 @@ class Case:
     whole: int = 1
     tolerance: float = 1e-5
     options: Mapping[str, Any] = field(default_factory=dict)
+    fsdp: bool = False
+    tile: int = 0
 
 
 SFT = {"stage": "sft", "dataset": "answers", "pref_ftx": None, "lora_dropout": 0.0}
@@ -99,6 +104,22 @@ def _cases() -> dict[str, Case]:
             f"resumed from P = 1, zero3, {tuning}": Case("llama3", (4, 2), 2, 2, Z3, changes | ACCUMULATED, before=1),
             # transformers does not resume several processes without DeepSpeed on CPUs.
             f"resumed from P = 4, zero2, {tuning}": Case("llama3", (4, 2), 2, 4, Z2, changes, before=4),
+        }
+    for tuning, changes in (("lora", {}), ("full", FULL)):
+        for family in ("llama3", "qwen2", "qwen3", "glm4"):
+            found[f"{family}, fsdp, {tuning}"] = Case(family, (4, 2), 1, 2, changes=changes, fsdp=True)
+        found |= {
+            f"fsdp, tiles, {tuning}": Case("llama3", (4, 2), 1, 2, changes=changes, fsdp=True, tile=16),
+            f"fsdp, two pairs, accumulated, {tuning}": Case(
+                "llama3", (4, 2), 1, 2, changes=changes | TWO | ACCUMULATED, fsdp=True
+            ),
+            f"fsdp, sft, {tuning}": Case("qwen2", (4, 2), 1, 2, changes=changes | SFT, fsdp=True),
+            f"fsdp, evaluation, {tuning}": Case(
+                "llama3", (4, 2), 1, 2, changes=changes | EVALUATED, whole=2, fsdp=True
+            ),
+            f"fsdp, P = 2, {tuning}": Case("llama3", (4, 2), 2, 2, changes=changes, fsdp=True),
+            f"fsdp, P = 2, 3 heads, tiles, {tuning}": Case("qwen2", (3, 1), 2, 2, changes=changes, fsdp=True, tile=16),
+            f"fsdp, 2 x 2, sft, {tuning}": Case("llama3", (4, 2), 2, 4, changes=changes | SFT, fsdp=True),
         }
     for loss in ("hinge", "ipo", "kto_pair", "orpo", "simpo"):
         found[loss] = Case(changes={"pref_loss": loss})
@@ -147,12 +168,13 @@ def differences(case: Case, folder: Path) -> dict[str, float]:
     if case.deepspeed:
         settings["deepspeed"] = str(REPOSITORY / "yaml/deepspeed" / case.deepspeed)
         del settings["use_cpu"]
+    variables = FSDP2 | {TILE: str(case.tile)} if case.fsdp else {}
     if case.before:
         settings |= {"save_strategy": "steps", "save_steps": 2}
         # As many examples a step as after it.
         first = settings | {"gradient_accumulation_steps": steps * case.before // case.parallel, "max_steps": 2}
         _train(first, folder / "split", {"sequence_parallel": case.before, **case.options}, case.processes)
-    _train(settings, folder / "split", {"sequence_parallel": case.parallel, **case.options}, case.processes)
+    _train(settings, folder / "split", {"sequence_parallel": case.parallel, **case.options}, case.processes, variables)
     return _figures(folder / "whole", folder / "split") | _parameters(folder / "whole", folder / "split")
 
 
@@ -224,14 +246,22 @@ def _model(case: Case, folder: Path) -> Path:
     return folder
 
 
-def _train(settings: Mapping[str, Any], folder: Path, options: Mapping[str, Any], processes: int) -> None:
+def _train(
+    settings: Mapping[str, Any],
+    folder: Path,
+    options: Mapping[str, Any],
+    processes: int,
+    variables: Mapping[str, str] | None = None,
+) -> None:
     folder.mkdir(exist_ok=True)
     recipe = folder / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(dict(settings) | {"output_dir": str(folder / "out")}))
     arguments = [str(recipe), "--options", json.dumps(options)]
     alone = processes == 1 and not settings.get("deepspeed")
-    command = [sys.executable, "-m", WORKER, *arguments] if alone else torchrun(processes, WORKER, arguments)
-    process = Prepared(command, folder, os.environ | {"LLAMAFACTORY_VERBOSITY": "WARN"}, merged=True)
+    worker = "fsdp_on_cpu" if variables else WORKER
+    command = [sys.executable, "-m", worker, *arguments] if alone else torchrun(processes, worker, arguments)
+    environment = os.environ | {"LLAMAFACTORY_VERBOSITY": "WARN"} | (variables or {})
+    process = Prepared(command, folder, environment, merged=True)
     try:
         if process.wait(900):
             raise AssertionError(process.stdout.read()[-4000:])
@@ -269,4 +299,18 @@ def _parameters(whole: Path, split: Path) -> dict[str, float]:
     name = "adapter_model.safetensors" if (whole / "out/adapter_model.safetensors").exists() else "model.safetensors"
     before, after = (load_file(folder / "out" / name) for folder in (whole, split))
     assert before.keys() == after.keys()
+    if (whole / "out/config.json").exists():
+        config = json.loads((whole / "out/config.json").read_text())
+        for tensors in (before, after):
+            tensors |= {key: _with_gradient(tensors[key], config) for key in tensors if key.endswith("k_proj.bias")}
     return {key: ((before[key] - after[key]).norm() / before[key].norm()).item() for key in before}
+
+
+def _with_gradient(bias: torch.Tensor, config: Mapping[str, Any]) -> torch.Tensor:
+    """The dimensions of the keys' bias that positions rotate.
+
+    In the others (half of a head in GLM) it adds the same to a query's products with all keys, which softmax cancels.
+    Their exact gradient is zero, and Adam makes steps of the size of the learning rate from its rounding.
+    """
+    rotated = int(config["head_dim"] * config["rope_parameters"].get("partial_rotary_factor", 1))
+    return bias.unflatten(0, (-1, config["head_dim"]))[:, :rotated]

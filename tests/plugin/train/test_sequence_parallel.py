@@ -24,6 +24,8 @@ SMALL = (
     "llama3, zero3, full",
     "evaluation, 2 x 2, sft, lora",
     "resumed from P = 1, zero2, lora",
+    "llama3, fsdp, full",
+    "fsdp, P = 2, 3 heads, tiles, lora",
 )
 
 

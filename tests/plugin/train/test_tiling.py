@@ -1,5 +1,7 @@
 """Layers in tiles: the values and gradients of whole rows, for every architecture of the recipes."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from recipes import FAMILIES
@@ -9,7 +11,7 @@ from lf_longpo.plugin.train.attention import use_packed_attention
 from lf_longpo.plugin.train.offload import OffloadedCheckpoint
 from lf_longpo.plugin.train.packed_forward import token_values
 from lf_longpo.plugin.train.packing import IGNORE, pack
-from lf_longpo.plugin.train.tiling import WHOLE, Tiles, in_small_tiles, tile_layers, tiles_for
+from lf_longpo.plugin.train.tiling import WHOLE, Tiles, bytes_at_work, in_small_tiles, tile_layers, tiles_for, tiles_of
 
 CHECKPOINTING = {
     "none": lambda model: None,
@@ -64,14 +66,28 @@ def test_rows_up_to_the_longest_are_computed_whole(models, row):
         for tiles in (WHOLE, Tiles(41, 8), Tiles(40, 16)):
             tile_layers(model, tiles)
             token_values(model, row)
-        tile_layers(model)  # on a CPU
-        token_values(model, row)
         with in_small_tiles(30):
             token_values(model, row)
-    assert sizes == [41, 41, 16, 16, 9, 41, 30, 11]
+    assert sizes == [41, 41, 16, 16, 9, 30, 11]
 
 
 def test_a_tile_takes_an_eighth_of_what_a_layer_may_take():
     tiles = tiles_for(at_work=1000, memory=80_000_000)
     assert tiles == Tiles(16_000, 2_000)
     assert tiles_for(at_work=1000, memory=1000).size == 1
+
+
+def test_tiles_are_those_of_the_device_and_the_format_that_fsdp_gives_the_model_later(models, monkeypatch):
+    model = AutoModelForCausalLM.from_pretrained(models("llama3", small_tokenizer=True), dtype=torch.float32)
+    config, memory = model.config, 10_000_000
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=memory))
+
+    def tiles(device, precision):
+        return tiles_of(model, SimpleNamespace(device=torch.device(device), mixed_precision=precision))
+
+    def expected(itemsize):
+        key_value = config.num_key_value_heads * config.head_dim
+        return tiles_for(bytes_at_work(config.hidden_size, key_value, config.intermediate_size, itemsize), memory)
+
+    assert tiles("cpu", "bf16") == WHOLE
+    assert tiles("cuda", "bf16") == expected(2) != tiles("cuda", "no") == expected(4)

@@ -205,7 +205,7 @@ def test_layers_in_tiles_are_the_same(recipe, tmp_path, monkeypatch, changes):
 
     tiles = []
 
-    def tile(model):
+    def tile(model, _):
         tiling.tile_layers(model, tiling.Tiles(10, 10))
         for module in model.modules():
             if hasattr(module, "down_proj"):
