@@ -4,8 +4,8 @@
     python scripts/stop_study.py runs/seed42 runs/seed43 runs/seed44       # means over the runs
 
 Prints calls, pairs and mean reward difference as Markdown, for each `stop` and each limit of `rounds`. The rows are
-exact for the chunk selection of the run: a round depends on the rounds before it only. Runs need all of their rounds
-(made without `stop`).
+exact for the chunk selection of the run: a round depends on the rounds before it only. For runs that were made with
+`stop`, the rows are those with the same or a smaller one.
 """
 
 import argparse
@@ -52,8 +52,10 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", help="folders of finished runs with the same settings")
     runs = [RunFolder(path) for path in parser.parse_args().runs]
     for run in runs:
-        if not isinstance(run.config, LongMabGenerateConfig) or run.config.longmab.stop is not None:
-            parser.error(f"{run.path} is not a LongMab-PO run without longmab.stop")
+        if not isinstance(run.config, LongMabGenerateConfig):
+            parser.error(f"{run.path} is not a LongMab-PO run")
+    least = min((stop for run in runs if (stop := run.config.longmab.stop) is not None), default=None)
+    stops = [stop for stop in _STOPS if least is None or (stop is not None and stop <= least)]
     most = min(run.config.longmab.rounds for run in runs)
     known = [(run.config, finished_of(run), (run.summary() or {})["questions"]) for run in runs]
 
@@ -66,10 +68,10 @@ def main() -> None:
             fmean(gaps) if gaps else 0.0,
         )
 
-    whole = means(None, most)
+    whole = means(stops[0], most)
     print("| `stop` | `rounds` | calls | of all | pairs | mean reward difference |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for stop in _STOPS:
+    for stop in stops:
         for rounds in (most, most * 5 // 6, most * 2 // 3, most // 2, most // 3):
             calls, pairs, gap = means(stop, rounds)
             row = (stop or "none", rounds, f"{calls:.0f}", f"{calls / whole[0]:.0%}", f"{pairs:.1f}", f"{gap:.3f}")
