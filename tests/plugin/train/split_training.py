@@ -261,6 +261,19 @@ def _train(
     worker = "fsdp_on_cpu" if variables else WORKER
     command = [sys.executable, "-m", worker, *arguments] if alone else torchrun(processes, worker, arguments)
     environment = os.environ | {"LLAMAFACTORY_VERBOSITY": "WARN"} | (variables or {})
+    if variables:  # FSDP aborts in processes that are forks of another one with PyTorch, as prepared ones are
+        environment["PYTHONPATH"] = os.pathsep.join(map(str, (Path(__file__).parent, REPOSITORY)))
+        run = subprocess.run(
+            command,
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=900,
+        )
+        assert run.returncode == 0, run.stdout[-4000:]
+        return
     process = Prepared(command, folder, environment, merged=True)
     try:
         if process.wait(900):
