@@ -87,6 +87,7 @@ async def test_a_setting_that_no_reply_can_serve_makes_no_further_calls(key, tmp
         assert stub.chats <= 8 * 5 + 8 + 3 * 8
 
 
+@pytest.mark.slow
 async def test_a_moderated_prompt_costs_its_question_only(key, tmp_path):
     with Stub() as stub:
 

@@ -31,6 +31,7 @@ def rows(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.slow
 async def test_a_run_from_questions_to_a_registered_data_set(stub, tmp_path, tokenizer):
     config = settings(stub, tmp_path)
     result = await generate(config)
@@ -78,6 +79,7 @@ async def test_a_finished_run_makes_no_calls(stub, tmp_path):
     assert (tmp_path / "data/codes.jsonl").read_bytes() == first
 
 
+@pytest.mark.slow
 async def test_pairs_are_recreated_for_another_cutoff_without_a_call(stub, tmp_path, tokenizer):
     await generate(settings(stub, tmp_path))
     made = stub.chats
@@ -216,6 +218,7 @@ async def test_with_room_for_all_chunks_drawing_is_sampling_over_the_whole_conte
     assert all(row["arms"] == list(range(chunks[row["id"]])) for row in rows(tmp_path / "run/rollouts.jsonl"))
 
 
+@pytest.mark.slow
 async def test_a_context_longer_than_the_window_loses_its_middle(stub, tmp_path):
     seen = []
     plain = stub.answer

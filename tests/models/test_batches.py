@@ -72,6 +72,7 @@ def expected(tmp_path_factory):
         return data_set(folder), result.summary
 
 
+@pytest.mark.slow
 async def test_batches_give_what_calls_give(quick, tmp_path, expected):
     with BatchStub() as stub:
         result = await generate(configured(stub, tmp_path))

@@ -228,6 +228,7 @@ def test_a_template_without_a_system_prompt_is_an_error_that_says_so(models, tmp
     assert len(chat_ids("a", load_chat_tokenizer(brief), brief)) > len(chat_ids("a", load_chat_tokenizer(brief)))
 
 
+@pytest.mark.slow
 async def test_training_reads_the_system_prompt_of_the_policy(server, tmp_path):
     """LLaMA-Factory's own loader; the longest pair is cut to the cutoff length with the system prompt in it."""
     from test_llamafactory import loaded_by_llamafactory

@@ -182,6 +182,7 @@ def year_settings(server, folder, **changes) -> GenerateConfig:
     return GenerateConfig.model_validate({**data, **changes})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opening", ["<think>\n", ""])
 async def test_rollouts_are_rewarded_by_their_answers(thinker, tmp_path, opening):
     thinker.answer = thoughtful(years, opening)
@@ -194,6 +195,7 @@ async def test_rollouts_are_rewarded_by_their_answers(thinker, tmp_path, opening
     assert result.summary["unfinished_thoughts"] == 0
 
 
+@pytest.mark.slow
 async def test_thoughts_that_do_not_end_are_counted_and_in_no_pair(thinker, tmp_path):
     def answer(prompt: str, seed: int) -> str:
         if "Correct answer" not in prompt and seed % 3 == 0:
@@ -217,6 +219,7 @@ async def test_thoughts_that_do_not_end_are_counted_and_in_no_pair(thinker, tmp_
     assert "with a thought and no answer" in (tmp_path / "run/report.html").read_text()
 
 
+@pytest.mark.slow
 async def test_kept_thoughts_have_the_form_of_the_template_and_are_folded_in_the_report(thinker, tmp_path):
     thinker.answer = thoughtful(years)
     pairs = {"template": "qwen3", "cutoff_len": 1024}

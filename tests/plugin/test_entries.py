@@ -213,6 +213,7 @@ def decoded(folder, stage, cutoff_len=512):
     return [tokenizer.decode(example[name]) for example in examples]
 
 
+@pytest.mark.slow
 def test_llamafactory_sees_system_and_history(tmp_path):
     path = write_jsonl(
         tmp_path / "rows.jsonl", [ALPACA | {"system": "Be brief.", "history": [["Name a city.", "Bern"]]}]

@@ -98,6 +98,7 @@ def test_a_longmab_run_is_reported_during_and_after_the_run(tmp_path, server, ca
     assert main(["report", str(run)]) == 0 and (run / "report.html").read_text(encoding="utf-8") == before
 
 
+@pytest.mark.slow
 def test_a_longreward_run_shows_its_dimensions(tmp_path, key):
     with Stub(judged) as stub:
         questions = write_jsonl(tmp_path / "q.jsonl", code_questions(4))

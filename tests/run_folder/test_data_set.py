@@ -105,6 +105,7 @@ async def test_pairs_that_no_setting_allows_any_more_are_not_registered(stub, tm
     assert rows(tmp_path / "data/codes.jsonl") == registered and stub.chats == made
 
 
+@pytest.mark.slow
 async def test_a_run_whose_calls_fail_does_not_remove_another_runs_data_set(stub, tmp_path):
     await generate(part(stub, tmp_path, 0, 6))
     before = (tmp_path / "data/codes.jsonl").read_bytes()

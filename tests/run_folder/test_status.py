@@ -49,6 +49,7 @@ async def run_and_look(stub, folder, at=30):
     return seen[0], result.summary
 
 
+@pytest.mark.slow
 async def test_a_run_while_it_goes_on_after_a_kill_and_at_its_end(stub, tmp_path):
     running, summary = await run_and_look(stub, tmp_path)
     assert (running.command, running.method, running.state) == ("longpo generate", "longmab", "running")
@@ -70,6 +71,7 @@ async def test_a_run_while_it_goes_on_after_a_kill_and_at_its_end(stub, tmp_path
     assert not (tmp_path / "run/.progress.json").exists()
 
 
+@pytest.mark.slow
 async def test_a_run_of_a_version_without_progress(stub, tmp_path):
     _, summary = await run_and_look(stub, tmp_path)
     (tmp_path / "run/progress.json").unlink()
@@ -92,6 +94,7 @@ async def test_a_start_without_calls_keeps_the_measured_speed(stub, tmp_path):
     assert again["new_tokens"] == 0 and again["speed"] == speed and speed["new_tokens_per_second"] > 0
 
 
+@pytest.mark.slow
 async def test_shards_of_a_run_on_ray_add_up(stub, tmp_path):
     _, summary = await run_and_look(stub, tmp_path)
     shards = tmp_path / "ray/shards"
@@ -126,6 +129,7 @@ def test_other_kinds_of_runs(stub, tmp_path, command, capsys):
     assert status["calls"] and status["last_activity"]
 
 
+@pytest.mark.slow
 async def test_the_most_frequent_failure_counts_reasons_that_differ_in_numbers(stub, tmp_path):
     await generate(configured(stub, tmp_path))
     rows = [("a", "no credit"), ("b", "HTTP 500 after 3 tries"), ("c", "HTTP 502 after 4 tries")]
@@ -134,6 +138,7 @@ async def test_the_most_frequent_failure_counts_reasons_that_differ_in_numbers(s
     assert (failure.times, failure.reason) == (2, "HTTP 500 after 3 tries")
 
 
+@pytest.mark.slow
 async def test_a_process_on_another_machine_works_as_long_as_it_writes(stub, tmp_path):
     await run_and_look(stub, tmp_path)
     path = tmp_path / "killed/progress.json"
@@ -163,6 +168,7 @@ def test_a_status_refuses_no_run_its_lock(tmp_path):
     assert not is_locked(tmp_path)
 
 
+@pytest.mark.slow
 async def test_all_runs_of_a_folder(stub, tmp_path, capsys):
     await generate(configured(stub, tmp_path))
     (tmp_path / "odd").mkdir()

@@ -78,6 +78,7 @@ async def test_a_project_that_was_moved_keeps_its_runs_and_decisions(stub, tmp_p
     assert len(list(answered_questions(viewed.run))) == 3
 
 
+@pytest.mark.slow
 async def test_decisions_about_a_copied_or_renamed_run_land_where_they_belong(stub, tmp_path, monkeypatch):
     home = tmp_path / "home"
     write_jsonl(home / "q.jsonl", code_questions(6))

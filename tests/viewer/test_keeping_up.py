@@ -93,6 +93,7 @@ def test_a_run_without_its_tokenizer_is_shown(tmp_path, key, method):
         assert re.search(r'<span class="on chosen', page.text)
 
 
+@pytest.mark.slow
 def test_chunks_that_differ_from_the_run_are_not_marked(tmp_path, key):
     run = make_run(tmp_path)
     config = yaml.safe_load((run / "config.yaml").read_text())
@@ -127,6 +128,7 @@ def test_pairs_of_a_run_are_shown_without_transformers(tmp_path, key):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_decisions_are_found_through_a_link_and_from_elsewhere(tmp_path, key, monkeypatch):
     home, elsewhere = tmp_path / "home", tmp_path / "deep/down/elsewhere"
     home.mkdir()

@@ -309,6 +309,7 @@ def test_the_system_prompt_and_the_history_are_shown_as_text(tmp_path):
     assert "System prompt" not in plain and "History" not in plain and '<pre dir="auto">Why?</pre>' in plain
 
 
+@pytest.mark.slow
 def test_evidence_is_marked_in_the_context(tmp_path, key):
     run = make_run(tmp_path)
     pair = rows_of(tmp_path / "data/codes.jsonl")[0]

@@ -239,6 +239,7 @@ def recipe(tmp_path, models):
     return write
 
 
+@pytest.mark.slow
 def test_a_missing_package_does_not_end_the_check(recipe, nothing_installed):
     path = recipe(enable_liger_kernel=True, use_adam_mini=True, dataset="lmaps", template="glm44")
     findings = check(path, gpus=1, gpu_memory=80).findings
